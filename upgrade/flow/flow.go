@@ -1,0 +1,231 @@
+// Package flow runs plans: lists of named steps that can be looked at before
+// they run, stopped at any moment, run again, and taken back.
+//
+// It knows nothing of PostgreSQL. What a step does to the world stands in
+// Step.Does as values (Effect); Do executes exactly these values, so that the
+// dry run and the run cannot drift apart. A step that can look at the servers
+// has Done, and is believed over the journal, which is only a memory.
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Effect is one thing that a step does to one server or host: a statement or a
+// program, never both. What is known only when the step runs stands in it as
+// $name (lower-case letters and underscores); Fill puts it in.
+type Effect struct {
+	On       string   `json:"on"`                 // server or host as the contract names it: old, new, <cluster>, local …
+	Database string   `json:"database,omitempty"` // "" where a program runs, or the server's own database
+	SQL      string   `json:"sql,omitempty"`      // one statement, or the statements of one TOC entry
+	Run      []string `json:"run,omitempty"`      // argv
+}
+
+// hole is a $name in an effect, not the tag of a dollar-quoted string.
+var hole = regexp.MustCompile(`\$[a-z][a-z_]*\$?`)
+
+// Fill replaces every $name of e that vars has. Values are put in as they are:
+// the caller quotes them for SQL (pg.Literal), or leaves them raw for argv. A
+// $name that vars lacks stays, and makes PostgreSQL refuse the statement.
+func (e Effect) Fill(vars map[string]string) Effect {
+	fill := func(s string) string {
+		return hole.ReplaceAllStringFunc(s, func(h string) string {
+			if strings.HasSuffix(h, "$") {
+				return h
+			}
+			if v, ok := vars[h[1:]]; ok {
+				return v
+			}
+			return h
+		})
+	}
+	e.SQL = fill(e.SQL)
+	if e.Run != nil {
+		run := make([]string, len(e.Run))
+		for i, a := range e.Run {
+			run[i] = fill(a)
+		}
+		e.Run = run
+	}
+	return e
+}
+
+// Step is one named, idempotent part of a plan.
+type Step struct {
+	// ID is stable from release to release and unique within its plan
+	// ("copy/shop"); Title is the sentence a person reads.
+	ID, Title string
+	// Does is what the step does to the world; Do executes these values.
+	Does []Effect
+	// Done looks at the servers whether nothing is left to do. Nil asks the
+	// journal instead.
+	Done func(ctx context.Context) (bool, error)
+	// Do may run again after a crash in its middle, so it begins by looking.
+	// Nil is a step without effect.
+	Do func(ctx context.Context, t *Turn) error
+	// Undo takes back a whole or half Do, also one of an earlier process; it
+	// does nothing where nothing was done. Nil: there is nothing to take back.
+	Undo func(ctx context.Context, t *Turn) error
+	// Serves marks a step whose Undo gives clients their service back: such
+	// undos come first, newest first, before those that only clean up.
+	Serves bool
+	// Commit marks the point of no return. It is journalled before Do runs.
+	// Its Do returns ErrNotTaken (wrapped) where it is certain that nothing
+	// was decided; any other error counts as decided.
+	Commit bool
+	// Timeout limits Do; 0 is no limit of its own. UndoTimeout limits Undo; 0 is 30 s.
+	Timeout, UndoTimeout time.Duration
+	// Forecast is how long Do is expected to take; 0 is not known.
+	Forecast time.Duration
+}
+
+// Plan is a list of steps that run in order.
+type Plan struct {
+	Name string // prepare, cutover, rollback, finish, abort
+	// Attempt tells one run of the same plan from another in the journal: a
+	// second cutover must not believe the records of the first.
+	Attempt int
+	Steps   []Step
+	// AllOrNothing: a failure before the Commit step undoes every step.
+	AllOrNothing bool
+}
+
+// ErrNotTaken says that a Commit step decided nothing, so that undo is right.
+var ErrNotTaken = errors.New("the decision was not taken")
+
+// Again is the error of a step that wants everything back to step From undone
+// and run again from there, after Wait.
+type Again struct {
+	From string
+	Wait time.Duration
+	Err  error // why, for the person who watches
+}
+
+func (a *Again) Error() string { return a.Err.Error() }
+func (a *Again) Unwrap() error { return a.Err }
+
+// Failure is how Run reports a step that failed.
+type Failure struct {
+	Plan, Step string
+	Err        error
+	// Undone: the plan is all-or-nothing, the failure came before its Commit
+	// step, and every Undo that gives service back succeeded.
+	Undone bool
+	// Committed: the failure came behind the point of no return.
+	Committed bool
+	// UndoErrs are the undos that failed; they never stopped the next one.
+	UndoErrs []error
+}
+
+func (f *Failure) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: step %s: %v", f.Plan, f.Step, f.Err)
+	for _, err := range f.UndoErrs {
+		fmt.Fprintf(&b, "; undo: %v", err)
+	}
+	return b.String()
+}
+
+func (f *Failure) Unwrap() []error { return append([]error{f.Err}, f.UndoErrs...) }
+
+// Event is what happened in a run. Events are the only source for terminal,
+// JSON, metrics and report.
+type Event struct {
+	At      time.Time
+	Plan    string
+	Step    string
+	Title   string
+	Kind    Kind
+	Err     error         // fail
+	Took    time.Duration // end, fail, undone
+	Done    int64         // progress
+	Total   int64         // progress; 0 is not known
+	Unit    string        // progress: "bytes", "tables", …
+	Says    string        // note: a sentence for the person who watches; progress: what is in work
+	Commits bool          // the step is the point of no return
+}
+
+// Kind of an Event.
+type Kind string
+
+// The kinds of events. Progress and note are shown, never journalled.
+const (
+	Begin    Kind = "begin"
+	End      Kind = "end"
+	Skip     Kind = "skip"
+	Fail     Kind = "fail"
+	Undone   Kind = "undone"
+	Progress Kind = "progress"
+	Note     Kind = "note"
+)
+
+// Turn is one execution of a step's Do or Undo: its memory and its voice.
+type Turn struct {
+	mem     Memory
+	observe func(Event)
+	event   Event
+}
+
+// Memory is a step's own cursor. What Save was given is durable when it
+// returns; Load fills v and reports whether there was anything.
+type Memory interface {
+	Load(v any) (bool, error)
+	Save(v any) error
+}
+
+// Load reads what an earlier execution of this step saved.
+func (t *Turn) Load(v any) (bool, error) { return t.mem.Load(v) }
+
+// Save remembers v for the next execution of this step, and for its Undo.
+func (t *Turn) Save(v any) error { return t.mem.Save(v) }
+
+// Progress says how far the step is; total 0 is not known.
+func (t *Turn) Progress(done, total int64, unit, says string) {
+	e := t.event
+	e.At, e.Kind, e.Done, e.Total, e.Unit, e.Says = time.Now(), Progress, done, total, unit, says
+	t.observe(e)
+}
+
+// Note tells the person who watches one sentence.
+func (t *Turn) Note(format string, args ...any) {
+	e := t.event
+	e.At, e.Kind, e.Says = time.Now(), Note, fmt.Sprintf(format, args...)
+	t.observe(e)
+}
+
+// NewTurn makes a turn outside a run, for tests and for commands that use a
+// step's parts alone. A nil mem forgets everything; a nil observe is silent.
+func NewTurn(plan, step string, mem Memory, observe func(Event)) *Turn {
+	if mem == nil {
+		mem = &volatile{}
+	}
+	if observe == nil {
+		observe = func(Event) {}
+	}
+	return &Turn{mem: mem, observe: observe, event: Event{Plan: plan, Step: step}}
+}
+
+// Exec is the ordinary Do: it executes effects in order with run, after
+// filling in what vars returns (nil: nothing).
+func Exec(run func(context.Context, Effect) error, effects []Effect, vars func() map[string]string) func(context.Context, *Turn) error {
+	return func(ctx context.Context, t *Turn) error {
+		var v map[string]string
+		if vars != nil {
+			v = vars()
+		}
+		for i, e := range effects {
+			if err := run(ctx, e.Fill(v)); err != nil {
+				return err
+			}
+			if len(effects) > 20 {
+				t.Progress(int64(i+1), int64(len(effects)), "statements", "")
+			}
+		}
+		return nil
+	}
+}

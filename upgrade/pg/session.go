@@ -1,0 +1,292 @@
+package pg
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"crossfade/upgrade/flow"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
+)
+
+// pinned are settings that every major from 11 on knows. They go into the
+// startup packet, where they win over ALTER ROLE and ALTER DATABASE … SET.
+//
+// synchronous_commit is local: flushed here, waiting for no standby. off loses
+// a close in a crash, on hangs on a lost standby and leaves a zombie COMMIT.
+// The output formats make text equal on both sides of a comparison.
+var pinned = map[string]string{
+	"search_path":                         "pg_catalog",
+	"statement_timeout":                   "0",
+	"lock_timeout":                        "0",
+	"idle_in_transaction_session_timeout": "0",
+	"synchronous_commit":                  "local",
+	"default_transaction_read_only":       "off",
+	"default_transaction_isolation":       "read committed",
+	"default_transaction_deferrable":      "off",
+	"row_security":                        "off",
+	"client_encoding":                     "UTF8",
+	"standard_conforming_strings":         "on",
+	"quote_all_identifiers":               "off",
+	"extra_float_digits":                  "3",
+	"DateStyle":                           "ISO, MDY",
+	"IntervalStyle":                       "postgres",
+	"bytea_output":                        "hex",
+	"TimeZone":                            "UTC",
+	"xmloption":                           "content",
+}
+
+// pinLater are settings that some majors or roles may not send at startup:
+// those that the server does not know, or that need a superuser, are left out.
+// session_replication_role=replica keeps a DDL-logging event trigger or a
+// row trigger from writing behind the fence; event_triggers=off (17+) too.
+const pinLater = `
+	SELECT set_config(v.name, v.value, false)
+	FROM (VALUES ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
+	             ('session_replication_role', 'replica'), ('event_triggers', 'off')) v(name, value)
+	JOIN pg_settings s ON s.name = v.name
+	WHERE s.context = 'user' OR current_setting('is_superuser') = 'on'`
+
+// Connect opens a pinned session: search_path pg_catalog, every timeout off,
+// synchronous_commit local, session_replication_role replica where permitted.
+func (s *Server) Connect(ctx context.Context) (*pgx.Conn, error) {
+	return s.connect(ctx, nil)
+}
+
+// ConnectWith opens a pinned session with some settings of its own, sent at
+// startup (statement_timeout of a barrier, maintenance_work_mem of a load).
+func (s *Server) ConnectWith(ctx context.Context, settings map[string]string) (*pgx.Conn, error) {
+	return s.connect(ctx, settings)
+}
+
+func (s *Server) connect(ctx context.Context, settings map[string]string) (*pgx.Conn, error) {
+	conf := s.conf.Copy()
+	maps.Copy(conf.RuntimeParams, pinned)
+	conf.RuntimeParams["application_name"] = s.app()
+	maps.Copy(conf.RuntimeParams, settings)
+	conn, err := pgx.ConnectConfig(ctx, conf)
+	if err != nil {
+		return nil, s.failed(ctx, "connect", err)
+	}
+	if _, err := conn.Exec(ctx, pinLater); err != nil {
+		return nil, s.failed(ctx, "pin the session's settings", joinClose(err, conn.Close(ctx)))
+	}
+	return conn, nil
+}
+
+// ConnectAsClient opens a session as a program of somebody else would: nothing
+// pinned but application_name and the search_path left as the server has it.
+// It is for proving that a client is let in, or that its write is refused.
+func (s *Server) ConnectAsClient(ctx context.Context) (*pgx.Conn, error) {
+	conf := s.conf.Copy()
+	conf.RuntimeParams["application_name"] = s.app()
+	conn, err := pgx.ConnectConfig(ctx, conf)
+	if err != nil {
+		return nil, s.failed(ctx, "connect", err)
+	}
+	return conn, nil
+}
+
+// Replication opens a replication connection to the server's database, with
+// every timeout off: an exporting walsender is "idle in transaction" and dies
+// of idle_in_transaction_session_timeout or, from 17 on, transaction_timeout.
+func (s *Server) Replication(ctx context.Context, version int) (*pgconn.PgConn, error) {
+	conf := s.conf.Config.Copy()
+	conf.RuntimeParams["replication"] = "database"
+	conf.RuntimeParams["application_name"] = s.app()
+	conf.RuntimeParams["options"] = strings.TrimSpace(conf.RuntimeParams["options"] + " " + TimeoutsOff(version))
+	conn, err := pgconn.ConnectConfig(ctx, conf)
+	if err != nil {
+		return nil, s.failed(ctx, "open a replication connection", err)
+	}
+	return conn, nil
+}
+
+// TimeoutsOff is the options= text that turns every timeout of a session off
+// on a server of the given server_version_num.
+func TimeoutsOff(version int) string {
+	names := []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"}
+	if version >= 140000 {
+		names = append(names, "idle_session_timeout")
+	}
+	if version >= 170000 {
+		names = append(names, "transaction_timeout")
+	}
+	var b strings.Builder
+	for _, n := range names {
+		b.WriteString("-c " + n + "=0 ")
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// failed wraps an error of reaching or talking to the server.
+func (s *Server) failed(ctx context.Context, doing string, err error) error {
+	e := &Error{Doing: doing, On: fmt.Sprintf("%s, database %s", s, s.Database()), Err: err}
+	if ctx.Err() != nil {
+		e.Err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+	}
+	switch SQLState(err) {
+	case "28P01":
+		e.Hint = "put the password into pgpass, a service file or PGPASSWORD"
+	case "28000":
+		e.Hint = "allow this user, database and address in that server's pg_hba.conf"
+	case "53300":
+		e.Hint = "raise max_connections there, or end some sessions"
+	}
+	return e
+}
+
+func joinClose(err, closing error) error {
+	if closing == nil {
+		return err
+	}
+	return fmt.Errorf("%w (and closing the connection: %w)", err, closing)
+}
+
+// Exec sends sql in the simple protocol, where several statements are one
+// transaction unless they say otherwise.
+func Exec(ctx context.Context, conn *pgx.Conn, sql string) error {
+	_, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+	return err
+}
+
+// Sessions keeps pinned sessions open, one for each server and database, so
+// that a step does not pay for connecting. Safe for concurrent use; a session
+// is used by one caller at a time.
+type Sessions struct {
+	mu   sync.Mutex
+	open map[string]*slot
+}
+
+type slot struct {
+	mu   sync.Mutex
+	conn *pgx.Conn
+}
+
+// Do runs f in the kept session of server s, opening it where there is none or
+// where the last one died.
+func (k *Sessions) Do(ctx context.Context, s *Server, f func(*pgx.Conn) error) error {
+	key := s.Name + "\x00" + s.Database()
+	k.mu.Lock()
+	if k.open == nil {
+		k.open = map[string]*slot{}
+	}
+	c, ok := k.open[key]
+	if !ok {
+		c = &slot{}
+		k.open[key] = c
+	}
+	k.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil || c.conn.IsClosed() {
+		conn, err := s.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		c.conn = conn
+	}
+	return f(c.conn)
+}
+
+// Close closes every kept session. Sessions in use are waited for.
+func (k *Sessions) Close(ctx context.Context) error {
+	k.mu.Lock()
+	slots := slices.Collect(maps.Values(k.open))
+	k.open = nil
+	k.mu.Unlock()
+	var first error
+	for _, c := range slots {
+		c.mu.Lock()
+		if c.conn != nil {
+			if err := c.conn.Close(ctx); err != nil && first == nil {
+				first = err
+			}
+		}
+		c.mu.Unlock()
+	}
+	return first
+}
+
+// Fleet executes effects: SQL on the server that Effect.On names, programs on
+// this machine. It is the ordinary executor behind flow.Exec.
+type Fleet struct {
+	Servers  map[string]*Server // by Effect.On
+	Sessions *Sessions
+}
+
+// Do executes one effect.
+func (f Fleet) Do(ctx context.Context, e flow.Effect) error {
+	s, ok := f.Servers[e.On]
+	if !ok {
+		return fmt.Errorf("no server is called %q", e.On)
+	}
+	if e.Database != "" {
+		s = s.With(e.Database)
+	}
+	return f.Sessions.Do(ctx, s, func(conn *pgx.Conn) error {
+		if err := Exec(ctx, conn, e.SQL); err != nil {
+			return &Error{Doing: Brief(e.SQL), On: fmt.Sprintf("%s, database %s", s, s.Database()), Err: err}
+		}
+		return nil
+	})
+}
+
+// Brief is the beginning of a statement, for a message.
+func Brief(sql string) string {
+	sql = strings.Join(strings.Fields(sql), " ")
+	if r := []rune(sql); len(r) > 120 {
+		return string(r[:117]) + "…"
+	}
+	return sql
+}
+
+// Pipe streams a COPY … TO STDOUT on from into a COPY … FROM STDIN on to
+// without decoding rows, and returns the rows that PostgreSQL counted and the
+// bytes that passed. seen is told the bytes of each piece; nil is silent.
+// After an error the connections are closed: neither can be used again.
+func Pipe(ctx context.Context, from, to *pgconn.PgConn, out, in string, seen func(int)) (rows, bytes int64, err error) {
+	r, w := io.Pipe()
+	g, ctx := errgroup.WithContext(ctx)
+	count := &counter{w: w, seen: seen}
+	g.Go(func() error {
+		_, err := from.CopyTo(ctx, count, out)
+		return closeWith(w.CloseWithError(err), err)
+	})
+	g.Go(func() error {
+		tag, err := to.CopyFrom(ctx, r, in)
+		rows = tag.RowsAffected()
+		return closeWith(r.CloseWithError(err), err)
+	})
+	err = g.Wait()
+	return rows, count.n, err
+}
+
+func closeWith(closing, err error) error {
+	if err != nil {
+		return err
+	}
+	return closing
+}
+
+type counter struct {
+	w    io.Writer
+	n    int64
+	seen func(int)
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	if c.seen != nil {
+		c.seen(n)
+	}
+	return n, err
+}
