@@ -1,0 +1,232 @@
+package cutover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// begin starts the clock of max_blocked.
+func (x *crossing) begin() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.blocked.IsZero() {
+		x.blocked = time.Now()
+	}
+}
+
+func (x *crossing) endAttempt() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.blocked = time.Time{}
+}
+
+// again turns a failure to pause or to lock into another try from pause on,
+// until patience ends. What is no waiting for clients stays what it is.
+func (x *crossing) again(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	x.endAttempt()
+	if spent := time.Since(x.first); spent >= x.Patience {
+		return fmt.Errorf("patience (%s) is at its end: %w", x.Patience, err)
+	}
+	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+		return err
+	}
+	x.backoff = min(max(2*x.backoff, 200*time.Millisecond), 5*time.Second)
+	return &flow.Again{From: "traffic/pause", Wait: x.backoff, Err: err}
+}
+
+// mayBegin waits, with nobody blocked, until no write transaction is older
+// than half of max_blocked: such a one would only use the budget up. It ends
+// those older than kill_after.
+func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, max(x.Patience-time.Since(x.first), 0), errPatience)
+	defer cancel()
+	told := time.Time{}
+	says := ""
+	err := pg.Poll(ctx, 100*time.Millisecond, "old write transactions to end", func(ctx context.Context) (bool, error) {
+		says = ""
+		for _, db := range x.Databases {
+			if err := x.kill(ctx, t, db.Name); err != nil {
+				return false, err
+			}
+			said, err := x.closingGate(ctx, x.by[db.Name])
+			if err != nil {
+				return false, err
+			}
+			if said != "" {
+				says = said
+			}
+		}
+		if says != "" && time.Since(told) > 5*time.Second {
+			told = time.Now()
+			t.Note("not begun yet: %s", says)
+		}
+		return says == "", nil
+	})
+	if err != nil && says != "" {
+		return &ErrGate{[]GateState{{ID: "closing", Says: says}}}
+	}
+	return err
+}
+
+// kill ends transactions that write and are older than kill_after.
+func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
+	if x.KillAfter <= 0 {
+		return nil
+	}
+	conn, err := x.near(ctx, db)
+	if err != nil {
+		return err
+	}
+	var ended *string
+	err = conn.QueryRow(ctx, `
+		SELECT string_agg(format('pid %s of %s', pid, usename), ', ') FROM (
+		  SELECT a.pid, a.usename, pg_terminate_backend(a.pid) FROM pg_stat_activity a
+		  WHERE a.datname = current_database() AND a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()
+		    AND a.backend_type = 'client backend' AND a.application_name <> $2
+		    AND a.xact_start < now() - make_interval(secs => $1::double precision)) k`, x.KillAfter.Seconds(), x.Closing.Server.App).Scan(&ended)
+	if err != nil {
+		return &pg.Error{Doing: "end transactions older than kill_after", On: x.Closing.Server.String(), Err: err}
+	}
+	if ended != nil {
+		t.Note("ended transactions older than kill_after (%s) in %s: %s", x.KillAfter, db, *ended)
+	}
+	return nil
+}
+
+// lockEffects are the statements of the barrier of one database. The limits
+// are what the server itself does when the tool is gone, stopped or cut off.
+func (x *crossing) lockEffects(db *Database) []flow.Effect {
+	tables := make([]string, len(db.Tables))
+	for i, t := range db.Tables {
+		tables[i] = t.SQL()
+	}
+	e := []flow.Effect{
+		x.on(x.Closing, db.Name, "BEGIN; SET LOCAL idle_in_transaction_session_timeout = $left; SET LOCAL tcp_keepalives_idle = 1; SET LOCAL tcp_keepalives_interval = 1;"+
+			" SET LOCAL tcp_keepalives_count = 3; SET LOCAL tcp_user_timeout = 3000; SET LOCAL lock_timeout = $lock; SET LOCAL statement_timeout = $statement"),
+		x.on(x.Closing, db.Name, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'autovacuum worker'"),
+	}
+	if len(tables) > 0 {
+		e = append(e, x.on(x.Closing, db.Name, "LOCK TABLE ONLY "+strings.Join(tables, ", ONLY ")+" IN SHARE ROW EXCLUSIVE MODE"))
+	}
+	return append(e, x.on(x.Closing, db.Name, "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = $left"))
+}
+
+// lock is the barrier: one session for each database holds every table, so
+// that nobody can write and everybody can read.
+func (x *crossing) lock() flow.Step {
+	var does []flow.Effect
+	for i := range x.Databases {
+		does = append(does, x.lockEffects(&x.Databases[i])...)
+	}
+	return flow.Step{
+		ID: "barrier", Title: "Lock every table of " + x.Closing.Name + " against writes", Does: does, Done: never, Serves: true,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			x.begin()
+			budget, cancel := x.budget(ctx)
+			defer cancel()
+			err := x.lockAll(budget)
+			if err == nil {
+				return nil
+			}
+			if who := x.blockers(context.WithoutCancel(ctx)); who != "" {
+				err = fmt.Errorf("%w; held up by %s", err, who)
+			}
+			t.Note("the locks were not had: %v; writers go on", err)
+			return x.again(ctx, err)
+		},
+		Undo: func(context.Context, *flow.Turn) error {
+			x.release()
+			x.endAttempt()
+			return nil
+		},
+	}
+}
+
+func (x *crossing) lockAll(ctx context.Context) error {
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		conn, err := x.Closing.Server.With(db.Name).Connect(ctx)
+		if err != nil {
+			return err
+		}
+		x.mu.Lock()
+		x.barrier[db.Name] = conn
+		x.mu.Unlock()
+		var deadlock time.Duration
+		if err := conn.QueryRow(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'deadlock_timeout'").Scan(&deadlock); err != nil {
+			return &pg.Error{Doing: "read deadlock_timeout", On: x.Closing.Server.String(), Err: err}
+		}
+		left := x.left()
+		// Below deadlock_timeout, so that in a deadlock it is the tool whose
+		// wait ends and never the application's.
+		lock := min(x.LockTimeout, deadlock/2)
+		vars := map[string]string{"left": ms(left), "lock": ms(lock), "statement": ms(min(x.LockTimeout, left))}
+		for _, e := range x.lockEffects(db) {
+			if err := pg.Exec(ctx, conn, e.Fill(vars).SQL); err != nil {
+				return &pg.Error{Doing: "lock the tables", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+			}
+		}
+		return nil
+	})
+}
+
+func ms(d time.Duration) string { return fmt.Sprint(max(d.Milliseconds(), 1)) }
+
+// blockers names who holds a lock on a user table that the barrier wants.
+func (x *crossing) blockers(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var all []string
+	for _, db := range x.Databases {
+		conn, err := x.near(ctx, db.Name)
+		if err != nil {
+			continue
+		}
+		var who *string
+		err = conn.QueryRow(ctx, `
+			SELECT string_agg(DISTINCT w, '; ') FROM (
+			  SELECT format('pid %s of %s, open for %s: %s', a.pid, coalesce(a.usename::text, a.backend_type), coalesce(date_trunc('milliseconds', now() - a.xact_start)::text, '?'), left(a.query, 80)) w
+			  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+			  WHERE l.locktype = 'relation' AND l.granted AND l.relation >= 16384
+			    AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+			    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			    AND a.application_name <> $1 ORDER BY a.xact_start LIMIT 5) b`, x.Closing.Server.App).Scan(&who)
+		if err == nil && who != nil {
+			all = append(all, *who)
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+// release ends the sessions of the barrier; their locks go with them.
+func (x *crossing) release() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for db, c := range x.barrier {
+		hangUp(c)
+		delete(x.barrier, db)
+	}
+}
+
+// held returns the session that holds a database's locks. It is never opened
+// anew: a session that was lost has let writers in, and nothing that was read
+// under its locks is worth anything.
+func (x *crossing) held(db string) (*pgx.Conn, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	c := x.barrier[db]
+	if c == nil || c.IsClosed() {
+		return nil, fmt.Errorf("the session that held the locks of database %s on %s is gone: writers may have written since", db, x.Closing.Server)
+	}
+	return c, nil
+}

@@ -1,0 +1,317 @@
+package cutover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// close raises the fence in the very sessions that hold the locks, executed in
+// every database before the first COMMIT, the decision's database last: the
+// row says closed only if all are.
+func (x *crossing) close() flow.Step {
+	does := []flow.Effect{}
+	for _, db := range x.Databases {
+		does = append(does, x.on(x.Closing, db.Name, Raised(x.Upgrade)))
+		for _, sql := range db.Quiet {
+			does = append(does, x.on(x.Closing, db.Name, sql))
+		}
+	}
+	does = append(does, x.on(x.Closing, x.Home, closeDecision))
+	does = append(does, x.aheadEffects()...)
+	return x.blockedStep(flow.Step{
+		ID: "close", Title: "Close " + x.Closing.Name, Does: does, Serves: true,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if err := x.raise(ctx); err != nil {
+				return err
+			}
+			x.release()
+			return x.afterClose(ctx, t)
+		},
+		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.flipBack(ctx) },
+	})
+}
+
+func (x *crossing) raise(ctx context.Context) error {
+	err := x.each(ctx, func(ctx context.Context, db *Database) error {
+		held, err := x.held(db.Name)
+		if err != nil {
+			return err
+		}
+		sql := append([]string{Raised(x.Upgrade)}, db.Quiet...)
+		if err := pg.Exec(ctx, held, strings.Join(sql, ";\n")); err != nil {
+			return &pg.Error{Doing: "raise the fence", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+		}
+		if len(db.Quiet) == 0 {
+			return nil
+		}
+		// The triggers that were just disabled are part of the fingerprint.
+		print, _, err := x.look(ctx, held)
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.prints[db.Name] = print
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	home, err := x.held(x.Home)
+	if err != nil {
+		return err
+	}
+	vars, err := x.vars(x.memory())
+	if err != nil {
+		return err
+	}
+	if err := change(ctx, home, x.on(x.Closing, x.Home, closeDecision).Fill(vars)); err != nil {
+		return &pg.Error{Doing: "write the decision closed", On: x.Closing.Server.String(), Err: err}
+	}
+	return x.commit(ctx, home)
+}
+
+// commit commits every database, the decision's last.
+func (x *crossing) commit(ctx context.Context, home *pgx.Conn) error {
+	for _, db := range x.Databases {
+		if db.Name == x.Home {
+			continue
+		}
+		held, err := x.held(db.Name)
+		if err != nil {
+			return err
+		}
+		if err := pg.Exec(ctx, held, "COMMIT"); err != nil {
+			return &pg.Error{Doing: "close database " + db.Name, On: x.Closing.Server.String(), Err: err}
+		}
+	}
+	tag, err := execTag(ctx, home, "COMMIT")
+	if err == nil && tag.String() != "COMMIT" {
+		err = fmt.Errorf("the server answered %s", tag)
+	}
+	if err != nil {
+		return &pg.Error{Doing: "close database " + x.Home, On: x.Closing.Server.String(), Err: err}
+	}
+	return nil
+}
+
+func (x *crossing) memory() Memory {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return Memory{
+		Fence: x.fence, Origins: x.origins, Subs: x.subs, Prints: x.prints, Larges: x.larges,
+		Closing: whom(x.Closing), Opening: whom(x.Opening),
+	}
+}
+
+// afterClose ends every client session of the closing side: those that were
+// open could still use sequences, large objects and what they had read. Then
+// it looks once more for everything that may have happened until the end.
+func (x *crossing) afterClose(ctx context.Context, t *flow.Turn) error {
+	conn, err := x.near(ctx, x.Home)
+	if err != nil {
+		return err
+	}
+	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()").Scan(&x.closed); err != nil {
+		return &pg.Error{Doing: "read the position of close", On: x.Closing.Server.String(), Err: err}
+	}
+	if err := x.endClients(ctx, conn, x.Closing); err != nil {
+		return err
+	}
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		moved, err := x.copySequences(ctx, db)
+		if err != nil {
+			return err
+		}
+		if moved > 0 {
+			t.Note("%d sequences of %s moved while it was being closed", moved, db.Name)
+		}
+		return x.lookAgain(ctx, db)
+	})
+}
+
+// lookAgain compares the closing side with what was read under the locks, and
+// runs the leak detector.
+func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
+	conn, err := x.near(ctx, db.Name)
+	if err != nil {
+		return err
+	}
+	print, larges, err := x.look(ctx, conn)
+	if err != nil {
+		return err
+	}
+	switch {
+	case print != x.prints[db.Name]:
+		return fmt.Errorf("the catalogs of %s on %s changed while it was being closed", db.Name, x.Closing.Name)
+	case larges != x.larges[db.Name]:
+		return fmt.Errorf("large objects of %s on %s changed while it was being closed (%d, now %d)", db.Name, x.Closing.Name, x.larges[db.Name], larges)
+	}
+	leaks, err := Leaks(ctx, conn, db.Links, x.fence[db.Name])
+	if err != nil {
+		return err
+	}
+	if len(leaks) > 0 {
+		return fmt.Errorf("transactions were committed on %s behind the fence LSN %s of %s: %s", x.Closing.Name, x.fence[db.Name], db.Name, strings.Join(leaks, ", "))
+	}
+	return nil
+}
+
+// endClients terminates every client backend of the databases but the tool's
+// and waits until they are gone.
+func (x *crossing) endClients(ctx context.Context, conn *pgx.Conn, s Side) error {
+	dbs := make([]string, len(x.Databases))
+	for i, db := range x.Databases {
+		dbs[i] = db.Name
+	}
+	var mine time.Time
+	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&mine); err != nil {
+		return &pg.Error{Doing: "read the server's clock", On: s.Server.String(), Err: err}
+	}
+	return pg.Poll(ctx, 2*time.Millisecond, "client sessions on "+s.Name+" to end", func(ctx context.Context) (bool, error) {
+		var left int
+		err := conn.QueryRow(ctx, `
+			SELECT count(*) FROM (
+			  SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+			  WHERE a.datname = ANY ($1::text[]) AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+			    AND a.application_name <> $2 AND a.backend_start <= $3) k`, dbs, s.Server.App, mine).Scan(&left)
+		if err != nil {
+			return false, &pg.Error{Doing: "end client sessions", On: s.Server.String(), Err: err}
+		}
+		return left == 0, nil
+	})
+}
+
+// Leaks looks into slots of links, which nobody reads from, for transactions
+// of somebody else that were committed behind fence. The criterion is the
+// commit's LSN of each transaction, because one that leaks may have written
+// its rows before. The canaries are the tool's own; transactions that came in
+// from another server by a subscription of ours carry an origin message.
+func Leaks(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN) ([]string, error) {
+	var all []string
+	for _, l := range links {
+		rows, err := conn.Query(ctx, `
+			WITH m AS MATERIALIZED (
+			  SELECT lsn, xid::text, chr(get_byte(data, 0)) k, data
+			  FROM pg_logical_slot_peek_binary_changes($1, NULL, NULL, 'proto_version', '1', 'publication_names', $2)
+			), c AS (
+			  -- A Relation message of a canary: its id, to leave the tool's own rows out.
+			  SELECT DISTINCT substring(data FROM 2 FOR 4) id FROM m WHERE k = 'R' AND position('\x63726f737366616465'::bytea IN data) = 6
+			)
+			SELECT format('xid %s (%s changes, committed at %s)', xid, count(*) FILTER (WHERE k IN ('I', 'U', 'D', 'T')), max(lsn) FILTER (WHERE k = 'C'))
+			FROM m GROUP BY xid
+			HAVING max(lsn) FILTER (WHERE k = 'C') > $3 AND NOT bool_or(k = 'O')
+			   AND count(*) FILTER (WHERE k IN ('U', 'I', 'D') AND substring(data FROM 2 FOR 4) NOT IN (SELECT id FROM c) OR k = 'T') > 0`,
+			l.Name, pg.Ident(l.Name), fence)
+		if err != nil {
+			return nil, &pg.Error{Doing: "look for leaks in slot " + l.Name, On: l.From.Server.String(), Err: err}
+		}
+		some, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return nil, &pg.Error{Doing: "look for leaks in slot " + l.Name, On: l.From.Server.String(), Err: err}
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// flipBack lowers the fence of the closing side again: the decision's database
+// first, together with the row, so that from then on nobody can open the other
+// side. A row that says open is not touched: then there is only forward.
+func (x *crossing) flipBack(ctx context.Context) error {
+	x.release()
+	conn, err := x.near(ctx, x.Home)
+	if err != nil {
+		return err
+	}
+	vars, err := x.vars(Memory{})
+	if err != nil {
+		return err
+	}
+	lower := func(db *Database) string { return strings.Join(append([]string{Lowered}, db.Loud...), ";\n") }
+	var state State
+	err = conn.QueryRow(ctx, "SELECT state FROM crossfade.upgrade WHERE attempt = $1", x.Attempt).Scan(&state)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // never armed: nothing was closed
+	}
+	if err != nil {
+		return &pg.Error{Doing: "read the decision", On: x.Closing.Server.String(), Err: err}
+	}
+	if state == Open {
+		return errors.New("the decision to open has been taken: there is only forward")
+	}
+	home := x.by[x.Home]
+	// One transaction: an UPDATE that finds the row open raises, and nothing is lowered.
+	sql := "DO $void$ BEGIN IF (SELECT state FROM crossfade.upgrade WHERE attempt = " + vars["attempt"] + " FOR UPDATE) = 'open' THEN RAISE 'the decision to open has been taken'; END IF; END $void$;\n" +
+		x.on(x.Closing, x.Home, voidDecision).Fill(vars).SQL + ";\n" + lower(home)
+	if err := pg.Exec(ctx, conn, sql); err != nil {
+		return &pg.Error{Doing: "lower the fence again", On: x.Closing.Server.String() + ", database " + x.Home, Err: err}
+	}
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		if db.Name == x.Home {
+			return nil
+		}
+		conn, err := x.near(ctx, db.Name)
+		if err != nil {
+			return err
+		}
+		if err := pg.Exec(ctx, conn, lower(db)); err != nil {
+			return &pg.Error{Doing: "lower the fence again", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+		}
+		return nil
+	})
+}
+
+// closeKept waits until every standby that could be promoted has the close:
+// one without it would take writes again.
+func (x *crossing) closeKept() flow.Step {
+	return x.blockedStep(flow.Step{
+		ID: "close/kept", Title: "Wait until the standbys of " + x.Closing.Name + " know that it is closed",
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			conn, err := x.near(ctx, x.Home)
+			if err != nil {
+				return err
+			}
+			var missing []string
+			err = pg.Poll(ctx, 2*time.Millisecond, "the standbys of "+x.Closing.Name, func(ctx context.Context) (bool, error) {
+				at, err := standbys(ctx, conn)
+				if err != nil {
+					return false, err
+				}
+				missing = nil
+				for name := range x.streamed {
+					if flush := at[name]; flush == nil || *flush < x.closed {
+						missing = append(missing, name)
+					}
+				}
+				return len(missing) == 0, nil
+			})
+			if err != nil && len(missing) > 0 {
+				return fmt.Errorf("%w; without the close: %s", err, strings.Join(missing, ", "))
+			}
+			if err != nil {
+				return err
+			}
+			return x.same(ctx, conn, x.Closing)
+		},
+	})
+}
+
+// same wants the server behind conn to be the one that the attempt began with.
+func (x *crossing) same(ctx context.Context, conn *pgx.Conn, s Side) error {
+	id, err := pg.Identify(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if id.SystemID != s.Identity.SystemID || id.Timeline != s.Identity.Timeline || id.InRecovery {
+		return fmt.Errorf("%s is not the server that this attempt began with: system identifier %s timeline %d, now %s timeline %d (in recovery: %t)",
+			s.Server, s.Identity.SystemID, s.Identity.Timeline, id.SystemID, id.Timeline, id.InRecovery)
+	}
+	return nil
+}

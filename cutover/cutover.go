@@ -1,0 +1,341 @@
+// Package cutover takes the right to be written from one cluster and gives it
+// to another, so that there is never a moment with two writable sides and no
+// acknowledged write is lost.
+//
+// The plan (Plan) is one list of steps, all-or-nothing up to open. A rollback
+// is the same plan with the ends swapped: the code speaks of the side that
+// closes and the side that opens, never of old and new. Links run from the
+// closing to the opening side while the plan begins; the way back, in the
+// other direction, is made and proven inside it.
+//
+// What decides is one row in one database of the closing side (Decision): close
+// writes it in its own transaction, open changes it before anything else, and
+// taking back changes it in the transaction that lowers the fence. So exactly
+// one of the two can ever happen, from any machine, with any journal.
+package cutover
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"crossfade/cutover/traffic"
+	"crossfade/schema"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+)
+
+// Direction of an attempt.
+type Direction string
+
+// A cutover goes forward, a rollback back.
+const (
+	Forward Direction = "forward"
+	Back    Direction = "back"
+)
+
+// Side is one of the two clusters.
+type Side struct {
+	Name     string // as plans call it: old, new
+	Server   *pg.Server
+	Version  int
+	Identity pg.Identity
+	// Standbys are the names of the standbys that must have what decides
+	// (the closing side) or what was applied (the opening side) before open;
+	// those that pg_stat_replication shows beyond them count too.
+	Standbys []string
+}
+
+// Database is one database that changes sides.
+type Database struct {
+	Name string
+	// Tables are all user tables of the closing side, roots and leaves,
+	// published or not.
+	Tables []schema.Table
+	// Links run from the closing to the opening side; Way are the links back.
+	Links, Way []link.Link
+	// Quiet disables, on the closing side, the triggers that fire on apply;
+	// Loud puts them back (undo); Wake puts back those of the opening side.
+	Quiet, Loud, Wake []string
+	// Lift is what ends the read-only default of the opening side's database,
+	// and Restore the same for the closing side: what stood there before.
+	Lift, Restore string
+}
+
+// Config is everything that shapes one cutover or rollback.
+type Config struct {
+	Upgrade   string
+	Direction Direction
+	Attempt   int
+	// Home is the database whose crossfade.upgrade holds the decision.
+	Home             string
+	Closing, Opening Side
+	Databases        []Database
+	// Back: the way back is made, proven and left running.
+	Back bool
+
+	MaxBlocked  time.Duration // from the first PAUSE or lock to open, one attempt
+	LockTimeout time.Duration // of one barrier attempt, all tables together
+	Patience    time.Duration // of all attempts, and of the gates
+	KillAfter   time.Duration // 0: never
+	MaxLag      int64         // bytes
+	Stable      time.Duration // how long the lag must have been below MaxLag
+	Margin      int64         // sequences
+
+	Gates   []Gate // beside the built-in ones
+	Traffic traffic.Group
+	// Guard makes the child that sends RESUME when this process is gone; nil
+	// where there is no traffic.
+	Guard func(ctx context.Context, deadline time.Duration) (Guard, error)
+	// Point is the server that traffic is sent to after open.
+	Point *pg.Server
+	// Before and After run before the gate and behind everything else.
+	Before, After []flow.Step
+	// Refingerprint allows the opening side's promotable standbys to be waited for.
+	SynchronousNames string
+}
+
+// Guard is the child process that gives traffic back when the tool is gone.
+type Guard interface {
+	// Decided tells it that the decision has been taken: it ends without RESUME.
+	Decided() error
+	// Stop ends it because traffic has been resumed.
+	Stop() error
+}
+
+// crossing is what one attempt knows while it runs.
+type crossing struct {
+	Config
+	by map[string]*Database
+
+	mu       sync.Mutex
+	watch    map[string]*pgx.Conn // closing side, beside the barrier
+	far      map[string]*pgx.Conn // opening side
+	barrier  map[string]*pgx.Conn // holds the locks
+	first    time.Time            // of all attempts: patience counts from here
+	blocked  time.Time            // of this attempt: max_blocked counts from here
+	took     time.Duration        // blocked until open
+	fence    map[string]pg.LSN
+	tokens   map[string]int64
+	prints   map[string]string // fingerprints of the catalogs
+	larges   map[string]int64
+	origins  map[string]pg.LSN // by link
+	subs     map[string]uint32 // by link
+	closed   pg.LSN            // position of close on the closing side
+	streamed map[string]bool   // standbys of the closing side seen by the gate
+	guard    Guard
+	seqs     map[string][]schema.Sequence // what the opening side has been set to
+	canaries int
+	backoff  time.Duration
+}
+
+func newCrossing(c Config) *crossing {
+	x := &crossing{
+		Config: c, by: map[string]*Database{},
+		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{},
+		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
+		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{},
+	}
+	for i := range x.Databases {
+		x.by[x.Databases[i].Name] = &x.Databases[i]
+	}
+	return x
+}
+
+// Result is what a finished crossing has to say.
+type Result struct {
+	Fence    map[string]pg.LSN
+	Blocked  time.Duration
+	Canaries int
+}
+
+// Crossing is a plan together with what it learns while it runs.
+type Crossing struct {
+	Plan flow.Plan
+	x    *crossing
+}
+
+// Result tells what the crossing has measured so far.
+func (c *Crossing) Result() Result {
+	c.x.mu.Lock()
+	defer c.x.mu.Unlock()
+	return Result{Fence: c.x.fence, Blocked: c.x.took, Canaries: c.x.canaries}
+}
+
+// Close ends the sessions of the crossing. Locks that are still held go with them.
+func (c *Crossing) Close() { c.x.hangUp() }
+
+// New builds the whole plan: from arm to what follows open.
+func New(c Config) *Crossing {
+	x := newCrossing(c)
+	steps := append([]flow.Step{x.arm()}, c.Before...)
+	steps = append(steps, x.gate(), x.trafficPrepare(), x.trafficPause(), x.lock(), x.canary(), x.drain(), x.sequences(), x.forwardStop())
+	if c.Back {
+		steps = append(steps, x.backProve())
+	}
+	steps = append(steps, x.durable(), x.close(), x.closeKept())
+	steps = append(steps, x.fromOpen()...)
+	return &Crossing{Plan: x.plan(steps), x: x}
+}
+
+// Resume builds the plan for an attempt that was found closed: it looks at
+// everything again that the decision stands on, and goes on to open.
+func Resume(c Config, d Decision) *Crossing {
+	x := newCrossing(c)
+	x.remember(d)
+	return &Crossing{Plan: x.plan(append([]flow.Step{x.closedAgain(d)}, x.fromOpen()...)), x: x}
+}
+
+// Forwards builds the plan for an attempt that was found open: only forward.
+func Forwards(c Config, d Decision) *Crossing {
+	x := newCrossing(c)
+	x.remember(d)
+	return &Crossing{Plan: x.plan(x.fromOpen()), x: x}
+}
+
+func (x *crossing) plan(steps []flow.Step) flow.Plan {
+	name := "cutover"
+	if x.Direction == Back {
+		name = "rollback"
+	}
+	return flow.Plan{Name: name, Attempt: x.Attempt, Steps: steps, AllOrNothing: true}
+}
+
+func (x *crossing) fromOpen() []flow.Step {
+	steps := []flow.Step{x.open(), x.trafficPoint(), x.trafficResume(), x.readOnly(), x.follow(), x.leaks(), x.disarm()}
+	return append(steps, x.After...)
+}
+
+func (x *crossing) remember(d Decision) {
+	for db, at := range d.Fence {
+		x.fence[db] = at
+	}
+	for name, at := range d.Origins {
+		x.origins[name] = at
+	}
+	for name, id := range d.Subs {
+		x.subs[name] = id
+	}
+}
+
+// each runs f for every database at once.
+func (x *crossing) each(ctx context.Context, f func(context.Context, *Database) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range x.Databases {
+		g.Go(func() error { return f(ctx, &x.Databases[i]) })
+	}
+	return g.Wait()
+}
+
+// conn returns the session kept in m for a database, opening it anew where it
+// has died. It is never used for the barrier.
+func (x *crossing) conn(ctx context.Context, m map[string]*pgx.Conn, s Side, db string) (*pgx.Conn, error) {
+	x.mu.Lock()
+	c := m[db]
+	x.mu.Unlock()
+	if c != nil && !c.IsClosed() {
+		return c, nil
+	}
+	c, err := s.Server.With(db).Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x.mu.Lock()
+	m[db] = c
+	x.mu.Unlock()
+	return c, nil
+}
+
+func (x *crossing) near(ctx context.Context, db string) (*pgx.Conn, error) {
+	return x.conn(ctx, x.watch, x.Closing, db)
+}
+
+func (x *crossing) away(ctx context.Context, db string) (*pgx.Conn, error) {
+	return x.conn(ctx, x.far, x.Opening, db)
+}
+
+// run executes effects of the closing or the opening side on kept sessions.
+func (x *crossing) run(ctx context.Context, effects []flow.Effect, vars map[string]string) error {
+	for _, e := range effects {
+		get := x.near
+		side := x.Closing
+		if e.On == x.Opening.Name {
+			get, side = x.away, x.Opening
+		}
+		conn, err := get(ctx, e.Database)
+		if err != nil {
+			return err
+		}
+		if err := pg.Exec(ctx, conn, e.Fill(vars).SQL); err != nil {
+			return &pg.Error{Doing: pg.Brief(e.SQL), On: fmt.Sprintf("%s, database %s", side.Server, e.Database), Err: err}
+		}
+	}
+	return nil
+}
+
+func (x *crossing) on(s Side, db, sql string) flow.Effect {
+	return flow.Effect{On: s.Name, Database: db, SQL: sql}
+}
+
+// left is what remains of the budget of this attempt.
+func (x *crossing) left() time.Duration {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.blocked.IsZero() {
+		return x.MaxBlocked
+	}
+	return x.MaxBlocked - time.Since(x.blocked)
+}
+
+// budget is ctx limited by what remains of max_blocked.
+func (x *crossing) budget(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, max(x.left(), 0),
+		fmt.Errorf("writers would have been blocked for longer than max_blocked (%s)", x.MaxBlocked))
+}
+
+// blockedStep is a step between pause and open: it stops when the budget does.
+func (x *crossing) blockedStep(s flow.Step) flow.Step {
+	do := s.Do
+	s.Do = func(ctx context.Context, t *flow.Turn) error {
+		ctx, cancel := x.budget(ctx)
+		defer cancel()
+		return do(ctx, t)
+	}
+	s.Done = func(context.Context) (bool, error) { return false, nil }
+	return s
+}
+
+func never(context.Context) (bool, error) { return false, nil }
+
+func (x *crossing) hangUp() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, m := range []map[string]*pgx.Conn{x.barrier, x.watch, x.far} {
+		for db, c := range m {
+			hangUp(c)
+			delete(m, db)
+		}
+	}
+	if x.guard != nil {
+		// The child ends by itself when its pipe closes; a RESUME too many is harmless.
+		x.guard = nil
+	}
+}
+
+// hangUp closes a connection without waiting for a server that may be gone.
+func hangUp(c *pgx.Conn) {
+	if c == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	// The connection is given up either way; what its close says changes nothing.
+	if err := c.Close(ctx); err != nil {
+		return
+	}
+}

@@ -1,0 +1,194 @@
+package cutover
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// State of a row of crossfade.upgrade. Row 0 is the upgrade itself (preparing,
+// ready); every cutover and rollback has a row of its own.
+type State string
+
+// The states. armed → closed → open, or void from the first two.
+const (
+	Preparing State = "preparing"
+	Ready     State = "ready"
+	Armed     State = "armed"
+	Closed    State = "closed"
+	Void      State = "void"
+	Open      State = "open"
+)
+
+// Decision is one row of crossfade.upgrade.
+type Decision struct {
+	Attempt   int
+	Upgrade   string
+	Direction Direction
+	State     State
+	At        time.Time
+	Memory
+}
+
+// Memory is what a stranger's machine needs to know of a row.
+type Memory struct {
+	Fence    map[string]pg.LSN `json:"fence,omitempty"`
+	Origins  map[string]pg.LSN `json:"origins,omitempty"` // by link: what the opening side had applied at the drain
+	Subs     map[string]uint32 `json:"subs,omitempty"`    // by link: oid of the subscription on the opening side
+	Closing  Whom              `json:"closing,omitzero"`
+	Opening  Whom              `json:"opening,omitzero"`
+	Prints   map[string]string `json:"prints,omitempty"` // fingerprints of the closing side at close
+	Larges   map[string]int64  `json:"larges,omitempty"`
+	Sessions []Session         `json:"sessions,omitempty"`
+	Host     string            `json:"host,omitempty"` // where the tool runs, and its pid
+	// Before is what stood on either side before the upgrade: "old/shop/default_transaction_read_only".
+	Before map[string]string `json:"before,omitempty"`
+	// Made are the databases and roles on new that this upgrade created.
+	Made []string `json:"made,omitempty"`
+}
+
+// Whom identifies a cluster in a decision.
+type Whom struct {
+	System   string `json:"system"`
+	Timeline int32  `json:"timeline"`
+}
+
+// Session is one backend of a run.
+type Session struct {
+	Side    string    `json:"side"`
+	PID     int32     `json:"pid"`
+	Started time.Time `json:"started"`
+}
+
+// Table is the statement that makes crossfade.upgrade.
+const Table = `CREATE TABLE IF NOT EXISTS crossfade.upgrade (
+  attempt int PRIMARY KEY,
+  upgrade text NOT NULL,
+  direction text NOT NULL DEFAULT 'forward',
+  state text NOT NULL,
+  memory jsonb NOT NULL DEFAULT '{}',
+  at timestamptz NOT NULL DEFAULT clock_timestamp())`
+
+// ReadDecisions reads crossfade.upgrade, oldest attempt first. A database
+// without it has no decisions.
+func ReadDecisions(ctx context.Context, conn *pgx.Conn) ([]Decision, error) {
+	rows, err := conn.Query(ctx, `SELECT attempt, upgrade, direction, state, memory, at FROM crossfade.upgrade ORDER BY attempt`)
+	if err == nil {
+		var ds []Decision
+		ds, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Decision, error) {
+			var d Decision
+			var memory []byte
+			err := row.Scan(&d.Attempt, &d.Upgrade, &d.Direction, &d.State, &memory, &d.At)
+			if err == nil {
+				err = json.Unmarshal(memory, &d.Memory)
+			}
+			return d, err
+		})
+		if err == nil {
+			return ds, nil
+		}
+	}
+	switch pg.SQLState(err) {
+	case "42P01", "3F000", "3D000": // no table, no schema, no database
+		return nil, nil
+	}
+	return nil, fmt.Errorf("read crossfade.upgrade: %w", err)
+}
+
+// Insert is the statement that writes a new row, or nothing where it exists.
+func (d Decision) Insert() (string, error) {
+	b, err := json.Marshal(d.Memory)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES (%d, %s, %s, %s, %s) ON CONFLICT (attempt) DO NOTHING",
+		d.Attempt, pg.Literal(d.Upgrade), pg.Literal(string(d.Direction)), pg.Literal(string(d.State)), pg.Literal(string(b))), nil
+}
+
+// insertDecision, closeDecision, openDecision and voidDecision are the writes
+// of a decision, as plans show them.
+const (
+	insertDecision = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'armed', $memory)"
+	closeDecision  = "UPDATE crossfade.upgrade SET state = 'closed', memory = $memory, at = clock_timestamp() WHERE attempt = $attempt AND state = 'armed' RETURNING attempt"
+	openDecision   = "UPDATE crossfade.upgrade SET state = 'open', at = clock_timestamp() WHERE attempt = $attempt AND state = 'closed' RETURNING attempt"
+	voidDecision   = "UPDATE crossfade.upgrade SET state = 'void', at = clock_timestamp() WHERE attempt = $attempt AND state IN ('armed', 'closed') RETURNING attempt"
+	copyDecision   = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'open', $memory) ON CONFLICT (attempt) DO UPDATE SET state = 'open', memory = excluded.memory, at = clock_timestamp()"
+)
+
+// errNoRow says that a decision was not in the state that a change of it wants.
+var errNoRow = errors.New("another run has changed the decision")
+
+// change executes one of the statements above and wants exactly one row.
+func change(ctx context.Context, conn *pgx.Conn, e flow.Effect) error {
+	tag, err := execTag(ctx, conn, e.SQL)
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() != 1 {
+		return errNoRow
+	}
+	return nil
+}
+
+// execTag sends one or more statements in the simple protocol and returns the
+// tag of the last.
+func execTag(ctx context.Context, conn *pgx.Conn, sql string) (pgconn.CommandTag, error) {
+	results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	if len(results) == 0 {
+		return pgconn.CommandTag{}, nil
+	}
+	last := results[len(results)-1]
+	return last.CommandTag, last.Err
+}
+
+// vars fill the holes of a decision's statements.
+func (x *crossing) vars(m Memory) (map[string]string, error) {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{
+		"attempt": fmt.Sprint(x.Attempt), "upgrade": pg.Literal(x.Upgrade),
+		"direction": pg.Literal(string(x.Direction)), "memory": pg.Literal(string(b)),
+	}, nil
+}
+
+// Evict terminates the backends of earlier runs of this upgrade on one server
+// and waits until they are gone: those that the decisions name (pid and
+// backend_start), and those that carry the upgrade's application_name and are
+// not this process's own (mine).
+func Evict(ctx context.Context, conn *pgx.Conn, side, app string, ds []Decision, mine []int32) error {
+	var pids []int32
+	var starts []time.Time
+	for _, d := range ds {
+		for _, s := range d.Sessions {
+			if s.Side == side {
+				pids, starts = append(pids, s.PID), append(starts, s.Started)
+			}
+		}
+	}
+	return pg.Poll(ctx, 20*time.Millisecond, "the sessions of an earlier run on "+side+" to end", func(ctx context.Context) (bool, error) {
+		var left int
+		err := conn.QueryRow(ctx, `
+			SELECT count(*) FROM (
+			  SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+			  WHERE a.pid <> pg_backend_pid() AND NOT a.pid = ANY ($3::int[]) AND a.backend_type = 'client backend'
+			    AND (a.application_name = $4 OR (a.pid, a.backend_start) IN (SELECT * FROM unnest($1::int[], $2::timestamptz[])))) k`,
+			pids, starts, append([]int32{}, mine...), app).Scan(&left)
+		if err != nil {
+			return false, fmt.Errorf("end the sessions of an earlier run on %s: %w", side, err)
+		}
+		return left == 0, nil
+	})
+}

@@ -1,0 +1,260 @@
+package cutover
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"crossfade/schema"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// canary reads again, under the locks, what the gate had read, writes the
+// tool's own row through every set, and reads the fence LSN of each database.
+func (x *crossing) canary() flow.Step {
+	var does []flow.Effect
+	for _, db := range x.Databases {
+		if len(db.Links) > 0 {
+			does = append(does, link.CanaryEffect(db.Links))
+		}
+	}
+	return x.blockedStep(flow.Step{
+		ID: "canary", Title: "Look again under the locks, and write the canaries", Does: does,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			for _, s := range Look(ctx, x.fast()) {
+				if !s.OK {
+					return fmt.Errorf("under the locks gate %s was closed: %s", s.ID, s.Says)
+				}
+			}
+			return x.each(ctx, func(ctx context.Context, db *Database) error {
+				held, err := x.held(db.Name)
+				if err != nil {
+					return err
+				}
+				print, larges, err := x.look(ctx, held)
+				if err != nil {
+					return err
+				}
+				conn, err := x.near(ctx, db.Name)
+				if err != nil {
+					return err
+				}
+				token := link.Token()
+				at, err := link.WriteCanary(ctx, conn, db.Links, token)
+				if err != nil {
+					return err
+				}
+				x.mu.Lock()
+				defer x.mu.Unlock()
+				x.prints[db.Name], x.larges[db.Name] = print, larges
+				x.tokens[db.Name], x.fence[db.Name] = token, at
+				x.canaries += len(db.Links)
+				return nil
+			})
+		},
+	})
+}
+
+// look reads the fingerprint of a database's catalogs and counts its large objects.
+func (x *crossing) look(ctx context.Context, conn *pgx.Conn) (print string, larges int64, err error) {
+	if err := conn.QueryRow(ctx, schema.FingerprintSQL(x.Closing.Version)).Scan(&print); err != nil {
+		return "", 0, &pg.Error{Doing: "read the fingerprint of the catalogs", On: x.Closing.Server.String(), Err: err}
+	}
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_largeobject_metadata").Scan(&larges); err != nil {
+		return "", 0, &pg.Error{Doing: "count the large objects", On: x.Closing.Server.String(), Err: err}
+	}
+	return print, larges, nil
+}
+
+// drain waits until the opening side has applied and flushed everything up to
+// the fence LSN, in every set.
+func (x *crossing) drain() flow.Step {
+	var does []flow.Effect
+	for _, db := range x.Databases {
+		if len(db.Links) > 0 {
+			does = append(does, link.CanaryEffect(db.Links))
+		}
+	}
+	return x.blockedStep(flow.Step{
+		ID: "drain", Title: "Wait until " + x.Opening.Name + " has everything", Does: does,
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			return x.each(ctx, func(ctx context.Context, db *Database) error {
+				from, err := x.near(ctx, db.Name)
+				if err != nil {
+					return err
+				}
+				to, err := x.away(ctx, db.Name)
+				if err != nil {
+					return err
+				}
+				progress, err := link.Drain(ctx, from, to, db.Links, x.tokens[db.Name], x.fence[db.Name])
+				x.mu.Lock()
+				defer x.mu.Unlock()
+				for name, at := range progress {
+					x.origins[name] = at
+				}
+				return err
+			})
+		},
+	})
+}
+
+// setSequences is what schema.SetSequences writes; the values are known only
+// when they are read on the closing side.
+const setSequences = "SELECT count(setval(v.name::regclass, v.value, v.called)) FROM (VALUES $sequences) v(name, value, called)"
+
+func (x *crossing) aheadEffects() []flow.Effect {
+	var does []flow.Effect
+	for _, db := range x.Databases {
+		does = append(does, x.on(x.Opening, db.Name, setSequences))
+	}
+	return does
+}
+
+// aheadOfTheWindow sets the sequences once before anybody is blocked, so that
+// only those that move meanwhile are written inside.
+func (x *crossing) aheadOfTheWindow(ctx context.Context) error {
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		_, err := x.copySequences(ctx, db)
+		return err
+	})
+}
+
+// copySequences writes the sequences that moved since the last time, reads
+// them back, and returns how many it wrote.
+func (x *crossing) copySequences(ctx context.Context, db *Database) (int, error) {
+	from, err := x.near(ctx, db.Name)
+	if err != nil {
+		return 0, err
+	}
+	to, err := x.away(ctx, db.Name)
+	if err != nil {
+		return 0, err
+	}
+	now, err := schema.ReadSequences(ctx, from)
+	if err != nil {
+		return 0, err
+	}
+	moved := moved(x.seqs[db.Name], now)
+	sql, n := schema.SetSequences(moved, x.Margin)
+	if n == 0 {
+		return 0, nil
+	}
+	if err := pg.Exec(ctx, to, sql); err != nil {
+		return 0, &pg.Error{Doing: "set the sequences", On: x.Opening.Server.String() + ", database " + db.Name, Err: err}
+	}
+	back, err := schema.ReadSequences(ctx, to)
+	if err != nil {
+		return 0, err
+	}
+	if behind := schema.Stale(moved, back, x.Margin); len(behind) > 0 {
+		return 0, fmt.Errorf("sequences of %s on %s do not stand where they were set: %v", db.Name, x.Opening.Name, behind)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.seqs[db.Name] = now
+	return n, nil
+}
+
+// moved are the sequences of now that stood elsewhere before.
+func moved(before, now []schema.Sequence) []schema.Sequence {
+	type at struct {
+		last   int64
+		called bool
+	}
+	stood := make(map[string]at, len(before))
+	for _, s := range before {
+		if s.Last != nil {
+			stood[s.SQL()] = at{*s.Last, s.Called}
+		}
+	}
+	var m []schema.Sequence
+	for _, s := range now {
+		if b, ok := stood[s.SQL()]; s.Last != nil && (!ok || b != (at{*s.Last, s.Called})) {
+			m = append(m, s)
+		}
+	}
+	return m
+}
+
+func (x *crossing) sequences() flow.Step {
+	return x.blockedStep(flow.Step{
+		ID: "sequences", Title: "Set the sequences that moved", Does: x.aheadEffects(),
+		Do: func(ctx context.Context, _ *flow.Turn) error { return x.aheadOfTheWindow(ctx) },
+	})
+}
+
+// forwardStop ends applying on the opening side. The slots stay, so that an
+// undo loses nothing.
+func (x *crossing) forwardStop() flow.Step {
+	var stop, start []flow.Effect
+	for _, db := range x.Databases {
+		for _, l := range db.Links {
+			stop, start = append(stop, l.Disable()), append(start, l.Enable())
+		}
+	}
+	return x.blockedStep(flow.Step{
+		ID: "forward/stop", Title: "Stop applying on " + x.Opening.Name, Does: stop,
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			if err := x.run(ctx, stop, nil); err != nil {
+				return err
+			}
+			return x.each(ctx, func(ctx context.Context, db *Database) error {
+				from, err := x.near(ctx, db.Name)
+				if err != nil {
+					return err
+				}
+				to, err := x.away(ctx, db.Name)
+				if err != nil {
+					return err
+				}
+				return link.WaitStopped(ctx, from, to, db.Links)
+			})
+		},
+		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.run(ctx, start, nil) },
+	})
+}
+
+// durable waits until the standbys of the opening side have replayed what it
+// has, as far as its synchronous setting demands: nothing that clients see
+// after open may be lost by the failover that follows.
+func (x *crossing) durable() flow.Step {
+	return x.blockedStep(flow.Step{
+		ID: "durable", Title: "Wait until the standbys of " + x.Opening.Name + " have it too",
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			if len(x.Opening.Standbys) == 0 && x.SynchronousNames == "" {
+				return nil
+			}
+			conn, err := x.away(ctx, x.Home)
+			if err != nil {
+				return err
+			}
+			return x.synchronous(ctx, conn)
+		},
+	})
+}
+
+// synchronous waits until as many standbys as synchronous_standby_names demands
+// have flushed the server's position.
+func (x *crossing) synchronous(ctx context.Context, conn *pgx.Conn) error {
+	var at pg.LSN
+	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()").Scan(&at); err != nil {
+		return &pg.Error{Doing: "read the position", On: x.Opening.Server.String(), Err: err}
+	}
+	return pg.Poll(ctx, 2*time.Millisecond, "the synchronous standbys of "+x.Opening.Name, func(ctx context.Context) (bool, error) {
+		var have, want int
+		err := conn.QueryRow(ctx, `
+			SELECT count(*) FILTER (WHERE r.sync_state IN ('sync', 'quorum') AND r.flush_lsn >= $1),
+			       CASE WHEN current_setting('synchronous_standby_names') = '' THEN 0
+			            ELSE coalesce(substring(current_setting('synchronous_standby_names') FROM '(?i)^\s*(?:any|first)?\s*(\d+)\s*\(')::int, 1) END
+			FROM pg_stat_replication r`, at).Scan(&have, &want)
+		if err != nil {
+			return false, &pg.Error{Doing: "look at the synchronous standbys", On: x.Opening.Server.String(), Err: err}
+		}
+		return have >= want, nil
+	})
+}

@@ -1,0 +1,220 @@
+package cutover
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The fence is a statement trigger on every user table, calling one function
+// in each database. The function does nothing while the fence is open and
+// raises 25006 when it is closed: replacing it flips every table at once, in
+// sessions with prepared statements too. Triggers fire for origin sessions
+// only, so that apply workers pass.
+const (
+	// Trigger is the name of the fence's trigger on user tables.
+	Trigger = "crossfade_fence"
+	// Guards are the event triggers that refuse DDL while a crossing is armed.
+	ddlGuard, dropGuard = "crossfade_ddl", "crossfade_drop"
+)
+
+// Lowered is the statement that makes or opens the fence's function.
+const Lowered = `CREATE OR REPLACE FUNCTION crossfade.fence() RETURNS trigger LANGUAGE plpgsql AS $fence$
+BEGIN
+  RETURN NULL;
+END $fence$`
+
+// Raised is the statement that closes the fence. The sequence counts what was
+// refused: it keeps its value although the statement fails. It is SECURITY
+// DEFINER because applications have no right in schema crossfade.
+func Raised(upgrade string) string {
+	return `CREATE OR REPLACE FUNCTION crossfade.fence() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $fence$
+BEGIN
+  PERFORM nextval('crossfade.refused');
+  RAISE EXCEPTION USING ERRCODE = '25006',
+    MESSAGE = format('cannot write to %I.%I: this cluster is closed by the upgrade ` + upgrade + `', TG_TABLE_SCHEMA, TG_TABLE_NAME),
+    HINT = 'Writes go to the other primary. See: crossfade status';
+END $fence$`
+}
+
+// Ground are the statements that make what the fence needs in one database.
+// raised: the database is closed from its first day.
+func Ground(upgrade string, raised bool) []string {
+	fence := Lowered
+	if raised {
+		fence = Raised(upgrade)
+	}
+	return []string{"CREATE SEQUENCE IF NOT EXISTS crossfade.refused", fence}
+}
+
+// TriggerOn is the statement that puts the fence on a table.
+func TriggerOn(table string) string {
+	return "CREATE TRIGGER " + Trigger + " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON " + table + " FOR EACH STATEMENT EXECUTE FUNCTION crossfade.fence()"
+}
+
+// TriggerOff is the statement that takes the fence off a table.
+func TriggerOff(table string) string { return "DROP TRIGGER IF EXISTS " + Trigger + " ON " + table }
+
+// guards are the statements that refuse DDL of everybody else from arm to the
+// end of a crossing. What happens in a session's own temporary schema passes.
+func guards(upgrade string) []string {
+	raise := `RAISE EXCEPTION USING ERRCODE = '55006', MESSAGE = format('%s is refused while the upgrade ` + upgrade + ` moves this cluster', tg_tag),
+      HINT = 'Try again when the cutover is over. See: crossfade status';`
+	return []string{
+		`CREATE OR REPLACE FUNCTION crossfade.refuse_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pg_temp') THEN
+    ` + raise + `
+  END IF;
+END $guard$`,
+		`CREATE OR REPLACE FUNCTION crossfade.refuse_drop() RETURNS event_trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() o WHERE o.original AND NOT o.is_temporary) THEN
+    ` + raise + `
+  END IF;
+END $guard$`,
+		"CREATE EVENT TRIGGER " + ddlGuard + " ON ddl_command_end EXECUTE FUNCTION crossfade.refuse_ddl()",
+		"CREATE EVENT TRIGGER " + dropGuard + " ON sql_drop EXECUTE FUNCTION crossfade.refuse_drop()",
+	}
+}
+
+// Unguard are the statements that let DDL pass again.
+func Unguard() []string {
+	return []string{"DROP EVENT TRIGGER IF EXISTS " + ddlGuard, "DROP EVENT TRIGGER IF EXISTS " + dropGuard}
+}
+
+// Unarmed names the user tables of a database without the fence's trigger, or
+// whose trigger somebody disabled.
+func Unarmed(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	rows, err := conn.Query(ctx, userTables+` AND NOT EXISTS (
+		SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = '`+Trigger+`' AND t.tgenabled = 'O') ORDER BY 1`)
+	if err != nil {
+		return nil, fmt.Errorf("look which tables the fence is on: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// armed names the user tables that carry the fence's trigger.
+func armed(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	rows, err := conn.Query(ctx, userTables+` AND EXISTS (
+		SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = '`+Trigger+`') ORDER BY 1`)
+	if err != nil {
+		return nil, fmt.Errorf("look which tables the fence is on: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// userTables selects the names of every table that clients can write to,
+// quoted always, as pg.Ident does.
+const userTables = `
+	SELECT '"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"'
+	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+	  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'crossfade') AND n.nspname !~ '^pg_(toast|temp)'`
+
+// Up reports whether the fence of a database is closed, by its function.
+func Up(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	var up bool
+	err := conn.QueryRow(ctx, `SELECT coalesce((SELECT p.prosrc LIKE '%RAISE EXCEPTION%' FROM pg_proc p
+		JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'crossfade' AND p.proname = 'fence'), false)`).Scan(&up)
+	if err != nil {
+		return false, fmt.Errorf("look whether the fence is up: %w", err)
+	}
+	return up, nil
+}
+
+// Refused counts the writes that the fence of a database has refused.
+func Refused(ctx context.Context, conn *pgx.Conn) (int64, error) {
+	var n int64
+	err := conn.QueryRow(ctx, `SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM crossfade.refused`).Scan(&n)
+	if err != nil {
+		switch pg.SQLState(err) {
+		case "42P01", "3F000":
+			return 0, nil
+		}
+		return 0, fmt.Errorf("count the refused writes: %w", err)
+	}
+	return n, nil
+}
+
+// DisarmTables drops the fence's trigger from every table of a database, one
+// transaction a table, each waiting 50 ms for its lock, tried again for at
+// most limit. It returns the tables where it stays: harmless while the fence
+// is open, and taken by the next command.
+func DisarmTables(ctx context.Context, conn *pgx.Conn, limit time.Duration) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit+5*time.Second)
+	defer cancel()
+	until := time.Now().Add(limit)
+	for {
+		tables, err := armed(ctx, conn)
+		if err != nil || len(tables) == 0 {
+			return nil, err
+		}
+		var left []string
+		for _, t := range tables {
+			err := pg.Exec(ctx, conn, "SET lock_timeout = '50ms'; "+TriggerOff(t))
+			switch {
+			case err == nil, pg.SQLState(err) == "42P01":
+			case pg.SQLState(err) == "55P03" || pg.SQLState(err) == "40P01":
+				left = append(left, t)
+			default:
+				return nil, &pg.Error{Doing: "take the fence off " + t, Err: err}
+			}
+		}
+		if err := pg.Exec(ctx, conn, "SET lock_timeout = 0"); err != nil {
+			return left, err
+		}
+		if len(left) == 0 || time.Now().After(until) {
+			return left, nil
+		}
+	}
+}
+
+// disarm takes the triggers and guards off the side that has been opened. It
+// costs the application up to 12 % of tiny statements while they are there.
+func (x *crossing) disarm() flow.Step {
+	var does []flow.Effect
+	for _, db := range x.Databases {
+		for _, sql := range Unguard() {
+			does = append(does, x.on(x.Opening, db.Name, sql))
+		}
+		for _, t := range db.Tables {
+			does = append(does, x.on(x.Opening, db.Name, TriggerOff(t.SQL())))
+		}
+	}
+	return flow.Step{
+		ID: "disarm", Title: "Take the open fence off the tables of " + x.Opening.Name, Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			return x.each(ctx, func(ctx context.Context, db *Database) error {
+				conn, err := x.away(ctx, db.Name)
+				if err != nil {
+					return err
+				}
+				return x.takeOff(ctx, t, conn, x.Opening, db.Name)
+			})
+		},
+	}
+}
+
+// takeOff drops guards and triggers; what stays is told, not an error.
+func (x *crossing) takeOff(ctx context.Context, t *flow.Turn, conn *pgx.Conn, s Side, db string) error {
+	for _, sql := range Unguard() {
+		if err := pg.Exec(ctx, conn, sql); err != nil {
+			return &pg.Error{Doing: "let DDL pass again", On: s.Server.String() + ", database " + db, Err: err}
+		}
+	}
+	left, err := DisarmTables(ctx, conn, 3*time.Second)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		t.Note("the open fence stays on %s of %s, which are busy; the next command takes it off", strings.Join(left, ", "), db)
+	}
+	return nil
+}

@@ -1,0 +1,380 @@
+package cutover
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strings"
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Gate is a condition that must hold before a cutover may begin.
+type Gate struct {
+	ID string
+	// Look asks the servers. A gate that is closed says why; an error is a
+	// gate that could not be asked, and counts as closed.
+	Look func(ctx context.Context) (ok bool, says string, err error)
+}
+
+// GateState is what a gate said.
+type GateState struct {
+	ID   string
+	OK   bool
+	Says string
+}
+
+// ErrGate is a gate that stayed closed until patience ended.
+type ErrGate struct{ Closed []GateState }
+
+func (e *ErrGate) Error() string {
+	var b strings.Builder
+	b.WriteString("not ready:")
+	for i, g := range e.Closed {
+		if i > 0 {
+			b.WriteString(";")
+		}
+		fmt.Fprintf(&b, " gate %s: %s", g.ID, g.Says)
+	}
+	return b.String()
+}
+
+// gate waits until every gate is open at once.
+func (x *crossing) gate() flow.Step {
+	return flow.Step{
+		ID: "gate", Title: "Wait until every gate is open", Done: never,
+		Does: x.aheadEffects(),
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			// The session that reads must not be the one that a gate waits for.
+			ctx, cancel := context.WithTimeoutCause(ctx, max(x.Patience-time.Since(x.first), time.Second), errPatience)
+			defer cancel()
+			if err := x.waitGates(ctx, t); err != nil {
+				return err
+			}
+			return x.aheadOfTheWindow(ctx)
+		},
+	}
+}
+
+var errPatience = fmt.Errorf("patience is at its end")
+
+func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
+	gates := append(x.builtin(), x.Gates...)
+	told := time.Time{}
+	var closed []GateState
+	err := pg.Poll(ctx, 200*time.Millisecond, "the gates", func(ctx context.Context) (bool, error) {
+		closed = nil
+		for _, s := range Look(ctx, gates) {
+			if !s.OK {
+				closed = append(closed, s)
+			}
+		}
+		if len(closed) > 0 && time.Since(told) > 5*time.Second {
+			told = time.Now()
+			t.Note("%s", (&ErrGate{closed}).Error())
+		}
+		return len(closed) == 0, nil
+	})
+	if err != nil && len(closed) > 0 {
+		return fmt.Errorf("%w (%w)", &ErrGate{closed}, err)
+	}
+	return err
+}
+
+// Look asks every gate once.
+func Look(ctx context.Context, gates []Gate) []GateState {
+	states := make([]GateState, len(gates))
+	for i, g := range gates {
+		ok, says, err := g.Look(ctx)
+		if err != nil {
+			ok, says = false, err.Error()
+		}
+		states[i] = GateState{ID: g.ID, OK: ok, Says: says}
+	}
+	return states
+}
+
+// Gates are the built-in gates of a crossing, for status: those that need no
+// armed fence. The caller closes the crossing they come from.
+func Gates(c Config) ([]Gate, *Crossing) {
+	x := newCrossing(c)
+	all := x.builtin()
+	kept := all[:0]
+	for _, g := range all {
+		if g.ID != "armed" {
+			kept = append(kept, g)
+		}
+	}
+	return append(kept, c.Gates...), &Crossing{x: x}
+}
+
+// builtin are the gates that follow from the servers alone.
+func (x *crossing) builtin() []Gate {
+	return []Gate{
+		{"lag", x.lagGate()},
+		{"tables", x.perDatabase(x.tablesGate)},
+		{"links", x.perDatabase(x.linksGate)},
+		{"armed", x.perDatabase(x.armedGate)},
+		{"closing", x.perDatabase(x.closingGate)},
+		{"opening", x.perDatabase(x.openingGate)},
+		{"standbys-closing", x.keptGate},
+	}
+}
+
+// fast are the gates that are read again under the locks.
+func (x *crossing) fast() []Gate {
+	return []Gate{
+		{"tables", x.perDatabase(x.tablesGate)},
+		{"links", x.perDatabase(x.linksGate)},
+		{"armed", x.perDatabase(x.armedGate)},
+		{"closing", x.perDatabase(x.preparedGate)},
+	}
+}
+
+func (x *crossing) perDatabase(look func(context.Context, *Database) (string, error)) func(context.Context) (bool, string, error) {
+	return func(ctx context.Context) (bool, string, error) {
+		says := make([]string, len(x.Databases))
+		err := x.each(ctx, func(ctx context.Context, db *Database) error {
+			said, err := look(ctx, db)
+			for i := range x.Databases {
+				if &x.Databases[i] == db && said != "" {
+					says[i] = said + " (database " + db.Name + ")"
+				}
+			}
+			return err
+		})
+		var closed []string
+		for _, s := range says {
+			if s != "" {
+				closed = append(closed, s)
+			}
+		}
+		return err == nil && len(closed) == 0, strings.Join(closed, "; "), err
+	}
+}
+
+// lagGate wants the lag of every link below MaxLag for Stable without a break.
+func (x *crossing) lagGate() func(context.Context) (bool, string, error) {
+	var since time.Time
+	return func(ctx context.Context) (bool, string, error) {
+		worst, err := x.worstLag(ctx)
+		if err != nil || worst > x.MaxLag {
+			since = time.Time{}
+			return false, fmt.Sprintf("a link is %d bytes behind, more than catchup.max_lag (%d)", worst, x.MaxLag), err
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		if held := time.Since(since); held < x.Stable {
+			return false, fmt.Sprintf("the lag has been low for %s of catchup.stable (%s)", held.Round(time.Second), x.Stable), nil
+		}
+		return true, fmt.Sprintf("%d bytes behind", worst), nil
+	}
+}
+
+func (x *crossing) worstLag(ctx context.Context) (int64, error) {
+	var worst int64
+	for _, db := range x.Databases {
+		conn, err := x.near(ctx, db.Name)
+		if err != nil {
+			return 0, err
+		}
+		at, err := link.Positions(ctx, conn, nil, db.Links)
+		if err != nil {
+			return 0, err
+		}
+		for _, p := range at {
+			lag := p.LagBytes()
+			if lag == nil {
+				return 0, fmt.Errorf("slot %s is %s", p.Name, p.State())
+			}
+			worst = max(worst, *lag)
+		}
+	}
+	return worst, nil
+}
+
+// tablesGate wants the tables of the catalog to be those that the plan knows.
+func (x *crossing) tablesGate(ctx context.Context, db *Database) (string, error) {
+	conn, err := x.near(ctx, db.Name)
+	if err != nil {
+		return "", err
+	}
+	rows, err := conn.Query(ctx, userTables)
+	if err != nil {
+		return "", err
+	}
+	there, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return "", err
+	}
+	known := map[string]bool{}
+	for _, t := range db.Tables {
+		known[pg.Ident(t.Schema, t.Name)] = true
+	}
+	var extra []string
+	for _, t := range there {
+		if !known[t] {
+			extra = append(extra, t)
+		}
+		delete(known, t)
+	}
+	switch {
+	case len(extra) > 0:
+		return "made since prepare: " + strings.Join(extra, ", ") + "; run crossfade prepare, which takes them along", nil
+	case len(known) > 0:
+		return fmt.Sprintf("%d tables that prepare knew are gone; run crossfade prepare", len(known)), nil
+	}
+	return "", nil
+}
+
+// linksGate wants every link of a database healthy.
+func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) {
+	from, err := x.near(ctx, db.Name)
+	if err != nil {
+		return "", err
+	}
+	to, err := x.away(ctx, db.Name)
+	if err != nil {
+		return "", err
+	}
+	at, err := link.Positions(ctx, from, to, db.Links)
+	if err != nil {
+		return "", err
+	}
+	var bad []string
+	for _, l := range db.Links {
+		p := at[l.Name]
+		x.mu.Lock()
+		x.subs[l.Name] = p.SubID
+		x.mu.Unlock()
+		want := len(l.Tables) + 1 // the canary
+		switch {
+		case p.State() != "streaming":
+			bad = append(bad, l.Name+" is "+p.State())
+		case p.Published != want || p.Subscribed != want || p.Ready != want:
+			bad = append(bad, fmt.Sprintf("%s publishes %d tables, subscribes %d, of which %d ready; the plan has %d", l.Name, p.Published, p.Subscribed, p.Ready, want))
+		}
+	}
+	return strings.Join(bad, ", "), nil
+}
+
+func (x *crossing) armedGate(ctx context.Context, db *Database) (string, error) {
+	conn, err := x.near(ctx, db.Name)
+	if err != nil {
+		return "", err
+	}
+	open, err := Unarmed(ctx, conn)
+	if err != nil || len(open) == 0 {
+		return "", err
+	}
+	return "the fence is not on " + strings.Join(open, ", "), nil
+}
+
+//go:embed sql/closing.sql
+var closingSQL string
+
+//go:embed sql/opening.sql
+var openingSQL string
+
+// closingGate is what would let a write slip by, or hold the barrier up.
+func (x *crossing) closingGate(ctx context.Context, db *Database) (string, error) {
+	conn, err := x.near(ctx, db.Name)
+	if err != nil {
+		return "", err
+	}
+	return x.ask(ctx, conn, x.Closing, closingSQL, names(db.Way), (x.MaxBlocked / 2).Seconds())
+}
+
+// preparedGate is the part of closingGate that is read again under the locks.
+func (x *crossing) preparedGate(ctx context.Context, db *Database) (string, error) {
+	conn, err := x.near(ctx, db.Name)
+	if err != nil {
+		return "", err
+	}
+	return x.ask(ctx, conn, x.Closing, closingSQL, names(db.Way), (24 * time.Hour).Seconds())
+}
+
+func (x *crossing) openingGate(ctx context.Context, db *Database) (string, error) {
+	conn, err := x.away(ctx, db.Name)
+	if err != nil {
+		return "", err
+	}
+	return x.ask(ctx, conn, x.Opening, openingSQL)
+}
+
+func (x *crossing) ask(ctx context.Context, conn *pgx.Conn, s Side, sql string, args ...any) (string, error) {
+	var says *string
+	if err := conn.QueryRow(ctx, sql, args...).Scan(&says); err != nil {
+		return "", &pg.Error{Doing: "ask a gate", On: s.Server.String(), Err: err}
+	}
+	if says == nil {
+		return "", nil
+	}
+	return *says, nil
+}
+
+func names(links []link.Link) []string {
+	n := make([]string, len(links))
+	for i, l := range links {
+		n[i] = l.Name
+	}
+	return n
+}
+
+// keptGate wants the standbys of the closing side that the runbook names to
+// stream: each must have the close before the other side opens.
+func (x *crossing) keptGate(ctx context.Context) (bool, string, error) {
+	conn, err := x.near(ctx, x.Home)
+	if err != nil {
+		return false, "", err
+	}
+	at, err := standbys(ctx, conn)
+	if err != nil {
+		return false, "", err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.streamed = map[string]bool{}
+	for name := range at {
+		x.streamed[name] = true
+	}
+	var missing []string
+	for _, name := range x.Closing.Standbys {
+		if _, ok := at[name]; !ok {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return false, fmt.Sprintf("standby %s of %s does not stream: promoted later, it would not know that it is closed. Start it, or accept standby-missing:<name>",
+			strings.Join(missing, ", "), x.Closing.Name), nil
+	}
+	return true, "", nil
+}
+
+// standbys are the physical receivers of a server by application_name, with
+// the position that each has flushed. Logical receivers hold a logical slot.
+func standbys(ctx context.Context, conn *pgx.Conn) (map[string]*pg.LSN, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT r.application_name, r.flush_lsn FROM pg_stat_replication r
+		WHERE r.state = 'streaming' AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')`)
+	if err != nil {
+		return nil, fmt.Errorf("read pg_stat_replication: %w", err)
+	}
+	defer rows.Close()
+	at := map[string]*pg.LSN{}
+	for rows.Next() {
+		var name string
+		var flush *pg.LSN
+		if err := rows.Scan(&name, &flush); err != nil {
+			return nil, err
+		}
+		at[name] = flush
+	}
+	return at, rows.Err()
+}

@@ -1,0 +1,328 @@
+package cutover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+)
+
+// openSQL is the one transaction that opens a database: it looks at the server
+// once more and raises rather than open what is not drained.
+func (x *crossing) openSQL(db *Database) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "DO $open$\nBEGIN\n  IF pg_is_in_recovery() THEN RAISE 'this server is a standby'; END IF;\n"+
+		"  IF (SELECT system_identifier FROM pg_control_system()) <> %s THEN RAISE 'this is another server than the one that was drained'; END IF;\n"+
+		"  IF ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int <> %d THEN RAISE 'this server has changed its timeline since the drain'; END IF;\n",
+		x.Opening.Identity.SystemID, x.Opening.Identity.Timeline)
+	for _, l := range db.Links {
+		fmt.Fprintf(&b, "  IF coalesce(pg_replication_origin_progress('pg_' || (SELECT oid FROM pg_subscription WHERE subname = %s), true), '0/0') < $drained_%s THEN RAISE 'link %s is behind the drain'; END IF;\n",
+			pg.Literal(l.Name), l.Name, l.Name)
+	}
+	b.WriteString("END $open$;\n" + Lowered + ";\n" + db.Lift)
+	for _, sql := range db.Wake {
+		b.WriteString(";\n" + sql)
+	}
+	if db.Name == x.Home {
+		b.WriteString(";\n" + copyDecision)
+	}
+	return b.String()
+}
+
+// open is the point of no return: the decision row on the closing side, and
+// then the fence of the opening side. No row returned means that somebody else
+// has voided the decision: nothing is opened.
+func (x *crossing) open() flow.Step {
+	does := []flow.Effect{x.on(x.Closing, x.Home, openDecision)}
+	for i := range x.Databases {
+		db := &x.Databases[i]
+		does = append(does, x.on(x.Opening, db.Name, x.openSQL(db)))
+	}
+	return flow.Step{
+		ID: "open", Title: "Open " + x.Opening.Name, Does: does, Commit: true, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if err := x.decide(ctx, t); err != nil {
+				return err
+			}
+			if x.guard != nil {
+				if err := x.guard.Decided(); err != nil {
+					t.Note("the child that resumes traffic could not be told of the decision: %v", err)
+				}
+			}
+			ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("the other side could not be opened within 2 minutes"))
+			defer cancel()
+			if err := x.each(ctx, func(ctx context.Context, db *Database) error { return x.openDatabase(ctx, db) }); err != nil {
+				return err
+			}
+			x.mu.Lock()
+			if !x.blocked.IsZero() {
+				x.took = time.Since(x.blocked)
+			}
+			x.mu.Unlock()
+			return nil
+		},
+	}
+}
+
+// decide changes the row from closed to open. Where the answer is lost, it
+// asks again until it knows: the row itself tells.
+func (x *crossing) decide(ctx context.Context, t *flow.Turn) error {
+	vars, err := x.vars(Memory{})
+	if err != nil {
+		return fmt.Errorf("%w: %w", flow.ErrNotTaken, err)
+	}
+	e := x.on(x.Closing, x.Home, openDecision).Fill(vars)
+	conn, err := x.near(ctx, x.Home)
+	if err == nil {
+		if err = x.same(ctx, conn, x.Closing); err != nil {
+			return fmt.Errorf("%w: %w", flow.ErrNotTaken, err)
+		}
+		err = change(ctx, conn, e)
+	}
+	if err == nil {
+		return nil
+	}
+	t.Note("the answer to the decision was lost (%v); asking again", err)
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("the row was not to be read for 10 seconds"))
+	defer cancel()
+	var state State
+	perr := pg.Poll(ctx, 50*time.Millisecond, "the decision's row", func(ctx context.Context) (bool, error) {
+		conn, err := x.near(ctx, x.Home)
+		if err != nil {
+			return false, nil // asked again until the limit
+		}
+		return conn.QueryRow(ctx, "SELECT state FROM crossfade.upgrade WHERE attempt = $1", x.Attempt).Scan(&state) == nil, nil
+	})
+	switch {
+	case perr != nil:
+		return fmt.Errorf("%w; it is not known whether the decision was taken: %w", err, perr)
+	case state == Open:
+		return nil
+	}
+	return fmt.Errorf("%w: the decision is %s: %w", flow.ErrNotTaken, state, err)
+}
+
+func (x *crossing) openDatabase(ctx context.Context, db *Database) error {
+	m := x.memory()
+	vars, err := x.vars(m)
+	if err != nil {
+		return err
+	}
+	for _, l := range db.Links {
+		vars["drained_"+l.Name] = pg.Literal(m.Origins[l.Name].String())
+	}
+	e := x.on(x.Opening, db.Name, x.openSQL(db)).Fill(vars)
+	return pg.Poll(ctx, 200*time.Millisecond, "database "+db.Name+" of "+x.Opening.Name+" to open", func(ctx context.Context) (bool, error) {
+		conn, err := x.away(ctx, db.Name)
+		if err != nil {
+			return false, nil // reached again until the limit: there is only forward
+		}
+		if err := pg.Exec(ctx, conn, e.SQL); err != nil {
+			if pg.SQLState(err) == "" || conn.IsClosed() {
+				return false, nil
+			}
+			return false, &pg.Error{Doing: "open database " + db.Name, On: x.Opening.Server.String(), Err: err}
+		}
+		// Sessions that were there before have the read-only default pinned.
+		return true, x.endClients(ctx, conn, x.Opening)
+	})
+}
+
+// readOnly makes new sessions of the closed side read-only, so that libpq's
+// target_session_attrs finds the other. Never before open: sessions that are
+// opened in between would keep it after an undo. A server that is gone for
+// good does not hold anything up.
+func (x *crossing) readOnly() flow.Step {
+	var does []flow.Effect
+	for _, db := range x.Databases {
+		does = append(does, x.on(x.Closing, db.Name, ReadOnly(db.Name)))
+	}
+	return flow.Step{
+		ID: "read-only", Title: "Make new sessions of " + x.Closing.Name + " read-only", Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			return x.ifThere(ctx, t, "it does not tell its clients yet that it is closed", func(ctx context.Context) error {
+				if err := x.run(ctx, does, nil); err != nil {
+					return err
+				}
+				conn, err := x.near(ctx, x.Home)
+				if err != nil {
+					return err
+				}
+				return x.endClients(ctx, conn, x.Closing)
+			})
+		},
+	}
+}
+
+// ReadOnly is the statement that makes new sessions of a database read-only.
+func ReadOnly(db string) string {
+	return "ALTER DATABASE " + pg.Ident(db) + " SET default_transaction_read_only = on"
+}
+
+// ifThere runs what the closed side owes behind open; when that side cannot be
+// reached within a limit, it is told and left.
+func (x *crossing) ifThere(ctx context.Context, t *flow.Turn, consequence string, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("10 seconds have passed"))
+	defer cancel()
+	err := f(ctx)
+	if err == nil {
+		return nil
+	}
+	if state := pg.SQLState(err); state != "" && !strings.HasPrefix(state, "57P") && !strings.HasPrefix(state, "08") {
+		return err
+	}
+	t.Note("%s could not be reached (%v): %s", x.Closing.Server, err, consequence)
+	return nil
+}
+
+// follow sees the closed side follow the open one.
+func (x *crossing) follow() flow.Step {
+	return flow.Step{
+		ID: "back/follow", Title: x.Closing.Name + " follows " + x.Opening.Name, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if !x.Back {
+				return nil
+			}
+			return x.ifThere(ctx, t, "the way back does not move", func(ctx context.Context) error {
+				return x.each(ctx, func(ctx context.Context, db *Database) error {
+					from, err := x.away(ctx, db.Name)
+					if err != nil {
+						return err
+					}
+					to, err := x.near(ctx, db.Name)
+					if err != nil {
+						return err
+					}
+					_, err = link.Pass(ctx, from, to, db.Way)
+					return err
+				})
+			})
+		},
+	}
+}
+
+// leaks runs the leak detector once more on the slots that were kept, and then
+// takes the links to the opened side away: they are never enabled again.
+func (x *crossing) leaks() flow.Step {
+	var does []flow.Effect
+	for _, db := range x.Databases {
+		for _, l := range db.Links {
+			does = append(does, l.DropSubscription()...)
+			does = append(does, l.DropSlot())
+		}
+	}
+	return flow.Step{
+		ID: "forward/drop", Title: "Look for leaks a last time, and drop the links to " + x.Opening.Name, Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			return x.each(ctx, func(ctx context.Context, db *Database) error {
+				to, err := x.away(ctx, db.Name)
+				if err != nil {
+					return err
+				}
+				if err := DropLinks(ctx, nil, to, db.Links); err != nil {
+					return err
+				}
+				return x.ifThere(ctx, t, "its slots "+strings.Join(names(db.Links), ", ")+" stay until it is back: run the same command again", func(ctx context.Context) error {
+					from, err := x.near(ctx, db.Name)
+					if err != nil {
+						return err
+					}
+					if err := x.lastLeaks(ctx, t, db); err != nil {
+						return err
+					}
+					return DropLinks(ctx, from, nil, db.Links)
+				})
+			})
+		},
+	}
+}
+
+func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *Database) error {
+	from, err := x.near(ctx, db.Name)
+	if err != nil {
+		return err
+	}
+	at, err := link.Positions(ctx, from, nil, db.Links)
+	if err != nil {
+		return err
+	}
+	var there []link.Link
+	for _, l := range db.Links {
+		if at[l.Name].Slot {
+			there = append(there, l)
+		}
+	}
+	found, err := Leaks(ctx, from, there, x.fence[db.Name])
+	if err != nil {
+		return err
+	}
+	if len(found) > 0 {
+		t.Note("LEAK: %s was written behind the fence LSN %s in %s: %s. These rows are not on %s; copy them by hand", x.Closing.Name, x.fence[db.Name], db.Name, strings.Join(found, ", "), x.Opening.Name)
+	}
+	return nil
+}
+
+// closedAgain looks at everything again that a decision found closed stands on.
+// What does not hold any more flips the closing side back.
+func (x *crossing) closedAgain(d Decision) flow.Step {
+	return flow.Step{
+		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never, Serves: true,
+		Does: x.aheadEffects(),
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			x.begin()
+			ctx, cancel := x.budget(ctx)
+			defer cancel()
+			return x.lookAtDecision(ctx, d)
+		},
+		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.flipBack(ctx) },
+	}
+}
+
+func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
+	if d.Closing != whom(x.Closing) || d.Opening != whom(x.Opening) {
+		return fmt.Errorf("the decision was taken for other servers or timelines (%v → %v) than these (%v → %v)", d.Closing, d.Opening, whom(x.Closing), whom(x.Opening))
+	}
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		conn, err := x.near(ctx, db.Name)
+		if err != nil {
+			return err
+		}
+		up, err := Up(ctx, conn)
+		if err != nil {
+			return err
+		}
+		if !up {
+			return fmt.Errorf("database %s of %s is not closed", db.Name, x.Closing.Name)
+		}
+		behind, err := link.NotDrained(ctx, conn, db.Links, d.Fence[db.Name])
+		if err != nil {
+			return err
+		}
+		if behind != "" {
+			return fmt.Errorf("links are behind the fence LSN %s: %s", d.Fence[db.Name], behind)
+		}
+		x.mu.Lock()
+		x.prints[db.Name], x.larges[db.Name] = d.Prints[db.Name], d.Larges[db.Name]
+		x.mu.Unlock()
+		if _, err := x.copySequences(ctx, db); err != nil {
+			return err
+		}
+		if err := x.lookAgain(ctx, db); err != nil {
+			return err
+		}
+		if !x.Back {
+			return nil
+		}
+		away, err := x.away(ctx, db.Name)
+		if err != nil {
+			return err
+		}
+		_, err = link.Pass(ctx, away, conn, db.Way)
+		return err
+	})
+}

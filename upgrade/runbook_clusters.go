@@ -1,0 +1,371 @@
+package upgrade
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// runbook reads the whole. What concerns one key is said where the key is
+// read, what concerns several when all of them are known.
+func (r *runbookReader) runbook(rb *Runbook, root *yaml.Node) {
+	m := r.mapping(r.follow(root), "the runbook", "the runbook")
+	rb.Upgrade, _ = m.word("upgrade", runbookName, runbookNameRight)
+	m.require("upgrade", "the upgrade's name, like wacken17")
+	m.require("old", "the cluster that serves now, like old: {primary: host=wacken dbname=postgres user=crossfade}")
+	m.require("new", "the cluster that takes over, like new: [{cluster: wacken17, primary: host=wacken17 …}]")
+	if n := m.value("old"); n != nil {
+		rb.Old = r.old(n)
+	}
+	rb.New = r.clusters(m)
+	rb.Databases = r.databases(m)
+	r.copying(m, rb)
+	r.cutover(m, &rb.Cutover)
+	r.hooks(m, &rb.Hooks)
+	rb.Accept = r.accept(m)
+	r.journal(m, rb)
+}
+
+// journal fills in the journal's path, and keeps the files of one run apart:
+// the journal is overwritten, and the file of approve is renamed.
+func (r *runbookReader) journal(m *yamlMap, rb *Runbook) {
+	rb.Journal = filepath.Join(r.dir, rb.Upgrade+".journal")
+	n, itself := m.value("journal"), filepath.Join(r.dir, filepath.Base(r.source.file))
+	if s, ok := m.text("journal", "wacken17.journal"); ok {
+		rb.Journal = r.beside(n, "journal", s)
+	}
+	if n != nil && rb.Journal == itself {
+		r.mistake(n, "journal: this is the runbook itself; it is a file of its own, like wacken17.journal")
+	}
+	if file := rb.Cutover.ApproveFile; file != "" && (file == itself || file == rb.Journal) {
+		r.mistake(r.approval, "approve: this is the runbook or the journal; it is a file of its own, like file:approved")
+	}
+}
+
+func (r *runbookReader) old(n *yaml.Node) Old {
+	m := r.mapping(n, "old", "old")
+	m.require("primary", "how crossfade reaches it, like primary: host=wacken dbname=postgres user=crossfade")
+	old := Old{
+		Primary: m.conninfo("primary"),
+		Bin:     m.absolute("bin", "/usr/lib/postgresql/15/bin"),
+		Host:    m.host("host"),
+	}
+	names := map[string]int{}
+	for _, item := range m.items("standbys", "[{name: metal, conninfo: host=metal user=crossfade}]") {
+		s := r.mapping(item, "standbys", "a standby of old")
+		s.require("name", "its application_name, like name: metal")
+		s.require("conninfo", "how crossfade reaches it, like conninfo: host=metal user=crossfade")
+		st := OldStandby{At: r.at(item), Conninfo: s.conninfo("conninfo"), Host: s.host("host")}
+		st.Name = s.nodeName(names)
+		// They are there for build: after alone; a mistake in them is still one.
+		s.absolute("data", "/var/lib/postgresql/15/main")
+		s.argv("stop", "[systemctl, stop, postgresql@15-main]")
+		s.later("data", "leave it out: a standby of old is only looked at")
+		s.later("stop", "leave it out: a standby of old is only looked at")
+		old.Standbys = append(old.Standbys, st)
+	}
+	return old
+}
+
+// nodeName is a standby's name, each once in its cluster. names is those seen,
+// by line.
+func (m *yamlMap) nodeName(names map[string]int) string {
+	name, ok := m.word("name", runbookNode, runbookNodeRight)
+	if !ok {
+		return ""
+	}
+	n := m.value("name")
+	if line, twice := names[name]; twice {
+		m.r.mistake(n, "name: %s is the standby in line %d already; each has a name of its own", runbookShow(name), line)
+	} else {
+		names[name] = n.Line
+	}
+	if name == UpstreamPrimary || name == "*" {
+		m.r.mistake(n, "name: %s means something else in upstream or synchronous_standby_names; give the standby another name", runbookShow(name))
+	}
+	return name
+}
+
+func (r *runbookReader) clusters(m *yamlMap) []NewCluster {
+	const right = "[{cluster: wacken17, primary: host=wacken17 dbname=postgres user=crossfade}]"
+	var clusters []NewCluster
+	names := map[string]int{}
+	for i, item := range m.some("new", right) {
+		if i > 0 {
+			r.later(item, "new", "only one cluster is")
+		}
+		clusters = append(clusters, r.cluster(item, names))
+	}
+	return clusters
+}
+
+func (r *runbookReader) cluster(item *yaml.Node, names map[string]int) NewCluster {
+	c := r.mapping(item, "new", "a cluster of new")
+	c.require("cluster", "its name, like cluster: wacken17")
+	c.require("primary", "how crossfade reaches it, like primary: host=wacken17 dbname=postgres user=crossfade")
+	nc := NewCluster{
+		At: r.at(item), Primary: c.conninfo("primary"), FromNew: c.conninfo("from_new"), FromOld: c.conninfo("from_old"),
+		Host: c.host("host"), Bin: c.absolute("bin", "/usr/lib/postgresql/17/bin"),
+	}
+	if name, ok := c.word("cluster", runbookName, runbookNameRight); ok {
+		if line, twice := names[name]; twice {
+			r.mistake(c.value("cluster"), "cluster: %s is the cluster in line %d already; each has a name of its own", name, line)
+		}
+		nc.Cluster, names[name] = name, c.value("cluster").Line
+	}
+	nc.SynchronousStandbyNames = c.syncNames()
+	nodes := map[string]int{}
+	var maps []*yamlMap
+	for _, s := range c.items("standbys", "[{name: metal, conninfo: …, host: local:, data: /var/lib/postgresql/17/main}]") {
+		sm := r.mapping(s, "standbys", "a standby of new")
+		if sm == nil {
+			continue
+		}
+		st := r.standby(sm, nodes)
+		st.At = r.at(s)
+		nc.Standbys, maps = append(nc.Standbys, st), append(maps, sm)
+	}
+	r.tree(nc.Standbys, maps)
+	return nc
+}
+
+// syncNames is PostgreSQL's grammar of synchronous_standby_names: a list, or
+// how many of a list. A wrong one would else be found when it is set.
+func (m *yamlMap) syncNames() *string {
+	const key, right = "synchronous_standby_names", "ANY 1 (metal, rock)"
+	n := m.value(key)
+	if n == nil {
+		return nil
+	}
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && strings.TrimSpace(n.Value) == "" {
+		return new(string)
+	}
+	s, ok := m.r.scalar(n, key, right)
+	if ok && !runbookSync.MatchString(s) {
+		m.r.mistake(n, `%s: %s is not what PostgreSQL takes; it is FIRST or ANY, a number and a list, like %s, with names that are no plain words in double quotes, or "" for none`,
+			key, runbookShow(s), right)
+		return nil
+	}
+	return &s
+}
+
+var runbookSync = func() *regexp.Regexp {
+	const (
+		name = `(?:[A-Za-z_\x{80}-\x{10FFFF}][\w$\x{80}-\x{10FFFF}]*|[0-9]+|"(?:[^"]|"")+"|\*)`
+		list = name + `(?:\s*,\s*` + name + `)*`
+	)
+	return regexp.MustCompile(`^\s*(?:(?:(?i:any|first)\s+)?[1-9][0-9]*\s*\(\s*` + list + `\s*\)|` + list + `)\s*$`)
+}()
+
+// runbookWritten are the settings of a standby that come from other keys.
+var runbookWritten = map[string]string{
+	"primary_conninfo":         "upstream and conninfo say it",
+	"primary_slot_name":        "slot says it",
+	"recovery_min_apply_delay": "apply_delay says it",
+	"cluster_name":             "name says it",
+	"data_directory":           "data says it",
+}
+
+func (r *runbookReader) standby(m *yamlMap, names map[string]int) Standby {
+	m.require("name", "its application_name and cluster_name, like name: metal")
+	m.require("conninfo", "how crossfade reaches it, like conninfo: host=metal port=5433 user=crossfade")
+	m.require("host", "where it is built and its commands run, like host: local:")
+	m.require("data", "where it is built, like data: /var/lib/postgresql/17/main")
+	s := Standby{
+		Name:       m.nodeName(names),
+		Conninfo:   m.conninfo("conninfo"),
+		Host:       m.host("host"),
+		Bin:        m.absolute("bin", "/usr/lib/postgresql/17/bin"),
+		Data:       m.absolute("data", "/var/lib/postgresql/17/main"),
+		Config:     m.absolute("config", "/etc/postgresql/17/main"),
+		Start:      m.argv("start", "[systemctl, start, postgresql@17-main]"),
+		Stop:       m.argv("stop", "[systemctl, stop, postgresql@17-main]"),
+		Restart:    m.argv("restart", "[systemctl, restart, postgresql@17-main]"),
+		Upstream:   UpstreamPrimary,
+		ApplyDelay: m.duration("apply_delay", 0, 0, "1h"),
+		Settings:   r.settings(m),
+	}
+	if m.choice("build", "before", "before", "after") == "after" {
+		r.later(m.value("build"), "build", "only before is")
+	}
+	if up, ok := m.text("upstream", "primary"); ok {
+		s.Upstream = up
+	}
+	if slot, ok := m.word("slot", runbookSlot, runbookSlotRight); ok {
+		s.Slot = slot
+	} else if s.Name != "" && m.value("slot") == nil {
+		if s.Slot = s.Name; !runbookSlot.MatchString(s.Name) {
+			r.mistake(m.value("name"), "name: %s cannot name the slot, too; give slot: %s", runbookShow(s.Name), runbookSlotRight)
+		}
+	}
+	return s
+}
+
+func (r *runbookReader) settings(m *yamlMap) []Setting {
+	n := m.value("settings")
+	if n == nil {
+		return nil
+	}
+	var settings []Setting
+	seen := map[string]int{} // by lower case: PostgreSQL does not tell them apart
+	pairs, _ := r.pairs(n, "settings", `hot_standby_feedback: "on"`)
+	for _, p := range pairs {
+		low := strings.ToLower(p.name)
+		line, twice := seen[low]
+		seen[low] = p.key.Line
+		switch {
+		case !runbookSetting.MatchString(p.name):
+			r.mistake(p.key, "settings: %s is no name of a setting, like hot_standby_feedback", runbookShow(p.name))
+		case twice:
+			r.mistake(p.key, "settings: %s is given in line %d already; PostgreSQL does not tell upper from lower case", p.name, line)
+		case runbookWritten[low] != "":
+			r.mistake(p.key, "settings: %s is not for settings: %s", p.name, runbookWritten[low])
+		case p.value.Kind != yaml.ScalarNode:
+			r.mistake(p.value, `settings: %s where a value belongs, like hot_standby_feedback: "on"`, yamlKind(p.value))
+		case strings.ContainsAny(p.value.Value, "\n\t\x00"):
+			r.mistake(p.value, "settings: the value of %s has a line break or tab in it; PostgreSQL reads a line", p.name)
+		default:
+			settings = append(settings, Setting{p.name, p.value.Value})
+		}
+	}
+	return settings
+}
+
+var runbookSetting = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$`)
+
+// tree checks what the standbys of one cluster are to each other: upstreams
+// that exist and lead to the primary, slots and directories that are one's own.
+func (r *runbookReader) tree(standbys []Standby, maps []*yamlMap) {
+	byName := map[string]int{}
+	var names []string
+	for i, s := range standbys {
+		if _, twice := byName[s.Name]; !twice && s.Name != "" {
+			byName[s.Name] = i
+			names = append(names, s.Name)
+		}
+	}
+	inCircle := map[int]bool{}
+	own := map[string]int{} // what only one standby can have, by line
+	for i, s := range standbys {
+		m := maps[i]
+		if _, known := byName[s.Upstream]; s.Upstream != UpstreamPrimary && !known {
+			hint := "it is primary or a standby of this cluster"
+			if near := runbookNearest(s.Upstream, append([]string{UpstreamPrimary}, names...)); near != "" {
+				hint += fmt.Sprintf("; did you mean %s?", near)
+			}
+			r.mistake(m.value("upstream"), "upstream: %s does not exist; %s", runbookShow(s.Upstream), hint)
+		}
+		if circle := runbookCircle(standbys, byName, i); circle != nil && !inCircle[i] {
+			says := make([]string, len(circle))
+			for j, at := range circle {
+				inCircle[at] = true
+				says[j] = runbookShow(standbys[at].Name)
+			}
+			r.mistake(m.value("upstream"), "upstream: %s follows %s: a circle; one of them follows primary",
+				says[0], strings.Join(append(says[1:], says[0]), ", which follows "))
+		}
+		// Every host of this version is the same machine.
+		m.own(own, "slot", s.Slot, " on "+runbookShow(s.Upstream))
+		m.own(own, "data", s.Data, "")
+		m.own(own, "config", s.Config, "")
+	}
+}
+
+// own reports a value that another standby has already.
+func (m *yamlMap) own(seen map[string]int, key, value, on string) {
+	if value == "" {
+		return
+	}
+	n := m.value(key)
+	if n == nil {
+		n = m.node // a default
+	}
+	id := key + "\x00" + value + on
+	if line, twice := seen[id]; twice {
+		m.r.mistake(n, "%s: %s%s belongs to the standby in line %d already; each has its own", key, runbookShow(value), on, line)
+		return
+	}
+	seen[id] = m.node.Line
+}
+
+// runbookCircle is the circle of upstreams that begins and ends at standby i,
+// or nil.
+func runbookCircle(standbys []Standby, byName map[string]int, i int) []int {
+	var circle []int
+	for at := i; !slices.Contains(circle, at); {
+		circle = append(circle, at)
+		next, ok := byName[standbys[at].Upstream]
+		if !ok {
+			return nil
+		}
+		if at = next; at == i {
+			return circle
+		}
+	}
+	return nil // it leads into a circle that i is no part of
+}
+
+// copying reads how rows are copied, caught up with and compared.
+func (r *runbookReader) copying(m *yamlMap, rb *Runbook) {
+	if n := m.value("copy"); n != nil {
+		c := r.mapping(n, "copy", "copy")
+		rb.Copy.Jobs = int(c.integer("jobs", 4, 1))
+		rb.Copy.IndexJobs = int(c.integer("index_jobs", 2, 1))
+		rb.Copy.Chunk = c.size("chunk", rb.Copy.Chunk, 8<<10, "1GB") // a page
+		c.size("limit", 0, 1, "200MB")
+		c.later("limit", "leave it out: the copy takes what it gets")
+	}
+	if n := m.value("catchup"); n != nil {
+		before := len(r.mistakes)
+		c := r.mapping(n, "catchup", "catchup")
+		up := &rb.Catchup
+		up.MaxLag = c.size("max_lag", up.MaxLag, 1, "16MB")
+		up.Stable = c.duration("stable", up.Stable, 0, "10s")
+		up.MaxWAL = c.size("max_wal", up.MaxWAL, 1<<20, "50GB") // max_slot_wal_keep_size counts in megabytes
+		written := c.value("max_lag") != nil && c.value("max_wal") != nil
+		if written && len(r.mistakes) == before && up.MaxWAL < up.MaxLag {
+			r.mistake(c.value("max_wal"), "max_wal: %s is below max_lag, %s: the slots would be given up before the lag is too long; give max_wal more",
+				runbookBytes(up.MaxWAL), runbookBytes(up.MaxLag))
+		}
+	}
+	if n := m.value("verify"); n != nil {
+		v := r.mapping(n, "verify", "verify")
+		mode := v.choice("mode", string(VerifyFull), "full", "sample", "counts", "off")
+		if mode == "sample" {
+			r.later(v.value("mode"), "mode", "full, counts and off are")
+		}
+		rb.Verify.Mode = VerifyMode(mode)
+	}
+}
+
+// accept reads the findings that the operator answers for. Which ids there
+// are, and which may be accepted, check knows.
+func (r *runbookReader) accept(m *yamlMap) []Accept {
+	const right = `[large-objects, "unlogged:public.cache"]`
+	var all []Accept
+	seen := map[string]int{}
+	for _, n := range m.items("accept", right) {
+		s, ok := r.scalar(n, "accept", "large-objects")
+		if !ok {
+			continue
+		}
+		id, object, of := strings.Cut(s, ":")
+		line, twice := seen[s]
+		switch {
+		case !runbookFinding.MatchString(id) || of && strings.TrimSpace(object) == "":
+			r.mistake(n, "accept: %s is no finding; it is an id, or id:object, like %s", runbookShow(s), right)
+		case twice:
+			r.mistake(n, "accept: %s stands in line %d already; once is right", runbookShow(s), line)
+		default:
+			all = append(all, Accept{At: r.at(n), ID: id, Object: object})
+		}
+		seen[s] = n.Line
+	}
+	return all
+}
+
+var runbookFinding = regexp.MustCompile(`^[a-z][a-z0-9_./-]*$`)

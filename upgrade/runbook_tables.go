@@ -1,0 +1,294 @@
+package upgrade
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Database is a database that is moved.
+type Database struct {
+	At       Position
+	Name     string
+	Exclude  []Pattern  // tables that are not moved, and reported
+	Identity []Identity // replica identities to set on old, in the order written
+	Sets     []Set      // at least one, in the order written
+}
+
+// Identity is a replica identity that prepare sets on old, and finish and
+// abort put back.
+type Identity struct {
+	At    Position
+	Table TableName
+	Index string // name of the index; "": full, the whole row
+}
+
+// Set is a table set: one publication, one slot, one subscription.
+type Set struct {
+	At     Position
+	Name   string // [a-z][a-z0-9]{0,14}
+	Tables []Pattern
+}
+
+// DefaultDatabase is a database of which the runbook says nothing, or nothing
+// of its sets: all tables are one set, `main`.
+func DefaultDatabase(name string) Database {
+	everything := Pattern{text: "*", schema: runbookGlob{globAny}, table: runbookGlob{globAny}}
+	return Database{Name: name, Sets: []Set{{Name: "main", Tables: []Pattern{everything}}}}
+}
+
+// TableName is the name of a table as the catalog has it, without quotes.
+type TableName struct{ Schema, Name string }
+
+// String is schema.table, quoted where SQL asks for it. It is a pattern that
+// matches this table alone.
+func (t TableName) String() string { return runbookIdent(t.Schema) + "." + runbookIdent(t.Name) }
+
+func runbookIdent(s string) string {
+	for i, c := range s {
+		if c != '_' && (c < 'a' || c > 'z') && (i == 0 || c < '0' || c > '9') {
+			return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
+		}
+	}
+	if s == "" {
+		return `""`
+	}
+	return s
+}
+
+// Pattern is schema.table as the runbook has it. Each part matches the
+// catalog's name exactly as written, upper and lower case included: unlike in
+// SQL and psql, Orders without quotes is not orders. Outside double quotes *
+// stands for any characters, none included, and ? for any one. Within them
+// every character is itself, and "" is a double quote; a name with a dot, a
+// blank, a comma or a wildcard in it needs them. * alone is every table.
+type Pattern struct {
+	At            Position
+	text          string
+	schema, table runbookGlob
+}
+
+// runbookGlob is the characters of a pattern's part, wildcards being negative.
+type runbookGlob []rune
+
+const (
+	globAny rune = -1 // any characters, none included
+	globOne rune = -2 // any one character
+)
+
+// ParsePattern reads a pattern that stands nowhere.
+func ParsePattern(text string) (Pattern, error) {
+	p := Pattern{text: text}
+	if text == "*" {
+		p.schema, p.table = runbookGlob{globAny}, runbookGlob{globAny}
+		return p, nil
+	}
+	parts := []runbookGlob{nil}
+	last, quoted, closed := 0, false, false
+	for _, c := range text {
+		again := closed // the character before was a closing quote
+		closed = false
+		switch {
+		case c == '"' && again: // "" within quotes
+			parts[last], quoted = append(parts[last], '"'), true
+		case c == '"':
+			closed, quoted = quoted, !quoted
+		case c == 0:
+			return Pattern{}, errors.New("a NUL is in no name")
+		case quoted:
+			parts[last] = append(parts[last], c)
+		case c == '.':
+			parts, last = append(parts, nil), last+1
+		case c == '*':
+			parts[last] = append(parts[last], globAny)
+		case c == '?':
+			parts[last] = append(parts[last], globOne)
+		case unicode.IsSpace(c) || strings.ContainsRune(`,;()'`, c):
+			return Pattern{}, fmt.Errorf(`no %q outside double quotes; a name that has one is written public."odd name"`, c)
+		default:
+			parts[last] = append(parts[last], c)
+		}
+	}
+	switch {
+	case quoted:
+		return Pattern{}, errors.New("a double quote is not closed")
+	case len(parts) == 1:
+		return Pattern{}, errors.New("the schema is missing; a table is schema.table, like public.orders")
+	case len(parts) > 2:
+		return Pattern{}, errors.New("more than one dot; a table is schema.table, and a name with a dot stands in double quotes")
+	case len(parts[0]) == 0 || len(parts[1]) == 0:
+		return Pattern{}, errors.New("an empty name; a table is schema.table, like public.orders")
+	}
+	p.schema, p.table = parts[0], parts[1]
+	return p, nil
+}
+
+// String is the pattern as written.
+func (p Pattern) String() string { return p.text }
+
+// Match reports whether the pattern stands for that table.
+func (p Pattern) Match(schema, table string) bool {
+	return p.schema.match(schema) && p.table.match(table)
+}
+
+// Everything reports whether the pattern stands for every table, whatever its
+// name: it is * (or *.*), which takes what no other pattern of a database takes.
+func (p Pattern) Everything() bool { return p.schema.all() && p.table.all() }
+
+// Exact is the one table that the pattern can stand for, if it has no wildcard.
+func (p Pattern) Exact() (TableName, bool) {
+	schema, ok := p.schema.exact()
+	table, ok2 := p.table.exact()
+	return TableName{schema, table}, ok && ok2
+}
+
+func (g runbookGlob) all() bool {
+	for _, c := range g {
+		if c != globAny {
+			return false
+		}
+	}
+	return len(g) > 0
+}
+
+func (g runbookGlob) exact() (string, bool) {
+	for _, c := range g {
+		if c < 0 {
+			return "", false
+		}
+	}
+	return string(g), true
+}
+
+// match goes back only to the last *, so that its time is bounded by the
+// product of the lengths.
+func (g runbookGlob) match(name string) bool {
+	s := []rune(name)
+	star, from, i := -1, 0, 0
+	for j := 0; j < len(s); {
+		switch {
+		case i < len(g) && g[i] == globAny:
+			star, from = i, j
+			i++
+		case i < len(g) && (g[i] == globOne || g[i] == s[j]):
+			i, j = i+1, j+1
+		case star >= 0:
+			from++
+			i, j = star+1, from
+		default:
+			return false
+		}
+	}
+	return i == len(g) || g[i:].all()
+}
+
+func (r *runbookReader) databases(top *yamlMap) []Database {
+	var all []Database
+	names := map[string]int{}
+	for _, item := range top.some("databases", "[{name: shop}]") {
+		m := r.mapping(item, "databases", "a database")
+		m.require("name", "the database's name, like name: shop")
+		name, ok := m.text("name", "shop")
+		db := DefaultDatabase(name)
+		db.At = r.at(item)
+		switch line, twice := names[name]; {
+		case !ok:
+		case len(name) > 63:
+			r.mistake(m.value("name"), "name: %s is longer than the 63 bytes of a name in PostgreSQL", runbookShow(name))
+		case twice:
+			r.mistake(m.value("name"), "name: %s is the database in line %d already; one entry holds all its sets", runbookShow(name), line)
+		default:
+			names[name] = m.value("name").Line
+		}
+		db.Exclude = r.exclude(m)
+		db.Identity = r.identity(m, db.Exclude)
+		if n := m.value("sets"); n != nil {
+			db.Sets = r.sets(m, n, db.Exclude)
+		}
+		all = append(all, db)
+	}
+	return all
+}
+
+// pattern reads one entry of tables or exclude.
+func (r *runbookReader) pattern(n *yaml.Node, key string) (Pattern, bool) {
+	s, ok := r.scalar(n, key, "public.orders")
+	if !ok {
+		return Pattern{}, false
+	}
+	p, err := ParsePattern(s)
+	if err != nil {
+		r.mistake(n, "%s: %s: %s", key, runbookShow(s), err)
+		return Pattern{}, false
+	}
+	p.At = r.at(n)
+	return p, true
+}
+
+func (r *runbookReader) exclude(m *yamlMap) []Pattern {
+	var patterns []Pattern
+	seen := map[string]int{}
+	for _, n := range m.items("exclude", `["audit.*"]`) {
+		p, ok := r.pattern(n, "exclude")
+		line, twice := seen[p.text]
+		switch {
+		case !ok:
+		case p.Everything():
+			r.mistake(n, "exclude: %s leaves no table to move; leave the database out of databases", p)
+		case twice:
+			r.mistake(n, "exclude: %s stands in line %d already; once is right", p, line)
+		default:
+			seen[p.text] = n.Line
+			patterns = append(patterns, p)
+		}
+	}
+	return patterns
+}
+
+func (r *runbookReader) identity(m *yamlMap, exclude []Pattern) []Identity {
+	n := m.value("identity")
+	if n == nil {
+		return nil
+	}
+	const right = "public.log: full"
+	var all []Identity
+	seen := map[TableName]int{}
+	pairs, _ := r.pairs(n, "identity", right)
+	for _, pair := range pairs {
+		p, err := ParsePattern(pair.name)
+		if err != nil {
+			r.mistake(pair.key, "identity: %s: %s", runbookShow(pair.name), err)
+			continue
+		}
+		table, ok := p.Exact()
+		if !ok {
+			r.mistake(pair.key, "identity: %s has a wildcard; an identity is for one table, like %s", runbookShow(pair.name), right)
+			continue
+		}
+		if line, twice := seen[table]; twice {
+			r.mistake(pair.key, "identity: %s is given in line %d already; once is right", table, line)
+			continue
+		}
+		seen[table] = pair.key.Line
+		if i := runbookMatch(exclude, table); i >= 0 {
+			r.mistake(pair.key, "identity: %s is excluded by %s in line %d; leave one of the two out", table, exclude[i], exclude[i].At.Line)
+		}
+		what, ok := r.scalar(pair.value, "identity", "full")
+		if !ok {
+			continue
+		}
+		index, named := strings.CutPrefix(what, "index:")
+		if what != "full" && (!named || strings.TrimSpace(index) == "") {
+			r.mistake(pair.value, "identity: %s is none of its values; it is full, or index:<name>", runbookShow(what))
+			continue
+		}
+		if !named {
+			index = ""
+		}
+		all = append(all, Identity{At: r.at(pair.key), Table: table, Index: index})
+	}
+	return all
+}
