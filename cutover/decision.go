@@ -80,6 +80,13 @@ const Table = `CREATE TABLE IF NOT EXISTS crossfade.upgrade (
 // ReadDecisions reads crossfade.upgrade, oldest attempt first. A database
 // without it has no decisions.
 func ReadDecisions(ctx context.Context, conn *pgx.Conn) ([]Decision, error) {
+	var there bool
+	if err := conn.QueryRow(ctx, `SELECT to_regclass('crossfade.upgrade') IS NOT NULL`).Scan(&there); err != nil {
+		return nil, fmt.Errorf("look for crossfade.upgrade: %w", err)
+	}
+	if !there {
+		return nil, nil
+	}
 	rows, err := conn.Query(ctx, `SELECT attempt, upgrade, direction, state, memory, at FROM crossfade.upgrade ORDER BY attempt`)
 	if err == nil {
 		var ds []Decision
@@ -95,10 +102,6 @@ func ReadDecisions(ctx context.Context, conn *pgx.Conn) ([]Decision, error) {
 		if err == nil {
 			return ds, nil
 		}
-	}
-	switch pg.SQLState(err) {
-	case "42P01", "3F000", "3D000": // no table, no schema, no database
-		return nil, nil
 	}
 	return nil, fmt.Errorf("read crossfade.upgrade: %w", err)
 }

@@ -1,0 +1,128 @@
+package upgrade
+
+import (
+	"context"
+
+	"crossfade/schema"
+	"crossfade/upgrade/check"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+	"crossfade/upgrade/verify"
+)
+
+// Check looks for what stands in the way, on every server of the runbook. A
+// server that does not answer is a finding, not an error.
+func (u *Upgrade) Check(ctx context.Context) ([]check.Finding, error) {
+	o, err := u.checkOptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := check.Run(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	traffic, err := u.trafficFindings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return append(found, traffic...), nil
+}
+
+func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, error) {
+	o := check.Options{
+		Upgrade: u.rb.Upgrade, Old: u.old, New: u.new, FromNew: u.oldFromNew, FromOld: u.newFromOld,
+		AllDatabases: u.rb.Databases == nil, Back: u.rb.Cutover.Back, MaxWAL: u.rb.Catchup.MaxWAL,
+		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs,
+	}
+	for _, b := range u.rb.Databases {
+		o.Databases = append(o.Databases, checkDatabase(b))
+	}
+	for _, a := range u.rb.Accept {
+		o.Accept = append(o.Accept, check.Accept{ID: a.ID, Object: a.Object})
+	}
+	for _, sb := range u.rb.Old.Standbys {
+		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
+		if err != nil {
+			return o, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		}
+		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app)})
+	}
+	for _, sb := range u.rb.New[0].Standbys {
+		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
+		if err != nil {
+			return o, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		}
+		up := sb.Upstream
+		if up == UpstreamPrimary {
+			up = ""
+		}
+		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up})
+	}
+	s, err := u.look(ctx, false)
+	if err == nil {
+		o.Ours = s.phase != report.PhaseNew
+	} else if _, ok := err.(*ExitError); ok {
+		return o, err
+	}
+	if err == nil && s.oldErr == nil {
+		// Mistakes of the runbook that only the tables show come before findings.
+		if err := u.lookTables(ctx, s); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
+}
+
+func checkDatabase(b Database) check.Database {
+	d := check.Database{Name: b.Name, Identity: map[string]string{}}
+	if len(b.Exclude) > 0 {
+		d.Exclude = func(schema, table string) bool {
+			for _, p := range b.Exclude {
+				if p.Match(schema, table) {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	for _, id := range b.Identity {
+		want := "full"
+		if id.Index != "" {
+			want = "index:" + id.Index
+		}
+		d.Identity[schema.Name(id.Table.Schema, id.Table.Name)] = want
+	}
+	d.Sets = func(tables []schema.Table) []schema.Set {
+		db := &database{name: b.Name, book: b, inventory: &schema.Inventory{Tables: tables}}
+		db.assign()
+		return db.sets
+	}
+	return d
+}
+
+// Verify compares every database's rows while both sides move.
+func (u *Upgrade) Verify(ctx context.Context, each func(verify.Result), observe func(flow.Event)) error {
+	s, err := u.look(ctx, true)
+	if err != nil {
+		return err
+	}
+	switch s.phase {
+	case report.PhaseReady, report.PhaseOpen, report.PhaseRolledBack:
+	default:
+		return wrongPhase(s.phase, "verify")
+	}
+	if err := s.bothAnswer(); err != nil {
+		return err
+	}
+	var all []verify.Result
+	for _, db := range s.databases {
+		t := flow.NewTurn("verify", "verify/"+db.name, nil, observe)
+		results, err := u.compareRows(ctx, s, db, each, t)
+		if err != nil {
+			return err
+		}
+		all = append(all, results...)
+	}
+	return differing(all)
+}

@@ -1,0 +1,307 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"crossfade/cutover"
+	"crossfade/schema"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/load"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/verify"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// globalsStep makes on new the roles, memberships, settings and databases that
+// it lacks. What it is about to make is remembered first: abort drops nothing
+// else.
+func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (flow.Step, error) {
+	names := make([]string, len(s.databases))
+	for i, db := range s.databases {
+		names[i] = db.name
+	}
+	read := func(ctx context.Context) ([]schema.Global, error) {
+		var all []schema.Global
+		err := u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
+			return u.sessions.Do(ctx, u.new, func(fresh *pgx.Conn) error {
+				var err error
+				all, _, err = schema.Globals(ctx, old, fresh, names)
+				return err
+			})
+		})
+		return all, err
+	}
+	all, err := read(ctx)
+	if err != nil {
+		return flow.Step{}, err
+	}
+	var does []flow.Effect
+	for _, g := range all {
+		does = append(does, g.Effect)
+	}
+	return flow.Step{
+		ID: "globals", Title: "Make roles, settings and databases on new", Does: does,
+		Done: func(ctx context.Context) (bool, error) { return len(all) == 0, nil },
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			err := u.remember(ctx, s, func(m *cutover.Memory) {
+				for _, g := range all {
+					if g.Key != "" && !slices.Contains(m.Made, g.Key) {
+						m.Made = append(m.Made, g.Key)
+					}
+				}
+			})
+			if err != nil {
+				return err
+			}
+			for _, g := range all {
+				if err := u.fleet().Do(ctx, g.Effect.Fill(g.Vars)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}, nil
+}
+
+// stages are the steps that bring one database's schema and rows over.
+type stages struct {
+	before, copy, after flow.Step
+}
+
+// schemaStages dumps the schema of a database as it is now and plans what is
+// restored when: what rows need before them, indexes as soon as their table is
+// loaded, the rest behind all rows and before anything is applied, because a
+// foreign key can be validated only over one consistent state.
+func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (stages, error) {
+	var st stages
+	program, err := u.program("pg_dump", s.new.Identity.Major())
+	if err != nil {
+		return st, err
+	}
+	entries, commands, err := schema.Dump(ctx, u.old.With(db.name), program)
+	if err != nil {
+		return st, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
+	}
+	before := schema.Entries(entries, schema.Before)
+	after := schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late)
+	st.before = u.restoreStep("schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
+	indexes, tail := load.Assign(entries, db.sets)
+	st.copy = load.Step(load.Options{
+		Old: u.old, New: u.new, Database: db.name, Version: s.old.Version, Sets: db.sets,
+		Indexes: indexes, Tail: tail,
+		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk,
+		Snapshot:    func(ctx context.Context, sets []string) (*load.Snapshot, error) { return u.snapshot(ctx, s, db, sets) },
+		SlotEffects: link.SlotEffects(db.links),
+		Slot:        func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, db, set) },
+	})
+	st.after = u.restoreStep("constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil)
+	return st, nil
+}
+
+func (u *Upgrade) restoreStep(id, title string, db *database, entries []schema.Entry, commands []flow.Effect) flow.Step {
+	return flow.Step{
+		ID: id, Title: title, Does: append(slices.Clone(commands), schema.RestoreEffects(entries, "new", db.name)...),
+		Done: func(ctx context.Context) (bool, error) {
+			done := false
+			err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+				marks, err := schema.Marks(ctx, conn, "toc ")
+				done = err == nil
+				for _, e := range entries {
+					done = done && marks[e.Key()]
+				}
+				return err
+			})
+			if pg.SQLState(err) == "3D000" {
+				return false, nil
+			}
+			return done, err
+		},
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			conn, err := schema.Session(ctx, u.new.With(db.name), nil)
+			if err != nil {
+				return err
+			}
+			defer closeSession(conn)
+			n := int64(0)
+			return schema.Restore(ctx, conn, entries, func(e schema.Entry) {
+				n++
+				t.Progress(n, int64(len(entries)), "objects", e.Object())
+			})
+		},
+	}
+}
+
+// closeSession ends a session that nobody needs any more; whether the server
+// heard of it changes nothing.
+func closeSession(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := conn.Close(ctx); err != nil {
+		return
+	}
+}
+
+func (db *database) linksOf(sets []string) []link.Link {
+	var some []link.Link
+	for _, l := range db.links {
+		if slices.Contains(sets, l.Set) {
+			some = append(some, l)
+		}
+	}
+	return some
+}
+
+// snapshot makes the slots of sets anew and exports their snapshot. Their
+// subscriptions, of a copy that was begun before, are taken away first.
+func (u *Upgrade) snapshot(ctx context.Context, s *survey, db *database, sets []string) (*load.Snapshot, error) {
+	links := db.linksOf(sets)
+	var snap *link.Snapshot
+	err := u.sessions.Do(ctx, u.new.With(db.name), func(to *pgx.Conn) error {
+		return cutover.DropLinks(ctx, nil, to, links)
+	})
+	if err == nil {
+		err = u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+			var err error
+			snap, err = link.CreateSlots(ctx, conn, links, time.Minute)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	points := map[string]pg.LSN{}
+	for _, l := range links {
+		points[l.Set] = snap.Point
+	}
+	return &load.Snapshot{Name: snap.Name, Point: points, Release: snap.Release}, nil
+}
+
+// slot tells the slot of a set as it stands.
+func (u *Upgrade) slot(ctx context.Context, s *survey, db *database, set string) (pg.LSN, bool, error) {
+	links := db.linksOf([]string{set})
+	at, err := u.positions(ctx, s, db.name, links)
+	if err != nil {
+		return 0, false, err
+	}
+	for _, p := range at {
+		if !p.Slot || p.Lost {
+			return 0, false, nil
+		}
+		if p.Subscription {
+			return 0, true, nil
+		}
+		if p.Confirmed != nil {
+			return *p.Confirmed, true, nil
+		}
+	}
+	return 0, false, nil
+}
+
+// statisticsSteps gather statistics and fill materialized views, when rows are
+// there and are kept in step.
+func (u *Upgrade) statisticsSteps(s *survey, db *database) []flow.Step {
+	var analyze, refresh []flow.Effect
+	for _, target := range []int{1, 10, 0} {
+		for _, sql := range schema.Analyze(db.inventory.Tables, target, 100) {
+			analyze = append(analyze, effect("new", db.name, sql))
+		}
+	}
+	for _, v := range db.inventory.MaterializedViews {
+		refresh = append(refresh, effect("new", db.name, v.Refresh()))
+	}
+	steps := []flow.Step{{
+		ID: "analyze/" + db.name, Title: "Gather statistics of " + db.name + " on new", Does: analyze,
+		Done: func(ctx context.Context) (bool, error) { return u.analyzed(ctx, db) },
+		Do:   u.exec(analyze, nil),
+	}}
+	if len(refresh) > 0 {
+		steps = append(steps, flow.Step{
+			ID: "refresh/" + db.name, Title: "Fill the materialized views of " + db.name + " on new", Does: refresh,
+			Done: func(ctx context.Context) (bool, error) {
+				empty := 0
+				err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+					return conn.QueryRow(ctx, "SELECT count(*) FROM pg_class WHERE relkind = 'm' AND NOT relispopulated").Scan(&empty)
+				})
+				return empty == 0, err
+			},
+			Do: u.exec(refresh, nil),
+		})
+	}
+	return steps
+}
+
+// analyzed reports whether every table of new that has rows has statistics.
+func (u *Upgrade) analyzed(ctx context.Context, db *database) (bool, error) {
+	without := 0
+	err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `
+			SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'crossfade') AND n.nspname !~ '^pg_'
+			  AND c.reltuples <> 0 AND NOT EXISTS (SELECT FROM pg_statistic t WHERE t.starelid = c.oid)
+			  AND (c.relkind = 'p' OR pg_relation_size(c.oid) > 0)
+			  AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)`).Scan(&without)
+	})
+	return without == 0, err
+}
+
+// verifyStep compares every row of a database while both sides move.
+func (u *Upgrade) verifyStep(s *survey, db *database) flow.Step {
+	return flow.Step{
+		ID: "verify/" + db.name, Title: "Compare the rows of " + db.name, Done: u.wasVerified(s),
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			results, err := u.compareRows(ctx, s, db, nil, t)
+			if err != nil {
+				return err
+			}
+			return differing(results)
+		},
+	}
+}
+
+// wasVerified: an upgrade that is ready was compared.
+func (u *Upgrade) wasVerified(s *survey) func(context.Context) (bool, error) {
+	return func(context.Context) (bool, error) { z := s.zero(); return z != nil && z.State == cutover.Ready, nil }
+}
+
+func differing(results []verify.Result) error {
+	var bad []string
+	for _, r := range results {
+		if !r.Equal {
+			bad = append(bad, r.Table)
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return &ExitError{
+		Code: ExitDifferences, Says: fmt.Sprintf("old and new differ in %d tables: %v", len(bad), bad),
+		Hint: "crossfade verify names the rows; abort and prepare again, or find out who wrote on new",
+	}
+}
+
+func (u *Upgrade) compareRows(ctx context.Context, s *survey, db *database, each func(verify.Result), t *flow.Turn) ([]verify.Result, error) {
+	links := db.links
+	if s.serving().Name == "new" {
+		links = db.way
+	}
+	o := verify.Options{
+		Old: u.old.With(db.name), New: u.new.With(db.name), Database: db.name, Jobs: u.rb.Copy.Jobs, Mode: verify.Mode(u.rb.Verify.Mode),
+		Pass:    func(ctx context.Context) (pg.LSN, error) { return u.pass(ctx, db, links) },
+		Observe: each,
+	}
+	if s.serving().Name == "new" {
+		o.Back = true
+	}
+	for _, set := range db.sets {
+		o.Tables = append(o.Tables, set.Tables...)
+	}
+	if t != nil {
+		o.Progress = func(done, total int64) { t.Progress(done, total, "tables", db.name) }
+	}
+	return verify.Run(ctx, o)
+}

@@ -1,0 +1,527 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"crossfade/cutover"
+	"crossfade/schema"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// CutoverOptions are what the person at the terminal decides.
+type CutoverOptions struct {
+	Now        bool // ignore the window
+	Wait       bool // wait for the window
+	WithoutNew bool // rollback only: new is gone for good
+	// Approved: the person has typed the upgrade's name, or gave --yes.
+	Approved bool
+	// Started is when the command began: an approval file must be newer.
+	Started time.Time
+}
+
+// Cutover moves the right to be written from old to new. It goes on with, or
+// undoes, what an earlier run left, by what the servers say.
+func (u *Upgrade) Cutover(ctx context.Context, o CutoverOptions, observe func(flow.Event)) (*report.Cutover, error) {
+	return u.cross(ctx, cutover.Forward, o, observe)
+}
+
+// Rollback is the same cutover with the ends swapped, over the back links.
+func (u *Upgrade) Rollback(ctx context.Context, o CutoverOptions, observe func(flow.Event)) (*report.Cutover, error) {
+	if o.WithoutNew {
+		return u.withoutNew(ctx, o, observe)
+	}
+	return u.cross(ctx, cutover.Back, o, observe)
+}
+
+// begins is the phase in which a direction begins, and ends the one in which
+// it is done.
+func begins(d cutover.Direction, p report.Phase) (mayBegin, done bool) {
+	if d == cutover.Forward {
+		return p == report.PhaseReady || p == report.PhaseRolledBack, p == report.PhaseOpen
+	}
+	return p == report.PhaseOpen, p == report.PhaseRolledBack
+}
+
+func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOptions, observe func(flow.Event)) (*report.Cutover, error) {
+	name := "cutover"
+	if dir == cutover.Back {
+		name = "rollback"
+	}
+	s, err := u.look(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	last := s.last()
+	mayBegin, done := begins(dir, s.phase)
+	// A crossing that is open is done only when everything behind open is, too.
+	forwards := done && last != nil && !u.crossed(ctx, s, *last)
+	switch {
+	case done && !forwards:
+		return nil, nil
+	case s.phase == report.PhaseCutover && last.Direction != dir:
+		return nil, exitf(ExitGate, "the right command now: "+otherName(dir), "a %s was cut off before open", otherName(dir))
+	case s.phase != report.PhaseCutover && !mayBegin && !forwards:
+		return nil, wrongPhase(s.phase, name)
+	}
+	if !forwards {
+		if err := s.bothAnswer(); err != nil {
+			return nil, err
+		}
+		if err := u.mayCross(ctx, o); err != nil {
+			return nil, err
+		}
+	}
+	held, release, err := u.holdServing(ctx, s, forwards, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return u.crossHeld(held, dir, name, observe)
+}
+
+func otherName(d cutover.Direction) string {
+	if d == cutover.Forward {
+		return "rollback"
+	}
+	return "cutover"
+}
+
+func (s *survey) bothAnswer() error {
+	if err := errors.Join(s.oldErr, s.newErr); err != nil {
+		return &ExitError{Code: ExitFailed, Says: err.Error(), Hint: "both servers must answer; start the one that does not", Err: err}
+	}
+	return nil
+}
+
+// holdServing takes the hold on the side that is closed by the crossing: the
+// one that has the decision. Behind open it may be gone for good; then the
+// hold on the open side is enough.
+func (u *Upgrade) holdServing(ctx context.Context, s *survey, forwards bool, dir cutover.Direction) (context.Context, func(), error) {
+	server := u.old
+	if forwards && dir == cutover.Forward || !forwards && dir == cutover.Back {
+		server = u.new
+	}
+	return u.hold(ctx, server.With(s.home))
+}
+
+// hold takes the right to change the upgrade; release gives it back.
+func (u *Upgrade) hold(ctx context.Context, server *pg.Server) (context.Context, func(), error) {
+	held, h, err := take(ctx, server)
+	if err != nil {
+		return nil, nil, err
+	}
+	return held, func() {
+		// The server ends the session anyway when the process is gone.
+		if err := h.release(); err != nil {
+			return
+		}
+	}, nil
+}
+
+// crossHeld runs the crossing while nobody else can.
+func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name string, observe func(flow.Event)) (*report.Cutover, error) {
+	j, err := u.openJournal()
+	if err != nil {
+		return nil, err
+	}
+	defer closeQuietly(j)
+	s, err := u.look(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	c, err := u.config(ctx, s, dir)
+	if err != nil {
+		return nil, err
+	}
+	steps := map[string]time.Duration{}
+	watch := func(e flow.Event) {
+		if e.Kind == flow.End {
+			steps[e.Step] = e.Took
+		}
+		u.watch(e)
+		observe(e)
+	}
+	x, err := u.chooseCrossing(ctx, s, c, j, watch)
+	if err != nil {
+		return nil, err
+	}
+	defer x.Close()
+	err = flow.Run(ctx, x.Plan, j, watch)
+	out := u.outcome(context.WithoutCancel(ctx), x, steps, dir)
+	if err != nil {
+		return out, u.judge(context.WithoutCancel(ctx), dir, err)
+	}
+	return out, nil
+}
+
+// chooseCrossing decides by the decision row, never by the journal, what is to
+// be done: go on, go forward, or undo what was left and begin anew.
+func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Config, j *flow.Journal, watch func(flow.Event)) (*cutover.Crossing, error) {
+	d := s.last()
+	if d == nil || d.Direction != c.Direction {
+		return cutover.New(c), nil
+	}
+	if err := u.evict(ctx, s); err != nil {
+		return nil, err
+	}
+	again := c
+	again.Attempt = d.Attempt
+	switch d.State {
+	case cutover.Open:
+		return cutover.Forwards(again, *d), nil
+	case cutover.Closed:
+		return cutover.Resume(again, *d), nil
+	case cutover.Armed:
+		// The locks went with the process; old may have been written since.
+		earlier := cutover.New(again)
+		defer earlier.Close()
+		if err := flow.Undo(ctx, earlier.Plan, j, watch); err != nil {
+			return nil, err
+		}
+	}
+	return cutover.New(c), nil
+}
+
+// evict ends the sessions of earlier runs on both sides.
+func (u *Upgrade) evict(ctx context.Context, s *survey) error {
+	for _, side := range []cutover.Side{s.old, s.new} {
+		if side.Name == "old" && s.oldErr != nil || side.Name == "new" && s.newErr != nil {
+			continue
+		}
+		mine := u.pids(ctx, side.Server, s)
+		err := u.sessions.Do(ctx, side.Server, func(conn *pgx.Conn) error {
+			return cutover.Evict(ctx, conn, side.Name, u.app, s.decisions, mine)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pids are this process's own kept sessions on a server.
+func (u *Upgrade) pids(ctx context.Context, server *pg.Server, s *survey) []int32 {
+	var mine []int32
+	servers := []*pg.Server{server}
+	for _, db := range s.databases {
+		servers = append(servers, server.With(db.name))
+	}
+	for _, sv := range servers {
+		// A session that cannot be had has no pid to spare.
+		if err := u.sessions.Do(ctx, sv, func(conn *pgx.Conn) error {
+			mine = append(mine, int32(conn.PgConn().PID()))
+			return nil
+		}); err != nil {
+			continue
+		}
+	}
+	return mine
+}
+
+// crossed reports whether everything behind open has been done: the links to
+// the open side are gone.
+func (u *Upgrade) crossed(ctx context.Context, s *survey, d cutover.Decision) bool {
+	full, err := u.look(ctx, true)
+	if err != nil || full.oldErr != nil || full.newErr != nil {
+		return s.oldErr != nil || s.newErr != nil
+	}
+	for _, db := range full.databases {
+		links := db.links
+		if d.Direction == cutover.Back {
+			links = db.way
+		}
+		left := false
+		for _, end := range []string{"old", "new"} {
+			err := u.sessions.Do(ctx, u.side(end).With(db.name), func(conn *pgx.Conn) error {
+				from, to := conn, conn
+				at, err := link.Positions(ctx, from, to, links)
+				for _, p := range at {
+					left = left || p.Slot || p.Subscription
+				}
+				return err
+			})
+			if err != nil {
+				return false
+			}
+		}
+		if left {
+			return false
+		}
+	}
+	return true
+}
+
+// judge turns a failed crossing into what the servers say: 5 only where the
+// side that served is seen to take writes again.
+func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) error {
+	var f *flow.Failure
+	if !errors.As(err, &f) {
+		return err
+	}
+	e := Exit(err)
+	if e.Code != ExitUndone && e.Code != ExitGate {
+		return e
+	}
+	serving := "old"
+	if dir == cutover.Back {
+		serving = "new"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	w, lerr := u.writable(ctx)
+	switch {
+	case lerr != nil:
+		e.Code, e.Hint = ExitFailed, fmt.Sprintf("undone, but it was not seen that %s serves again: %v; ask crossfade status", serving, lerr)
+	case w != serving:
+		e.Code, e.Hint = ExitFailed, fmt.Sprintf("undone, but writable is %s; ask crossfade status", w)
+	case len(f.UndoErrs) > 0:
+		e.Hint = serving + " serves again; some of what was made is left, and the next run takes it away"
+	default:
+		e.Hint = serving + " serves again; nothing was lost"
+	}
+	return e
+}
+
+// outcome is the cutover object of the contract.
+func (u *Upgrade) outcome(ctx context.Context, x *cutover.Crossing, took map[string]time.Duration, dir cutover.Direction) *report.Cutover {
+	r := x.Result()
+	out := &report.Cutover{FenceLSN: r.Fence, BlockedSeconds: r.Blocked.Seconds(), Canaries: r.Canaries}
+	for _, st := range x.Plan.Steps {
+		if d, ok := took[st.ID]; ok {
+			out.Steps = append(out.Steps, report.CutoverStep{ID: st.ID, Seconds: d.Seconds()})
+		}
+	}
+	closed := "old"
+	if dir == cutover.Back {
+		closed = "new"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	// What cannot be counted because that side is gone stays as it is.
+	if n, err := u.refused(ctx, closed); err == nil {
+		out.RefusedWrites = n
+	}
+	return out
+}
+
+func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
+	s, err := u.look(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, db := range s.databases {
+		err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+			n, err := cutover.Refused(ctx, conn)
+			sum += n
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return sum, nil
+}
+
+// mayCross asks the window and the approval, before anything is touched.
+func (u *Upgrade) mayCross(ctx context.Context, o CutoverOptions) error {
+	w := u.window()
+	if !o.Now && !w.Open(time.Now()) {
+		from, to := w.Next(time.Now(), u.rb.Cutover.MaxBlocked)
+		if !o.Wait {
+			return exitf(ExitGate, "--wait waits for it, --now ignores it", "outside the window; the next one is %s to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
+		}
+		if err := sleepUntil(ctx, from); err != nil {
+			return err
+		}
+	}
+	switch u.rb.Cutover.Approve {
+	case ApproveAuto:
+		return nil
+	case ApprovePrompt:
+		if !o.Approved {
+			return exitf(ExitGate, "type the upgrade's name when asked, or give --yes", "not approved")
+		}
+		return nil
+	}
+	return u.approvedByFile(ctx, o)
+}
+
+// approvedByFile wants a file newer than the command's start, and uses it up.
+func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
+	path := u.rb.Cutover.ApproveFile
+	waiting, cancel := context.WithTimeoutCause(ctx, u.rb.Cutover.Patience, errors.New("patience is at its end"))
+	defer cancel()
+	err := pg.Poll(waiting, 200*time.Millisecond, "the approval "+path, func(context.Context) (bool, error) {
+		st, err := os.Stat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil && st.ModTime().After(o.Started), err
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return &ExitError{Code: ExitGate, Says: "not approved: " + err.Error(), Hint: "touch " + path + " while the command waits; a file older than the command does not count", Err: err}
+	}
+	if err := os.Rename(path, path+".used"); err != nil {
+		return fmt.Errorf("use the approval %s up: %w", filepath.Base(path), err)
+	}
+	return nil
+}
+
+func (u *Upgrade) window() cutover.Window {
+	w := u.rb.Cutover.Window
+	return cutover.Window{Zone: w.Zone, Days: w.Days, From: w.From, To: w.To}
+}
+
+func sleepUntil(ctx context.Context, at time.Time) error {
+	t := time.NewTimer(time.Until(at))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// config is what shapes a crossing in one direction.
+func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) (cutover.Config, error) {
+	cut := u.rb.Cutover
+	c := cutover.Config{
+		Upgrade: u.rb.Upgrade, Direction: dir, Attempt: s.attempt() + 1, Home: s.home,
+		Closing: s.old, Opening: s.new, Back: cut.Back || dir == cutover.Back,
+		MaxBlocked: cut.MaxBlocked, LockTimeout: cut.LockTimeout, Patience: cut.Patience, KillAfter: cut.KillAfter,
+		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin,
+	}
+	if dir == cutover.Back {
+		c.Closing, c.Opening = s.new, s.old
+	}
+	c.Closing.Standbys = u.standbysOf(c.Closing.Name)
+	c.Opening.Standbys = u.standbysOf(c.Opening.Name)
+	for _, db := range s.databases {
+		d, err := u.crossingDatabase(ctx, s, db, c)
+		if err != nil {
+			return c, err
+		}
+		c.Databases = append(c.Databases, d)
+	}
+	c.Gates = u.gates(s, dir)
+	switches, err := u.switches(c.Opening.Name)
+	if err != nil {
+		return c, err
+	}
+	c.Traffic, c.Point = switches, u.side(c.Opening.Name)
+	if len(switches) > 0 {
+		c.Guard = u.guard(switches)
+	}
+	c.Before, c.After = u.hookSteps(s, dir)
+	return c, nil
+}
+
+func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database, c cutover.Config) (cutover.Database, error) {
+	d := cutover.Database{
+		Name: db.name, Tables: db.inventory.Tables, Links: db.links, Way: db.way,
+		Lift: u.lift(s, c.Opening.Name, db.name), Restore: u.lift(s, c.Closing.Name, db.name),
+	}
+	if c.Direction == cutover.Back {
+		d.Links, d.Way = db.way, db.links
+	}
+	// Both sides hold the same triggers; those that fire on apply are awake
+	// where clients are, and disabled where rows arrive.
+	err := u.sessions.Do(ctx, c.Closing.Server.With(db.name), func(conn *pgx.Conn) error {
+		firing, err := schema.FiringTriggers(ctx, conn)
+		for _, t := range firing {
+			d.Quiet, d.Loud, d.Wake = append(d.Quiet, t.Disable()), append(d.Loud, t.Restore()), append(d.Wake, t.Restore())
+		}
+		return err
+	})
+	if err != nil {
+		return d, &pg.Error{Doing: "read the triggers that fire on apply", On: c.Closing.Server.String(), Err: err}
+	}
+	return d, nil
+}
+
+// lift is the statement that puts a database's read-only default back to what
+// stood there before the upgrade.
+func (u *Upgrade) lift(s *survey, side, db string) string {
+	v, _ := s.before(side + "/" + db + "/default_transaction_read_only")
+	if v == "" {
+		return "ALTER DATABASE " + pg.Ident(db) + " RESET default_transaction_read_only"
+	}
+	return "ALTER DATABASE " + pg.Ident(db) + " SET default_transaction_read_only = " + pg.Literal(v)
+}
+
+// standbysOf are the names of a side's standbys in the runbook. Those whose
+// absence the operator has accepted do not count.
+func (u *Upgrade) standbysOf(side string) []string {
+	var names []string
+	add := func(name string) {
+		if !u.accepted("standby-missing", name) {
+			names = append(names, name)
+		}
+	}
+	if side == "old" {
+		for _, sb := range u.rb.Old.Standbys {
+			add(sb.Name)
+		}
+		return names
+	}
+	for _, sb := range u.rb.New[0].Standbys {
+		if sb.Upstream == UpstreamPrimary || sb.Upstream == "" {
+			add(sb.Name)
+		}
+	}
+	return names
+}
+
+// accepted reports whether the runbook answers for a finding.
+func (u *Upgrade) accepted(id, object string) bool {
+	for _, a := range u.rb.Accept {
+		if a.ID == id && (a.Object == "" || a.Object == object) {
+			return true
+		}
+	}
+	return false
+}
+
+func (u *Upgrade) openJournal() (*flow.Journal, error) {
+	j, err := flow.Open(u.rb.Journal, "")
+	if err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+// closeQuietly closes a journal whose every record is on disk already.
+func closeQuietly(j *flow.Journal) {
+	if err := j.Close(); err != nil {
+		return
+	}
+}
+
+// watch remembers the step in work.
+func (u *Upgrade) watch(e flow.Event) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch e.Kind {
+	case flow.Begin:
+		u.act = Activity{Plan: e.Plan, Step: e.Step, Since: e.At}
+	case flow.Progress:
+		u.act.Done, u.act.Total = e.Done, e.Total
+	case flow.End, flow.Fail, flow.Undone:
+		u.act = Activity{}
+	}
+}

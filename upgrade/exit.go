@@ -1,0 +1,84 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"crossfade/cutover"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+)
+
+// Exit codes, as the contract has them.
+const (
+	ExitDone        = 0
+	ExitFailed      = 1
+	ExitUsage       = 2
+	ExitFindings    = 3
+	ExitGate        = 4
+	ExitUndone      = 5
+	ExitBehind      = 6
+	ExitDifferences = 7
+	ExitHeld        = 8
+	ExitInterrupted = 130
+)
+
+// ExitError is an error with the exit code that it means and what a person
+// needs to read: what was being done, on which server and object, and what to
+// do next.
+type ExitError struct {
+	Code     int
+	Says     string
+	On       string
+	Object   string
+	SQLState string
+	Hint     string
+	Err      error
+}
+
+func (e *ExitError) Error() string { return e.Says }
+
+func (e *ExitError) Unwrap() error { return e.Err }
+
+// exitf is an ExitError without a cause.
+func exitf(code int, hint, format string, args ...any) *ExitError {
+	return &ExitError{Code: code, Says: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// ErrInterrupted is the cause of a context that a signal ended.
+var ErrInterrupted = errors.New("interrupted")
+
+// Exit finds what an error means for the caller of the command. Every error
+// means something; nil stays nil.
+func Exit(err error) *ExitError {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*ExitError](err); ok {
+		return e
+	}
+	e := &ExitError{Code: ExitFailed, Says: err.Error(), SQLState: pg.SQLState(err), Err: err}
+	if p, ok := errors.AsType[*pg.Error](err); ok {
+		e.On, e.Object, e.Hint = p.On, p.Object, p.Hint
+	}
+	var gate *cutover.ErrGate
+	var failure *flow.Failure
+	isFailure := errors.As(err, &failure)
+	// The servers decide, in this order: 6, 5, 130, 7, 3, 4, 1.
+	switch {
+	case isFailure && failure.Committed:
+		e.Code, e.Hint = ExitBehind, "run the same command again: it only goes forward"
+	case isFailure && failure.Undone && !errors.As(err, &gate):
+		e.Code = ExitUndone
+	case errors.Is(err, ErrInterrupted):
+		e.Code, e.Hint = ExitInterrupted, "run the same command again to resume"
+	case errors.As(err, &gate):
+		e.Code = ExitGate
+	case errors.Is(err, flow.ErrHeld):
+		e.Code, e.Hint = ExitHeld, "wait for the other run, or end it; status needs no lock"
+	case errors.Is(err, context.DeadlineExceeded):
+		e.Hint = "run the same command again to resume"
+	}
+	return e
+}

@@ -1,0 +1,473 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"crossfade/cutover"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// FinishOptions are what the person at the terminal decides.
+type FinishOptions struct {
+	ReopenOld bool // old takes writes again: a cluster of its own from now on
+}
+
+// Leftovers is what a plan that cleans up has left, as seen on the servers.
+type Leftovers struct {
+	Lines []string // one a server: what is left there
+	Lift  []string // statements that would lift the fence that stays on old
+}
+
+// Finish gives the way back up and cleans both sides. Old keeps refusing
+// writes, unless o says otherwise.
+func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow.Event)) (Leftovers, error) {
+	s, err := u.look(ctx, false)
+	if err != nil {
+		return Leftovers{}, err
+	}
+	if s.phase == report.PhaseFinished && !o.ReopenOld {
+		return u.leftovers(ctx, s, true)
+	}
+	if s.phase != report.PhaseOpen && s.phase != report.PhaseRolledBack && s.phase != report.PhaseFinished {
+		if s.phase == report.PhaseNew && u.journalSays("finish") {
+			return u.leftovers(ctx, s, false)
+		}
+		return Leftovers{}, wrongPhase(s.phase, "finish")
+	}
+	gone := s.phase == report.PhaseOpen || s.phase == report.PhaseFinished
+	err = u.cleanUp(ctx, s, observe, func(ctx context.Context, s *survey) (flow.Plan, error) { return u.finishPlan(ctx, s, o.ReopenOld) })
+	if err != nil {
+		return Leftovers{}, err
+	}
+	return u.leftovers(ctx, s, gone && !o.ReopenOld)
+}
+
+// Abort takes everything back before open.
+func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftovers, error) {
+	s, err := u.look(ctx, false)
+	if err != nil {
+		return Leftovers{}, err
+	}
+	switch s.phase {
+	case report.PhaseNew:
+		return u.leftovers(ctx, s, false)
+	case report.PhasePreparing, report.PhaseReady, report.PhaseRolledBack:
+	case report.PhaseCutover:
+		if d := s.last(); d.Direction == cutover.Back {
+			return Leftovers{}, exitf(ExitGate, "the right command now: rollback", "a rollback was cut off before open")
+		}
+		if err := u.undoCutOff(ctx, s, observe); err != nil {
+			return Leftovers{}, err
+		}
+	default:
+		return Leftovers{}, wrongPhase(s.phase, "abort")
+	}
+	err = u.cleanUp(ctx, s, observe, u.abortPlan)
+	if err != nil {
+		return Leftovers{}, err
+	}
+	return u.leftovers(ctx, s, false)
+}
+
+// undoCutOff takes back a cutover that was cut off before open: service first.
+func (u *Upgrade) undoCutOff(ctx context.Context, s *survey, observe func(flow.Event)) error {
+	held, release, err := u.hold(ctx, u.old.With(s.home))
+	if err != nil {
+		return err
+	}
+	defer release()
+	if s, err = u.look(held, true); err != nil {
+		return err
+	}
+	d := s.last()
+	if d == nil || d.State == cutover.Open {
+		return nil
+	}
+	if err := u.evict(held, s); err != nil {
+		return err
+	}
+	c, err := u.config(held, s, cutover.Forward)
+	if err != nil {
+		return err
+	}
+	c.Attempt = d.Attempt
+	x := cutover.New(c)
+	defer x.Close()
+	return flow.Undo(held, x.Plan, nil, observe)
+}
+
+// cleanUp runs a plan that ends an upgrade, under the hold.
+func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Event), build func(context.Context, *survey) (flow.Plan, error)) error {
+	server := u.old
+	if s.oldErr != nil {
+		server = u.new
+	}
+	held, release, err := u.hold(ctx, server.With(s.home))
+	if err != nil {
+		return err
+	}
+	defer release()
+	if s, err = u.look(held, true); err != nil {
+		return err
+	}
+	if err := u.evict(held, s); err != nil {
+		return err
+	}
+	j, err := u.openJournal()
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(j)
+	p, err := build(held, s)
+	if err != nil {
+		return err
+	}
+	p.Attempt = s.attempt()
+	return flow.Run(held, p, j, func(e flow.Event) {
+		u.watch(e)
+		observe(e)
+	})
+}
+
+// sqlStep is a step that executes effects each time and finds nothing to do
+// where it has been done: every statement says IF EXISTS or looks itself.
+func (u *Upgrade) sqlStep(id, title string, does []flow.Effect) flow.Step {
+	return flow.Step{ID: id, Title: title, Does: does, Done: never, Do: u.exec(does, nil)}
+}
+
+func never(context.Context) (bool, error) { return false, nil }
+
+// dropLinksStep takes links away on both sides, whatever of them is there.
+func (u *Upgrade) dropLinksStep(id, title string, s *survey, pick func(*database) []link.Link) flow.Step {
+	var does []flow.Effect
+	for _, db := range s.databases {
+		for _, l := range pick(db) {
+			does = append(does, l.DropSubscription()...)
+			does = append(does, l.DropSlot(), l.DropPublication())
+		}
+	}
+	return flow.Step{
+		ID: id, Title: title, Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			for _, db := range s.databases {
+				if err := u.dropLinks(ctx, t, s, db.name, pick(db)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (u *Upgrade) dropLinks(ctx context.Context, t *flow.Turn, s *survey, db string, links []link.Link) error {
+	if len(links) == 0 {
+		return nil
+	}
+	from, to := links[0].From.Side, links[0].To.Side
+	part := func(side string, f func(conn *pgx.Conn) error) error {
+		if err := s.silent(side); err != nil {
+			t.Note("%s does not answer: what is there stays (%v)", side, err)
+			return nil
+		}
+		err := u.sessions.Do(ctx, u.side(side).With(db), f)
+		if pg.SQLState(err) == "3D000" {
+			return nil
+		}
+		return err
+	}
+	if err := part(to, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, links) }); err != nil {
+		return err
+	}
+	return part(from, func(conn *pgx.Conn) error {
+		if err := cutover.DropLinks(ctx, conn, nil, links); err != nil {
+			return err
+		}
+		for _, l := range links {
+			if err := pg.Exec(ctx, conn, l.DropPublication().SQL); err != nil {
+				return &pg.Error{Doing: "drop publication " + l.Name, On: l.From.Server.String(), Err: err}
+			}
+		}
+		return nil
+	})
+}
+
+func (s *survey) silent(side string) error {
+	if side == "old" {
+		return s.oldErr
+	}
+	return s.newErr
+}
+
+// unfenceStep takes the fence off every table of one side.
+func (u *Upgrade) unfenceStep(s *survey, side string) flow.Step {
+	var does []flow.Effect
+	for _, db := range s.databases {
+		does = append(does, effect(side, db.name, cutover.Lowered))
+		for _, q := range cutover.Unguard() {
+			does = append(does, effect(side, db.name, q))
+		}
+		for _, t := range db.inventory.Tables {
+			does = append(does, effect(side, db.name, cutover.TriggerOff(t.SQL())))
+		}
+		does = append(does, effect(side, db.name, u.lift(s, side, db.name)))
+	}
+	return flow.Step{
+		ID: "unfence/" + side, Title: "Take the fence off " + side, Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			for _, db := range s.databases {
+				if err := u.unfence(ctx, t, s, side, db.name); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side, db string) error {
+	if err := s.silent(side); err != nil {
+		t.Note("%s does not answer: its fence stays (%v)", side, err)
+		return nil
+	}
+	err := u.sessions.Do(ctx, u.side(side).With(db), func(conn *pgx.Conn) error {
+		var there bool
+		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'crossfade')").Scan(&there); err != nil || !there {
+			return err
+		}
+		for _, q := range append(cutover.Unguard(), cutover.Lowered) {
+			if err := pg.Exec(ctx, conn, q); err != nil {
+				return &pg.Error{Doing: pg.Brief(q), On: u.side(side).String() + ", database " + db, Err: err}
+			}
+		}
+		left, err := cutover.DisarmTables(ctx, conn, time.Minute)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("the open fence is still on %s of %s, which are busy: run the same command again", strings.Join(left, ", "), db)
+		}
+		if err != nil {
+			return err
+		}
+		return pg.Exec(ctx, conn, u.lift(s, side, db))
+	})
+	if pg.SQLState(err) == "3D000" {
+		return nil
+	}
+	return err
+}
+
+// dropGroundStep drops schema crossfade on one side, the home database last:
+// as long as its row is there, the plan can be run again.
+func (u *Upgrade) dropGroundStep(s *survey, side string) flow.Step {
+	var does []flow.Effect
+	for i := len(s.databases) - 1; i >= 0; i-- {
+		does = append(does, effect(side, s.databases[i].name, "DROP SCHEMA IF EXISTS crossfade CASCADE"))
+	}
+	return flow.Step{
+		ID: "ground/drop/" + side, Title: "Drop schema crossfade on " + side, Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if err := s.silent(side); err != nil {
+				t.Note("%s does not answer: schema crossfade stays there (%v)", side, err)
+				return nil
+			}
+			for _, e := range does {
+				if err := u.fleet().Do(ctx, e); err != nil && pg.SQLState(err) != "3D000" {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// slimStep leaves on old what keeps it closed, and nothing else.
+func (u *Upgrade) slimStep(s *survey) flow.Step {
+	var does []flow.Effect
+	for i := len(s.databases) - 1; i >= 0; i-- {
+		db := s.databases[i]
+		for _, q := range cutover.Unguard() {
+			does = append(does, effect("old", db.name, q))
+		}
+		does = append(does, effect("old", db.name, "DROP FUNCTION IF EXISTS crossfade.refuse_ddl(); DROP FUNCTION IF EXISTS crossfade.refuse_drop()"))
+		for _, set := range db.sets {
+			does = append(does, effect("old", db.name, "DROP TABLE IF EXISTS "+link.Canary(set.Name)))
+		}
+		if db.name == s.home {
+			does = append(does, effect("old", db.name, "DROP TABLE IF EXISTS crossfade.upgrade"))
+		}
+	}
+	return flow.Step{
+		ID: "ground/slim/old", Title: "Leave on old what keeps it closed, and nothing else", Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if s.oldErr != nil {
+				t.Note("old does not answer: what is there stays (%v)", s.oldErr)
+				return nil
+			}
+			return u.exec(does, nil)(ctx, t)
+		},
+	}
+}
+
+// settingsBackStep puts settings of a side back.
+func (u *Upgrade) settingsBackStep(s *survey, side string) flow.Step {
+	does := u.settingsBack(s, side)
+	return flow.Step{
+		ID: "settings/back/" + side, Title: "Put the settings of " + side + " back", Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if err := s.silent(side); err != nil {
+				t.Note("%s does not answer: its settings stay (%v)", side, err)
+				return nil
+			}
+			return u.exec(does, nil)(ctx, t)
+		},
+	}
+}
+
+// identityBackStep puts the replica identities of old back.
+func (u *Upgrade) identityBackStep(s *survey) flow.Step {
+	var does []flow.Effect
+	for _, db := range s.databases {
+		for _, t := range db.inventory.Tables {
+			if clause, ok := s.before("identity/" + db.name + "/" + t.SQL()); ok {
+				does = append(does, effect("old", db.name, "ALTER TABLE "+t.SQL()+" "+clause))
+			}
+		}
+	}
+	return flow.Step{
+		ID: "identity/back", Title: "Put the replica identities of old back", Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if s.oldErr != nil {
+				t.Note("old does not answer: its replica identities stay (%v)", s.oldErr)
+				return nil
+			}
+			for _, e := range does {
+				if err := u.underLock(ctx, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func forwardLinks(db *database) []link.Link { return db.links }
+func backLinks(db *database) []link.Link    { return db.way }
+
+// finishPlan ends an upgrade. In phase open new keeps serving and old stays
+// closed; after a rollback old keeps serving and new is given up.
+func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.Plan, error) {
+	p := flow.Plan{Name: "finish"}
+	p.Steps = []flow.Step{
+		u.dropLinksStep("back/drop", "Give the way back up", s, backLinks),
+		u.dropLinksStep("forward/drop", "Drop what is left of the links from old to new", s, forwardLinks),
+		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
+	}
+	standbys, err := u.forgetStandbys(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	p.Steps = append(p.Steps, standbys...)
+	if s.phase == report.PhaseRolledBack {
+		// Old serves. New is given up: its fence stays, as old's would.
+		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"))
+		return p, nil
+	}
+	p.Steps = append(p.Steps, u.unfenceStep(s, "new"), u.dropGroundStep(s, "new"))
+	if reopen {
+		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"))
+		return p, nil
+	}
+	p.Steps = append(p.Steps, u.slimStep(s))
+	return p, nil
+}
+
+// abortPlan takes everything back: old is as it was, and new has nothing of
+// this upgrade, where it made a database not even that.
+func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
+	p := flow.Plan{Name: "abort"}
+	p.Steps = []flow.Step{
+		u.dropLinksStep("forward/drop", "Drop the links from old to new", s, forwardLinks),
+		u.dropLinksStep("back/drop", "Drop the links back", s, backLinks),
+	}
+	standbys, err := u.removeStandbys(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	p.Steps = append(p.Steps, standbys...)
+	p.Steps = append(p.Steps,
+		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
+		u.unfenceStep(s, "new"), u.unfenceStep(s, "old"), u.unmakeStep(s), u.dropGroundStep(s, "new"), u.dropGroundStep(s, "old"))
+	return p, nil
+}
+
+// leftovers looks at every database of every server for what is the tool's.
+func (u *Upgrade) leftovers(ctx context.Context, s *survey, closed bool) (Leftovers, error) {
+	var out Leftovers
+	for _, side := range []string{"old", "new"} {
+		if err := s.silent(side); err != nil {
+			out.Lines = append(out.Lines, side+" does not answer: what is there is not known")
+			continue
+		}
+		found, err := u.left(ctx, s, side)
+		if err != nil {
+			return out, err
+		}
+		switch {
+		case len(found) == 0:
+			out.Lines = append(out.Lines, side+": nothing of this upgrade is left")
+		default:
+			out.Lines = append(out.Lines, side+": "+strings.Join(found, ", "))
+		}
+		if len(found) > 0 && !(closed && side == "old") && !(s.phase == report.PhaseRolledBack && side == "new") {
+			return out, errors.New("something is left: " + strings.Join(out.Lines, "; "))
+		}
+	}
+	if closed {
+		for _, db := range s.databases {
+			out.Lift = append(out.Lift, "\\c "+db.name, u.lift(s, "old", db.name)+";", "DROP SCHEMA crossfade CASCADE;")
+		}
+	}
+	return out, nil
+}
+
+func (u *Upgrade) left(ctx context.Context, s *survey, side string) ([]string, error) {
+	var found []string
+	look := func(server *pg.Server, sql string) error {
+		err := u.sessions.Do(ctx, server, func(conn *pgx.Conn) error {
+			rows, err := conn.Query(ctx, sql, "c_"+u.rb.Upgrade)
+			if err != nil {
+				return err
+			}
+			some, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			found = append(found, some...)
+			return err
+		})
+		if pg.SQLState(err) == "3D000" {
+			return nil
+		}
+		return err
+	}
+	err := look(u.side(side), `
+		SELECT format('slot %I', slot_name) FROM pg_replication_slots WHERE slot_name ~ ('^c[fb]_' || substr($1, 3) || '_')
+		UNION ALL SELECT format('subscription %I', subname) FROM pg_subscription WHERE subname ~ ('^c[fb]_' || substr($1, 3) || '_')`)
+	if err != nil {
+		return nil, err
+	}
+	for _, db := range s.databases {
+		err := look(u.side(side).With(db.name), `
+			SELECT format('publication %I in %I', pubname, current_database()) FROM pg_publication WHERE pubname ~ ('^c[fb]_' || substr($1, 3) || '_')
+			UNION ALL SELECT format('schema crossfade in %I', current_database()) FROM pg_namespace WHERE nspname = 'crossfade'
+			UNION ALL SELECT format('the fence on %s tables of %I', count(*), current_database()) FROM pg_trigger WHERE tgname = '`+cutover.Trigger+`' HAVING count(*) > 0`)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,274 @@
+package upgrade
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"crossfade/cutover"
+	"crossfade/schema"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// rowZero and keepMemory write the row of the upgrade itself.
+const (
+	rowZero    = "INSERT INTO crossfade.upgrade (attempt, upgrade, state, memory) VALUES (0, $upgrade, 'preparing', $memory) ON CONFLICT (attempt) DO NOTHING"
+	keepMemory = "UPDATE crossfade.upgrade SET memory = $memory WHERE attempt = 0"
+)
+
+// groundEffects make the tool's own schema in one database of one side.
+func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Effect {
+	sql := []string{"CREATE SCHEMA IF NOT EXISTS crossfade"}
+	for _, set := range db.sets {
+		sql = append(sql, link.CanaryTable(set.Name))
+	}
+	if side == "new" {
+		sql = append(sql, schema.Ledger("new", db.name).SQL)
+	}
+	sql = append(sql, cutover.Ground(u.rb.Upgrade, side == "new")...)
+	if db.name == s.home {
+		sql = append(sql, cutover.Table, rowZero)
+	}
+	if side == "new" {
+		// Closed from its first day: what arrives here comes from old alone.
+		sql = append(sql, cutover.ReadOnly(db.name))
+	}
+	var does []flow.Effect
+	for _, q := range sql {
+		does = append(does, effect(side, db.name, q))
+	}
+	return does
+}
+
+// grounded reports whether the tool's own schema is complete in a database.
+func (u *Upgrade) grounded(ctx context.Context, s *survey, side string, db *database) (bool, error) {
+	want := []string{"fence"}
+	for _, set := range db.sets {
+		want = append(want, "canary_"+set.Name)
+	}
+	if side == "new" {
+		want = append(want, "ledger")
+	}
+	if db.name == s.home {
+		want = append(want, "upgrade")
+	}
+	var missing int
+	err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `
+			SELECT count(*) FROM unnest($1::text[]) w(name)
+			WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'crossfade' AND c.relname = w.name)
+			  AND NOT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'crossfade' AND p.proname = w.name)`, want).Scan(&missing)
+	})
+	if pg.SQLState(err) == "3D000" {
+		return false, nil
+	}
+	return err == nil && missing == 0, err
+}
+
+func (u *Upgrade) groundStep(s *survey, side string, db *database) flow.Step {
+	does := u.groundEffects(s, side, db)
+	return flow.Step{
+		ID: "ground/" + side + "/" + db.name, Title: "Make schema crossfade in " + db.name + " of " + side, Does: does,
+		Done: func(ctx context.Context) (bool, error) { return u.grounded(ctx, s, side, db) },
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			m, err := u.memory(ctx, s)
+			if err != nil {
+				return err
+			}
+			b, err := json.Marshal(m)
+			if err != nil {
+				return err
+			}
+			vars := map[string]string{"upgrade": pg.Literal(u.rb.Upgrade), "memory": pg.Literal(string(b))}
+			return u.exec(does, func() map[string]string { return vars })(ctx, t)
+		},
+	}
+}
+
+// memory is what row 0 remembers: as it stands, or as it begins.
+func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error) {
+	var m cutover.Memory
+	found := false
+	err := u.sessions.Do(ctx, u.old.With(s.home), func(conn *pgx.Conn) error {
+		ds, err := cutover.ReadDecisions(ctx, conn)
+		for _, d := range ds {
+			if d.Attempt == 0 {
+				m, found = d.Memory, true
+			}
+		}
+		return err
+	})
+	if err != nil || found {
+		return m, err
+	}
+	m.Before = map[string]string{}
+	for _, db := range s.databases {
+		m.Before["tag/"+db.name] = link.DatabaseTag(db.name, db.oid)
+		for _, id := range db.book.Identity {
+			if t := db.inventory.Find(id.Table.Schema, id.Table.Name); t != nil {
+				m.Before["identity/"+db.name+"/"+t.SQL()] = identityClause(t.Identity.Kind, t.Identity.Index)
+			}
+		}
+	}
+	for _, side := range []string{"old", "new"} {
+		if err := u.readBefore(ctx, s, side, m.Before); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+// systemSettings are those that the upgrade changes while it runs.
+var systemSettings = []string{"max_slot_wal_keep_size", "wal_retrieve_retry_interval"}
+
+// readBefore reads the settings of one side that the upgrade will change.
+func (u *Upgrade) readBefore(ctx context.Context, s *survey, side string, before map[string]string) error {
+	err := u.sessions.Do(ctx, u.side(side), func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, `
+			SELECT d.datname || '/default_transaction_read_only', split_part(c, '=', 2)
+			FROM pg_db_role_setting r JOIN pg_database d ON d.oid = r.setdatabase, unnest(r.setconfig) c
+			WHERE r.setrole = 0 AND c LIKE 'default_transaction_read_only=%'
+			UNION ALL
+			SELECT 'system/' || name, setting FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf' AND name = ANY ($1)`, append([]string{"synchronous_standby_names"}, systemSettings...))
+		if err != nil {
+			return err
+		}
+		var key, value string
+		_, err = pgx.ForEachRow(rows, []any{&key, &value}, func() error {
+			before[side+"/"+key] = value
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return &pg.Error{Doing: "read the settings that the upgrade changes", On: u.side(side).String(), Err: err}
+	}
+	return nil
+}
+
+func identityClause(kind byte, index string) string {
+	switch kind {
+	case 'f':
+		return "REPLICA IDENTITY FULL"
+	case 'i':
+		return "REPLICA IDENTITY USING INDEX " + pg.Ident(index)
+	case 'n':
+		return "REPLICA IDENTITY NOTHING"
+	}
+	return "REPLICA IDENTITY DEFAULT"
+}
+
+// identityStep sets the replica identities that the runbook orders, on old.
+func (u *Upgrade) identityStep(db *database) (flow.Step, bool) {
+	var does []flow.Effect
+	for _, id := range db.book.Identity {
+		t := db.inventory.Find(id.Table.Schema, id.Table.Name)
+		if t == nil {
+			continue
+		}
+		kind := byte('f')
+		if id.Index != "" {
+			kind = 'i'
+		}
+		if t.Identity.Kind != kind || t.Identity.Index != id.Index && kind == 'i' {
+			does = append(does, effect("old", db.name, "ALTER TABLE "+t.SQL()+" "+identityClause(kind, id.Index)))
+		}
+	}
+	return flow.Step{
+		ID: "identity/" + db.name, Title: "Set the replica identities that the runbook orders in " + db.name, Does: does,
+		Done: func(context.Context) (bool, error) { return len(does) == 0, nil },
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			for _, e := range does {
+				if err := u.underLock(ctx, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}, len(db.book.Identity) > 0
+}
+
+// underLock executes a statement that wants a strong lock for a moment: each
+// try stands in the lock queue for 200 ms at most, so that clients behind it
+// wait no longer.
+func (u *Upgrade) underLock(ctx context.Context, e flow.Effect) error {
+	last := error(nil)
+	err := pg.Poll(ctx, lockPause, "a lock for "+pg.Brief(e.SQL), func(ctx context.Context) (bool, error) {
+		last = u.sessions.Do(ctx, u.side(e.On).With(e.Database), func(conn *pgx.Conn) error {
+			return pg.Exec(ctx, conn, "SET LOCAL lock_timeout = '200ms'; "+e.SQL)
+		})
+		if pg.SQLState(last) == "55P03" {
+			return false, nil
+		}
+		return last == nil, last
+	})
+	if err != nil {
+		return &pg.Error{Doing: pg.Brief(e.SQL), On: u.side(e.On).String() + ", database " + e.Database, Err: err}
+	}
+	return nil
+}
+
+// setting is a step that changes settings of a whole server while the upgrade
+// runs; finish and abort put them back.
+func (u *Upgrade) settingStep(side string, version int, want map[string]string) flow.Step {
+	var does []flow.Effect
+	names := slices.Sorted(maps.Keys(want))
+	for _, name := range names {
+		does = append(does, effect(side, "", "ALTER SYSTEM SET "+name+" = "+pg.Literal(want[name])))
+	}
+	does = append(does, effect(side, "", "SELECT pg_reload_conf()"))
+	return flow.Step{
+		ID: "settings/" + side, Title: "Change settings of " + side + " for the time of the upgrade: " + strings.Join(names, ", "), Does: does,
+		Done: func(ctx context.Context) (bool, error) {
+			set := 0
+			err := u.sessions.Do(ctx, u.side(side), func(conn *pgx.Conn) error {
+				return conn.QueryRow(ctx, `SELECT count(DISTINCT name) FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf' AND name = ANY ($1)`, names).Scan(&set)
+			})
+			return set == len(names), err
+		},
+		Do: u.exec(does, nil),
+	}
+}
+
+// settingsBack are the effects that put a server's settings back to what stood
+// there before.
+func (u *Upgrade) settingsBack(s *survey, side string) []flow.Effect {
+	var does []flow.Effect
+	for _, name := range systemSettings {
+		if v, ok := s.before(side + "/system/" + name); ok {
+			does = append(does, effect(side, "", "ALTER SYSTEM SET "+name+" = "+pg.Literal(v)))
+		} else {
+			does = append(does, effect(side, "", "ALTER SYSTEM RESET "+name))
+		}
+	}
+	return append(does, effect(side, "", "SELECT pg_reload_conf()"))
+}
+
+// duringSettings are the settings of a side for the time of the upgrade. A
+// worker that dies costs wal_retrieve_retry_interval, 5 s by default; slots
+// that are forgotten must not fill a disk.
+func (u *Upgrade) duringSettings(ctx context.Context, side string, version int) (map[string]string, error) {
+	want := map[string]string{"wal_retrieve_retry_interval": "200ms"}
+	if version < 130000 {
+		return want, nil
+	}
+	var keep string
+	err := u.sessions.Do(ctx, u.side(side), func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'").Scan(&keep)
+	})
+	if err != nil {
+		return nil, &pg.Error{Doing: "read max_slot_wal_keep_size", On: u.side(side).String(), Err: err}
+	}
+	mb := fmt.Sprintf("%dMB", max(u.rb.Catchup.MaxWAL>>20, 1))
+	if keep == "-1" || keep+"MB" == mb {
+		want["max_slot_wal_keep_size"] = mb
+	}
+	return want, nil
+}

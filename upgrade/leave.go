@@ -1,0 +1,194 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"crossfade/cutover"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// unmakeStep drops on new the databases and roles that this upgrade made.
+// Roles that own something else by now stay, and are named.
+func (u *Upgrade) unmakeStep(s *survey) flow.Step {
+	var does []flow.Effect
+	if z := s.zero(); z != nil {
+		for _, kind := range []string{"database ", "role "} {
+			for i := len(z.Made) - 1; i >= 0; i-- {
+				name, ok := strings.CutPrefix(z.Made[i], kind)
+				switch {
+				case !ok:
+				case kind == "database ":
+					does = append(does, effect("new", "", "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"))
+				default:
+					does = append(does, effect("new", "", "DROP ROLE IF EXISTS "+pg.Ident(name)))
+				}
+			}
+		}
+	}
+	return flow.Step{
+		ID: "unmake", Title: "Drop on new what this upgrade made there", Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if s.newErr != nil {
+				t.Note("new does not answer: what was made there stays (%v)", s.newErr)
+				return nil
+			}
+			// Sessions of the tool in a database would hold its end up.
+			if err := u.sessions.Close(ctx); err != nil {
+				return err
+			}
+			for _, e := range does {
+				err := u.fleet().Do(ctx, e)
+				if pg.SQLState(err) == "2BP01" {
+					t.Note("%v: it is used by something that this upgrade did not make", err)
+					continue
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// withoutNew opens old because new is gone for good. What the back links had
+// applied is what there is; it says up to which position and time.
+func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func(flow.Event)) (*report.Cutover, error) {
+	s, err := u.look(ctx, false)
+	if err != nil && (s == nil || s.oldErr != nil) {
+		return nil, err
+	}
+	switch {
+	case s.oldErr != nil:
+		return nil, s.oldErr
+	case s.phase == report.PhaseRolledBack:
+		return nil, nil
+	case s.phase != report.PhaseOpen && !(s.phase == report.PhaseCutover && s.last().Direction == cutover.Back):
+		return nil, wrongPhase(s.phase, "rollback --without-new")
+	case s.newErr == nil && !s.new.Identity.InRecovery:
+		return nil, exitf(ExitGate, "use rollback, which loses nothing", "new answers: it is not gone")
+	case !o.Approved:
+		return nil, exitf(ExitGate, "type the upgrade's name when asked, or give --yes", "not approved")
+	}
+	held, release, err := u.hold(ctx, u.old.With(s.home))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if err := u.lookOldTables(held, s); err != nil {
+		return nil, err
+	}
+	j, err := u.openJournal()
+	if err != nil {
+		return nil, err
+	}
+	defer closeQuietly(j)
+	began := time.Now()
+	p := u.withoutNewPlan(s)
+	err = flow.Run(held, p, j, func(e flow.Event) {
+		u.watch(e)
+		observe(e)
+	})
+	return &report.Cutover{BlockedSeconds: time.Since(began).Seconds(), RefusedWrites: -1}, err
+}
+
+// lookOldTables reads old's tables although new serves.
+func (u *Upgrade) lookOldTables(ctx context.Context, s *survey) error {
+	last := s.decisions
+	s.decisions = nil // so that old is taken for the side that serves
+	err := u.lookTables(ctx, s)
+	s.decisions = last
+	for _, db := range s.databases {
+		db.links, db.way = nil, nil
+		u.linkUp(s, db)
+	}
+	return err
+}
+
+func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
+	attempt := s.attempt() + 1
+	var drop, open []flow.Effect
+	for i := len(s.databases) - 1; i >= 0; i-- {
+		db := s.databases[i]
+		for _, l := range db.way {
+			drop = append(drop, l.DropSubscription()...)
+		}
+		sql := cutover.Lowered + ";\n" + u.lift(s, "old", db.name)
+		for _, t := range db.inventory.Triggers {
+			sql += ";\n" + t.Restore()
+		}
+		if db.name == s.home {
+			sql += fmt.Sprintf(";\nINSERT INTO crossfade.upgrade (attempt, upgrade, direction, state) VALUES (%d, %s, 'back', 'open')", attempt, pg.Literal(u.rb.Upgrade))
+		}
+		open = append(open, effect("old", db.name, sql))
+	}
+	switches, serr := u.switches("old")
+	steps := []flow.Step{
+		{
+			ID: "without-new/known", Title: "Tell how far old has what was written on new", Done: never,
+			Do: func(ctx context.Context, t *flow.Turn) error { return u.tellKnown(ctx, t, s) },
+		},
+		{
+			ID: "back/drop", Title: "End the links from new", Does: drop, Done: never,
+			Do: func(ctx context.Context, _ *flow.Turn) error {
+				for _, db := range s.databases {
+					err := u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, db.way) })
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+		},
+		{ID: "open", Title: "Open old", Does: open, Commit: true, Done: never, Do: u.exec(open, nil)},
+		{
+			ID: "traffic/point", Title: "Send traffic to old", Done: never,
+			Do: func(ctx context.Context, _ *flow.Turn) error {
+				if serr != nil {
+					return serr
+				}
+				return errors.Join(switches.Prepare(ctx, u.old), switches.Point(ctx, u.old), switches.Resume(ctx))
+			},
+		},
+		u.unfenceStep(s, "old"),
+	}
+	return flow.Plan{Name: "rollback", Attempt: attempt, Steps: steps}
+}
+
+// tellKnown says up to which position and time each back link was applied.
+func (u *Upgrade) tellKnown(ctx context.Context, t *flow.Turn, s *survey) error {
+	for _, db := range s.databases {
+		err := u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+			at, err := link.Positions(ctx, nil, conn, db.way)
+			if err != nil {
+				return err
+			}
+			for _, l := range db.way {
+				var when time.Time
+				if err := conn.QueryRow(ctx, "SELECT at FROM "+link.Canary(l.Set)).Scan(&when); err != nil {
+					return &pg.Error{Doing: "read the canary of set " + l.Set, On: u.old.String(), Err: err}
+				}
+				p := at[l.Name]
+				if p.Origin == nil {
+					t.Note("set %s of %s: nothing that was written on new has reached old; its last canary is of %s", l.Set, db.name, when.Format(time.RFC3339))
+					continue
+				}
+				t.Note("set %s of %s: old has what was written on new up to LSN %s of new; its last canary is of %s", l.Set, db.name, *p.Origin, when.Format(time.RFC3339))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

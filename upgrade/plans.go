@@ -1,0 +1,191 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"crossfade/upgrade/check"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/report"
+)
+
+// lockPause is how long writers go on undisturbed between two tries to have a
+// strong lock on a table.
+const lockPause = 300 * time.Millisecond
+
+// preparePlan is everything up to ready, in the order in which it happens:
+// what old remembers, what new is, then rows, then what follows them.
+func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error) {
+	p := flow.Plan{Name: "prepare", Steps: []flow.Step{u.checkStep(s)}}
+	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
+	for _, db := range s.databases {
+		add(u.groundStep(s, "old", db))
+	}
+	globals, err := u.globalsStep(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	add(globals)
+	during, err := u.duringSettings(ctx, "old", s.old.Version)
+	if err != nil {
+		return p, err
+	}
+	add(u.settingStep("old", s.old.Version, during))
+	for _, db := range s.databases {
+		stages, err := u.schemaStages(ctx, s, db)
+		if err != nil {
+			return p, err
+		}
+		add(u.groundStep(s, "new", db), stages.before)
+		if identity, ok := u.identityStep(db); ok {
+			add(identity)
+		}
+		add(u.publicationsStep(db, db.links), stages.copy, stages.after, u.fenceStep(db), u.publicationsStep(db, db.way), u.compareStep(s, db), u.subscribeStep(s, db))
+	}
+	for _, db := range s.databases {
+		add(u.catchupStep(s, db))
+	}
+	for _, db := range s.databases {
+		add(u.statisticsSteps(s, db)...)
+	}
+	standbys, err := u.standbySteps(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	add(standbys...)
+	during, err = u.duringSettings(ctx, "new", s.new.Version)
+	if err != nil {
+		return p, err
+	}
+	add(u.settingStep("new", s.new.Version, during))
+	if u.rb.Verify.Mode != VerifyOff {
+		for _, db := range s.databases {
+			add(u.verifyStep(s, db))
+		}
+	}
+	add(u.readyStep(s))
+	return p, nil
+}
+
+// PrepareOptions are what the person at the terminal decides.
+type PrepareOptions struct {
+	Until string // stop behind this step; "": run all
+}
+
+// Prepare runs the prepare plan: from a new upgrade, or on from where it
+// stopped. In phase ready it takes along what was made on old since.
+func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(flow.Event)) error {
+	s, err := u.look(ctx, false)
+	if err != nil {
+		if s != nil && (s.oldErr != nil || s.newErr != nil) {
+			return u.findings(ctx, err)
+		}
+		return err
+	}
+	switch s.phase {
+	case report.PhaseNew, report.PhasePreparing, report.PhaseReady:
+	case report.PhaseOpen, report.PhaseFinished:
+		return nil
+	default:
+		return wrongPhase(s.phase, "prepare")
+	}
+	if s.oldErr != nil || s.newErr != nil {
+		return u.findings(ctx, s.bothAnswer())
+	}
+	if s.phase == report.PhaseNew {
+		// What check would refuse must be said before a plan is drawn from it.
+		if err := u.mustPass(ctx); err != nil {
+			return err
+		}
+	}
+	held, release, err := u.hold(ctx, u.old.With(s.home))
+	if err != nil {
+		return err
+	}
+	defer release()
+	j, err := u.openJournal()
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(j)
+	if s, err = u.look(held, true); err != nil {
+		return err
+	}
+	if err := u.evict(held, s); err != nil {
+		return err
+	}
+	p, err := u.preparePlan(held, s)
+	if err != nil {
+		return err
+	}
+	if p.Steps, err = until(p.Steps, o.Until); err != nil {
+		return err
+	}
+	return flow.Run(held, p, j, func(e flow.Event) {
+		u.watch(e)
+		observe(e)
+	})
+}
+
+// until cuts a plan behind a step.
+func until(steps []flow.Step, id string) ([]flow.Step, error) {
+	if id == "" {
+		return steps, nil
+	}
+	for i, s := range steps {
+		if s.ID == id {
+			return steps[:i+1], nil
+		}
+	}
+	return nil, exitf(ExitUsage, "crossfade plan --only prepare lists them", "prepare has no step %q", id)
+}
+
+// Planned is the dry run: what was found, and every plan as it would run.
+type Planned struct {
+	Findings []check.Finding
+	Plans    []flow.Plan
+}
+
+// Plan builds the plans of the upgrade as it stands now; only names one of
+// them, "" is all. It touches nothing.
+func (u *Upgrade) Plan(ctx context.Context, only string) (Planned, error) {
+	var p Planned
+	var err error
+	if p.Findings, err = u.Check(ctx); err != nil {
+		return p, err
+	}
+	s, err := u.look(ctx, true)
+	if err == nil {
+		err = s.bothAnswer()
+	}
+	if err != nil {
+		if len(check.Blocking(p.Findings)) > 0 {
+			return p, nil // the findings say why there is no plan
+		}
+		return p, err
+	}
+	for _, one := range []struct {
+		name  string
+		build func() (flow.Plan, error)
+	}{
+		{"prepare", func() (flow.Plan, error) { return u.preparePlan(ctx, s) }},
+		{"cutover", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "cutover") }},
+		{"rollback", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "rollback") }},
+		{"finish", func() (flow.Plan, error) { return u.finishPlan(ctx, s, false) }},
+		{"abort", func() (flow.Plan, error) { return u.abortPlan(ctx, s) }},
+	} {
+		if only != "" && only != one.name {
+			continue
+		}
+		plan, err := one.build()
+		if err != nil {
+			return p, fmt.Errorf("plan %s: %w", one.name, err)
+		}
+		p.Plans = append(p.Plans, plan)
+	}
+	if len(p.Plans) == 0 {
+		return p, exitf(ExitUsage, "it is one of prepare, cutover, rollback, finish, abort", "there is no plan %q", only)
+	}
+	return p, nil
+}

@@ -1,0 +1,64 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+)
+
+// Preview says, for the person who is asked for the upgrade's name, what
+// cutover, rollback, finish or abort will do from where the upgrade stands.
+func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
+	s, err := u.look(ctx, false)
+	if err != nil && (s == nil || s.oldErr != nil && s.newErr != nil) {
+		return nil, err
+	}
+	names := make([]string, len(s.databases))
+	for i, db := range s.databases {
+		names[i] = db.name
+	}
+	dbs := strings.Join(names, ", ")
+	cut := u.rb.Cutover
+	crossing := func(from, to *pg.Server) []string {
+		lines := []string{
+			fmt.Sprintf("%s is closed and %s opened for writes in: %s", from, to, dbs),
+			fmt.Sprintf("writers wait for at most %s in one attempt; past it everything is undone", cut.MaxBlocked),
+			fmt.Sprintf("%d poolers or hooks send clients to %s", len(cut.Traffic), to.Name),
+		}
+		if len(cut.Traffic) == 0 {
+			lines[2] = "no traffic is sent by the tool: clients find " + to.Name + " by themselves"
+		}
+		if cut.Back {
+			return append(lines, fmt.Sprintf("%s follows %s, so that the way back stays open", from.Name, to.Name))
+		}
+		return append(lines, "back: false: there is no way back behind open")
+	}
+	switch plan {
+	case "cutover":
+		return crossing(u.old, u.new), nil
+	case "rollback":
+		return crossing(u.new, u.old), nil
+	case "rollback --without-new":
+		return []string{
+			fmt.Sprintf("%s is given up for good: what was written there and has not reached %s is lost", u.new, u.old),
+			fmt.Sprintf("%s is opened for writes in: %s", u.old, dbs),
+		}, nil
+	case "finish":
+		if s.phase == report.PhaseRolledBack {
+			return []string{fmt.Sprintf("%s is given up; %s serves alone, with nothing of this upgrade left on it", u.new, u.old)}, nil
+		}
+		return []string{
+			fmt.Sprintf("the way back to %s is given up for good", u.old),
+			fmt.Sprintf("%s keeps serving, with nothing of this upgrade left on it", u.new),
+			fmt.Sprintf("%s stays closed, unless --reopen-old is given", u.old),
+		}, nil
+	}
+	lines := []string{fmt.Sprintf("everything that this upgrade made on %s and %s is taken away; %s is as it was", u.old, u.new, u.old)}
+	if z := s.zero(); z != nil && len(z.Made) > 0 {
+		lines = append(lines, "dropped on new, because this upgrade made them: "+strings.Join(z.Made, ", "))
+	}
+	return lines, nil
+}

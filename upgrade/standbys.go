@@ -1,0 +1,177 @@
+package upgrade
+
+import (
+	"context"
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+	"crossfade/upgrade/standby"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// standbyOptions are the standbys of new as the runbook has them.
+func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Options, error) {
+	o := standby.Options{Upgrade: u.rb.Upgrade, Primary: u.new, Version: s.new.Version, Temporary: systemSettings}
+	cluster := u.rb.New[0]
+	o.Nodes = make([]standby.Node, len(cluster.Standbys))
+	byName := map[string]*standby.Node{}
+	for i, sb := range cluster.Standbys {
+		byName[sb.Name] = &o.Nodes[i]
+	}
+	for i, sb := range cluster.Standbys {
+		server, err := pg.Parse(sb.Name, sb.Conninfo, sb.Bin)
+		if err != nil {
+			return o, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		}
+		n := &o.Nodes[i]
+		*n = standby.Node{
+			Name: sb.Name, Server: server.As(u.app), Bin: sb.Bin, DataDir: sb.Data, Config: sb.Config, Slot: sb.Slot,
+			Start: sb.Start, Stop: sb.Stop, Restart: sb.Restart, Delay: sb.ApplyDelay, Upstream: byName[sb.Upstream],
+		}
+		for _, set := range sb.Settings {
+			n.Settings = append(n.Settings, standby.Setting{Name: set.Name, Value: set.Value})
+		}
+	}
+	names, err := u.synchronousNames(ctx, s)
+	if err != nil {
+		return o, err
+	}
+	o.SynchronousStandbyNames = names
+	if v, ok := s.before("new/system/synchronous_standby_names"); ok {
+		o.SynchronousBefore = &v
+	}
+	return o, nil
+}
+
+// synchronousNames is what the runbook says, or else what old has; nil where
+// old has none or new gets no standbys.
+func (u *Upgrade) synchronousNames(ctx context.Context, s *survey) (*string, error) {
+	cluster := u.rb.New[0]
+	if cluster.SynchronousStandbyNames != nil {
+		return cluster.SynchronousStandbyNames, nil
+	}
+	if len(cluster.Standbys) == 0 || s.oldErr != nil {
+		return nil, nil
+	}
+	var now string
+	err := u.sessions.Do(ctx, u.old, func(conn *pgx.Conn) error {
+		var err error
+		now, _, err = standby.Synchronous(ctx, conn)
+		return err
+	})
+	if err != nil {
+		return nil, &pg.Error{Doing: "read synchronous_standby_names", On: u.old.String(), Err: err}
+	}
+	if now == "" {
+		return nil, nil
+	}
+	return &now, nil
+}
+
+func (u *Upgrade) standbySteps(ctx context.Context, s *survey) ([]flow.Step, error) {
+	o, err := u.standbyOptions(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return standby.Steps(o), nil
+}
+
+// removeStandbys stops the standbys that this upgrade built, and takes their
+// slots and synchronous names away.
+func (u *Upgrade) removeStandbys(ctx context.Context, s *survey) ([]flow.Step, error) {
+	if s.newErr != nil {
+		return nil, nil
+	}
+	o, err := u.standbyOptions(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return standby.Remove(o), nil
+}
+
+// forgetStandbys leaves the standbys running and takes away what is the
+// tool's beside them.
+func (u *Upgrade) forgetStandbys(ctx context.Context, s *survey) ([]flow.Step, error) {
+	if s.newErr != nil {
+		return nil, nil
+	}
+	o, err := u.standbyOptions(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return standby.Forget(o), nil
+}
+
+// statusStandbys tells of every physical receiver what its upstream's
+// pg_stat_replication says, the runbook's standbys that are missing included.
+func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Status) {
+	seen := map[string]bool{}
+	ask := func(cluster, upstream string, server *pg.Server) {
+		var states []standby.State
+		err := u.sessions.Do(ctx, server, func(conn *pgx.Conn) error {
+			var err error
+			states, err = standby.States(ctx, conn, upstream)
+			return err
+		})
+		if err != nil {
+			st.Silent = append(st.Silent, report.Silence{On: upstream, Says: err.Error()})
+			return
+		}
+		for _, r := range states {
+			if r.Logical {
+				continue
+			}
+			seen[cluster+"/"+r.ApplicationName] = true
+			st.Standbys = append(st.Standbys, report.Standby{
+				Cluster: cluster, Name: r.ApplicationName, Upstream: upstream, State: r.State, SyncState: r.SyncState,
+				Sent: r.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay,
+				WriteLag: seconds(r.WriteLag), FlushLag: seconds(r.FlushLag), ReplayLag: seconds(r.ReplayLag),
+			})
+		}
+	}
+	cluster := u.rb.New[0]
+	if s.oldErr == nil {
+		ask("old", "old", u.old)
+	}
+	if s.newErr == nil {
+		ask(cluster.Cluster, "new", u.new)
+		for _, sb := range cluster.Standbys {
+			if cascades(cluster.Standbys, sb.Name) && seen[cluster.Cluster+"/"+sb.Name] {
+				if server, err := pg.Parse(sb.Name, sb.Conninfo, ""); err == nil {
+					ask(cluster.Cluster, sb.Name, server.As(u.app))
+				}
+			}
+		}
+	}
+	for _, sb := range u.rb.Old.Standbys {
+		if !seen["old/"+sb.Name] {
+			st.Standbys = append(st.Standbys, report.Standby{Cluster: "old", Name: sb.Name, Upstream: "old"})
+		}
+	}
+	for _, sb := range cluster.Standbys {
+		if !seen[cluster.Cluster+"/"+sb.Name] {
+			st.Standbys = append(st.Standbys, report.Standby{Cluster: cluster.Cluster, Name: sb.Name, Upstream: first(sb.Upstream, UpstreamPrimary)})
+		}
+	}
+}
+
+// cascades reports whether some standby receives from the one of that name.
+func cascades(all []Standby, name string) bool {
+	for _, sb := range all {
+		if sb.Upstream == name {
+			return true
+		}
+	}
+	return false
+}
+
+func seconds(d *time.Duration) *float64 {
+	if d == nil {
+		return nil
+	}
+	f := d.Seconds()
+	return &f
+}

@@ -1,0 +1,251 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"crossfade/cutover"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Status asks both servers where the upgrade stands. It needs no journal and
+// no lock, and tells what it can when a server does not answer.
+func (u *Upgrade) Status(ctx context.Context) (report.Status, error) {
+	st := report.Status{At: time.Now(), Upgrade: u.rb.Upgrade, Writable: report.WritableUnknown}
+	s, err := u.look(ctx, false)
+	if s != nil {
+		for name, err := range map[string]error{"old": s.oldErr, "new": s.newErr} {
+			if err != nil {
+				st.Silent = append(st.Silent, report.Silence{On: name, Says: err.Error()})
+			}
+		}
+	}
+	if err != nil {
+		if s != nil && s.oldErr != nil && s.newErr != nil {
+			st.Phase = ""
+			return st, err
+		}
+		return st, err
+	}
+	st.Phase = s.phase
+	if s.phase == report.PhaseNew && u.wasAborted() {
+		st.Phase = report.PhaseAborted
+	}
+	st.Writable = s.writable(ctx, u)
+	st.Fence.Old, st.Fence.New = fenceState(s, "old"), fenceState(s, "new")
+	if st.Phase != report.PhaseNew && st.Phase != report.PhaseAborted && st.Phase != report.PhaseFinished {
+		if err := u.lookTables(ctx, s); err != nil {
+			st.Notes = append(st.Notes, err.Error())
+		}
+		u.statusLinks(ctx, s, &st)
+		u.statusGates(ctx, s, &st)
+	}
+	u.statusStandbys(ctx, s, &st)
+	st.Step = u.statusStep()
+	st.Next = next(st, s)
+	return st, nil
+}
+
+// writable asks both sides' servers, and not what was written about them.
+func (u *Upgrade) writable(ctx context.Context) (string, error) {
+	s, err := u.look(ctx, false)
+	if err != nil {
+		return "", err
+	}
+	return string(s.writable(ctx, u)), nil
+}
+
+// writable tells which side takes a client's write in every database.
+func (s *survey) writable(ctx context.Context, u *Upgrade) report.Writable {
+	old, oldErr := u.takesWrites(ctx, s, "old")
+	fresh, newErr := u.takesWrites(ctx, s, "new")
+	// A new cluster that this upgrade has not closed yet serves nobody.
+	if s.phase == report.PhaseNew || s.phase == report.PhaseFinished && s.fenceOld != nil && !*s.fenceOld {
+		fresh, newErr = false, nil
+	}
+	switch {
+	case oldErr != nil || newErr != nil:
+		// One side alone tells enough when it says that it is open.
+		switch {
+		case oldErr == nil && old:
+			return report.WritableOld
+		case newErr == nil && fresh && s.phase != report.PhasePreparing:
+			return report.WritableNew
+		}
+		return report.WritableUnknown
+	case old && fresh:
+		if s.phase == report.PhasePreparing {
+			return report.WritableOld // new is being made, and closed before rows arrive
+		}
+		return report.WritableBoth
+	case old:
+		return report.WritableOld
+	case fresh:
+		return report.WritableNew
+	}
+	return report.WritableNone
+}
+
+// takesWrites reports whether a side is a primary whose fence is open in every
+// database of the upgrade.
+func (u *Upgrade) takesWrites(ctx context.Context, s *survey, side string) (bool, error) {
+	if side == "old" && s.oldErr != nil {
+		return false, s.oldErr
+	}
+	if side == "new" && s.newErr != nil {
+		return false, s.newErr
+	}
+	if s.side(side).Identity.InRecovery {
+		return false, nil
+	}
+	for _, db := range s.databases {
+		up := false
+		err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+			var err error
+			up, err = cutover.Up(ctx, conn)
+			return err
+		})
+		if pg.SQLState(err) == "3D000" || up {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func fenceState(s *survey, side string) report.FenceState {
+	up := s.fenceOld
+	if side == "new" {
+		up = s.fenceNew
+	}
+	switch {
+	case up == nil:
+		return ""
+	case *up:
+		return report.FenceClosed
+	case s.zero() == nil:
+		return report.FenceNone
+	}
+	return report.FenceArmed
+}
+
+// statusLinks reads every link that exists, in both directions.
+func (u *Upgrade) statusLinks(ctx context.Context, s *survey, st *report.Status) {
+	var kept int64
+	for _, db := range s.databases {
+		for _, links := range [][]link.Link{db.links, db.way} {
+			at, err := u.positions(ctx, s, db.name, links)
+			if err != nil {
+				st.Notes = append(st.Notes, err.Error())
+				continue
+			}
+			for _, l := range links {
+				p := at[l.Name]
+				if !p.Slot && !p.Subscription {
+					continue
+				}
+				kept = max(kept, p.KeptBytes)
+				row := report.Link{
+					Database: l.Database, Set: l.Set, Cluster: u.rb.New[0].Cluster, Direction: report.Forward,
+					State: p.State(), Sent: p.Sent, Confirmed: p.Confirmed, LagBytes: p.LagBytes(),
+				}
+				if !l.Forward {
+					row.Direction = report.Back
+				}
+				if p.Errors > 0 && p.Worker == nil {
+					row.Error = fmt.Sprintf("%d apply errors; the applying server's log says why", p.Errors)
+				}
+				st.Links = append(st.Links, row)
+			}
+		}
+	}
+	st.WALKeptBytes = &kept
+}
+
+// positions reads links of one database where their servers answer.
+func (u *Upgrade) positions(ctx context.Context, s *survey, db string, links []link.Link) (map[string]*link.Position, error) {
+	if len(links) == 0 {
+		return nil, nil
+	}
+	var at map[string]*link.Position
+	conns := map[string]*pgx.Conn{}
+	read := func() error {
+		var err error
+		at, err = link.Positions(ctx, conns[links[0].From.Side], conns[links[0].To.Side], links)
+		return err
+	}
+	with := func(side string, then func() error) func() error {
+		if side == "old" && s.oldErr != nil || side == "new" && s.newErr != nil {
+			return then
+		}
+		return func() error {
+			return u.sessions.Do(ctx, u.side(side).With(db), func(conn *pgx.Conn) error {
+				conns[side] = conn
+				return then()
+			})
+		}
+	}
+	err := with("old", with("new", read))()
+	return at, err
+}
+
+func (u *Upgrade) statusGates(ctx context.Context, s *survey, st *report.Status) {
+	dir := cutover.Forward
+	switch s.phase {
+	case report.PhaseOpen:
+		dir = cutover.Back
+	case report.PhaseReady, report.PhaseRolledBack:
+	default:
+		return
+	}
+	if s.oldErr != nil || s.newErr != nil || len(s.databases) == 0 || s.databases[0].inventory == nil {
+		return
+	}
+	c, err := u.config(ctx, s, dir)
+	if err != nil {
+		st.Notes = append(st.Notes, err.Error())
+		return
+	}
+	c.Stable = 0 // one look tells the lag, not how long it has been low
+	gates, x := cutover.Gates(c)
+	defer x.Close()
+	for _, g := range cutover.Look(ctx, gates) {
+		st.Gates = append(st.Gates, report.Gate{ID: g.ID, OK: g.OK, Says: g.Says})
+	}
+}
+
+// statusStep is the step that the journal has begun and not ended.
+func (u *Upgrade) statusStep() *report.Work {
+	w, err := u.journalStep()
+	if err != nil {
+		return nil
+	}
+	return w
+}
+
+// next is the command to type next.
+func next(st report.Status, s *survey) string {
+	switch st.Phase {
+	case report.PhaseNew, report.PhaseAborted:
+		return "crossfade prepare"
+	case report.PhasePreparing:
+		return "crossfade prepare"
+	case report.PhaseReady, report.PhaseRolledBack:
+		return "crossfade cutover"
+	case report.PhaseCutover:
+		if d := s.last(); d != nil && d.Direction == cutover.Back {
+			return "crossfade rollback"
+		}
+		return "crossfade cutover"
+	case report.PhaseOpen:
+		return "crossfade finish"
+	}
+	return ""
+}

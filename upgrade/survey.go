@@ -1,0 +1,378 @@
+package upgrade
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"crossfade/cutover"
+	"crossfade/schema"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+)
+
+// survey is what both servers say, read once.
+type survey struct {
+	old, new       cutover.Side
+	oldErr, newErr error // why a side could not be asked
+	databases      []*database
+	home           string
+	decisions      []cutover.Decision // both sides' rows, one an attempt, oldest first
+	phase          report.Phase
+	fenceOld       *bool // closed, seen in the home database; nil: not known
+	fenceNew       *bool
+}
+
+// database is one database of the upgrade.
+type database struct {
+	name      string
+	oid       uint32
+	book      Database
+	inventory *schema.Inventory // of the side that serves, or of old
+	sets      []schema.Set
+	excluded  []schema.Table
+	links     []link.Link // old → new
+	way       []link.Link // new → old
+	problems  []Problem
+}
+
+// side is the survey's Side by name.
+func (s *survey) side(name string) cutover.Side {
+	if name == "old" {
+		return s.old
+	}
+	return s.new
+}
+
+// zero is the row of the upgrade itself, or nil.
+func (s *survey) zero() *cutover.Decision {
+	for i := range s.decisions {
+		if s.decisions[i].Attempt == 0 {
+			return &s.decisions[i]
+		}
+	}
+	return nil
+}
+
+// last is the newest attempt that was not voided, or nil.
+func (s *survey) last() *cutover.Decision {
+	for _, d := range slices.Backward(s.decisions) {
+		if d.Attempt > 0 && d.State != cutover.Void {
+			return &d
+		}
+	}
+	return nil
+}
+
+func (s *survey) attempt() int {
+	n := 0
+	for _, d := range s.decisions {
+		n = max(n, d.Attempt)
+	}
+	return n
+}
+
+// before is what stood somewhere before the upgrade changed it.
+func (s *survey) before(key string) (string, bool) {
+	if z := s.zero(); z != nil {
+		v, ok := z.Before[key]
+		return v, ok
+	}
+	return "", false
+}
+
+// identify fills a side, or says why it cannot be asked.
+func (u *Upgrade) identify(ctx context.Context, name string) (cutover.Side, error) {
+	s := cutover.Side{Name: name, Server: u.side(name)}
+	err := u.sessions.Do(ctx, s.Server, func(conn *pgx.Conn) error {
+		var err error
+		s.Identity, err = pg.Identify(ctx, conn)
+		s.Version = s.Identity.Version
+		return err
+	})
+	if err != nil {
+		return s, &pg.Error{Doing: "ask " + name + " who it is", On: s.Server.String(), Err: err}
+	}
+	return s, nil
+}
+
+// look reads both servers as far as they answer. full reads the inventories too.
+func (u *Upgrade) look(ctx context.Context, full bool) (*survey, error) {
+	s := &survey{}
+	var g errgroup.Group
+	g.Go(func() error { s.old, s.oldErr = u.identify(ctx, "old"); return nil })
+	g.Go(func() error { s.new, s.newErr = u.identify(ctx, "new"); return nil })
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if s.oldErr != nil && s.newErr != nil {
+		return s, errors.Join(s.oldErr, s.newErr)
+	}
+	if err := u.lookDatabases(ctx, s); err != nil {
+		return s, err
+	}
+	if err := u.lookDecisions(ctx, s); err != nil {
+		return s, err
+	}
+	s.phase = s.decide()
+	if !full {
+		return s, nil
+	}
+	return s, u.lookTables(ctx, s)
+}
+
+// lookDatabases lists the databases of the upgrade.
+func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
+	books := slices.Clone(u.rb.Databases)
+	oids := map[string]uint32{}
+	from := s.old
+	if s.oldErr != nil {
+		from = s.new
+	}
+	err := u.sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, `SELECT oid, datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname`)
+		if err != nil {
+			return err
+		}
+		var oid uint32
+		var name string
+		_, err = pgx.ForEachRow(rows, []any{&oid, &name}, func() error {
+			oids[name] = oid
+			if u.rb.Databases == nil {
+				books = append(books, DefaultDatabase(name))
+			}
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return &pg.Error{Doing: "list the databases", On: from.Server.String(), Err: err}
+	}
+	for _, b := range books {
+		if _, there := oids[b.Name]; !there && s.oldErr == nil {
+			return &RunbookError{Problems: []Problem{u.rb.Problem(b.At, fmt.Sprintf("database %s does not exist on old; name one that does", b.Name))}}
+		}
+		s.databases = append(s.databases, &database{name: b.Name, oid: oids[b.Name], book: b})
+	}
+	if len(s.databases) == 0 {
+		return exitf(ExitFindings, "create one, or correct old.primary", "%s has no database to upgrade", from.Server)
+	}
+	s.home = s.databases[0].name
+	return nil
+}
+
+// lookDecisions reads crossfade.upgrade and the fence on both sides.
+func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
+	all := map[int]cutover.Decision{}
+	rank := map[cutover.State]int{cutover.Open: 4, cutover.Void: 3, cutover.Closed: 2, cutover.Armed: 1, cutover.Ready: 1}
+	for _, name := range []string{"new", "old"} {
+		if name == "old" && s.oldErr != nil || name == "new" && s.newErr != nil {
+			continue
+		}
+		up := false
+		err := u.sessions.Do(ctx, u.side(name).With(s.home), func(conn *pgx.Conn) error {
+			ds, err := cutover.ReadDecisions(ctx, conn)
+			if err != nil {
+				return err
+			}
+			for _, d := range ds {
+				had, ok := all[d.Attempt]
+				if !ok || rank[d.State] > rank[had.State] || rank[d.State] == rank[had.State] && name == "old" {
+					all[d.Attempt] = d
+				}
+			}
+			up, err = cutover.Up(ctx, conn)
+			return err
+		})
+		switch {
+		case pg.SQLState(err) == "3D000": // not there yet
+		case err != nil:
+			return &pg.Error{Doing: "read the state of the upgrade", On: u.side(name).String(), Err: err}
+		case name == "old":
+			s.fenceOld = &up
+		default:
+			s.fenceNew = &up
+		}
+	}
+	s.decisions = slices.SortedFunc(maps.Values(all), func(a, b cutover.Decision) int { return cmp.Compare(a.Attempt, b.Attempt) })
+	for _, d := range s.decisions {
+		if d.Upgrade != u.rb.Upgrade {
+			return exitf(ExitFindings, "finish or abort that one first, with its own runbook", "upgrade %q has begun on this cluster; one upgrade at a time", d.Upgrade)
+		}
+	}
+	return nil
+}
+
+// decide tells the phase from what both servers say.
+func (s *survey) decide() report.Phase {
+	if d := s.last(); d != nil {
+		switch {
+		case d.State == cutover.Armed || d.State == cutover.Closed:
+			return report.PhaseCutover
+		case d.Direction == cutover.Back:
+			return report.PhaseRolledBack
+		default:
+			return report.PhaseOpen
+		}
+	}
+	switch z := s.zero(); {
+	case z != nil && z.State == cutover.Ready:
+		return report.PhaseReady
+	case z != nil:
+		return report.PhasePreparing
+	case s.fenceOld != nil && *s.fenceOld:
+		return report.PhaseFinished
+	}
+	return report.PhaseNew
+}
+
+// serving is the side whose tables are the truth.
+func (s *survey) serving() cutover.Side {
+	if d := s.last(); d != nil && d.State == cutover.Open && d.Direction == cutover.Forward {
+		return s.new
+	}
+	return s.old
+}
+
+// lookTables reads the inventory of every database on the side that serves,
+// assigns tables to sets, and names the links.
+func (u *Upgrade) lookTables(ctx context.Context, s *survey) error {
+	var problems []Problem
+	for _, db := range s.databases {
+		err := u.sessions.Do(ctx, s.serving().Server.With(db.name), func(conn *pgx.Conn) error {
+			inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true})
+			db.inventory = inv
+			return err
+		})
+		if err != nil {
+			return &pg.Error{Doing: "read what database " + db.name + " holds", On: s.serving().Server.String(), Err: err}
+		}
+		db.assign()
+		problems = append(problems, db.problems...)
+		u.linkUp(s, db)
+	}
+	var mistakes []Problem
+	for _, p := range problems {
+		if !p.Warning {
+			p.File = u.rb.File
+			mistakes = append(mistakes, p)
+		}
+	}
+	if len(mistakes) > 0 {
+		return &RunbookError{Problems: mistakes}
+	}
+	return nil
+}
+
+// assign puts every published table into its set. A pattern that names a
+// partitioned table takes its whole tree; otherwise leaves are matched by
+// their own names.
+func (db *database) assign() {
+	var names []TableName
+	leaves := map[TableName][]TableName{}
+	roots := db.roots()
+	for i := range db.inventory.Tables {
+		t := &db.inventory.Tables[i]
+		root := roots[t.OID]
+		for _, p := range db.book.Exclude {
+			t.Excluded = t.Excluded || p.Match(t.Schema, t.Name) || p.Match(root.Schema, root.Name)
+		}
+		if t.Excluded {
+			db.excluded = append(db.excluded, *t)
+		}
+		if t.Kind != 'r' || t.Persistence != 'p' || t.Extension != "" && !t.ExtConfig {
+			continue
+		}
+		name := TableName{t.Schema, t.Name}
+		if db.named(root) {
+			name = root
+		}
+		if leaves[name] == nil {
+			names = append(names, name)
+		}
+		leaves[name] = append(leaves[name], TableName{t.Schema, t.Name})
+	}
+	a := Assign(db.book, names)
+	db.problems = a.Problems
+	for _, set := range a.Sets {
+		out := schema.Set{Name: set.Name}
+		for _, n := range set.Tables {
+			for _, leaf := range leaves[n] {
+				if t := db.inventory.Find(leaf.Schema, leaf.Name); t != nil && !t.Excluded {
+					out.Tables = append(out.Tables, *t)
+				}
+			}
+		}
+		db.sets = append(db.sets, out)
+	}
+}
+
+// named reports whether a set's pattern, other than the one for everything,
+// matches a table.
+func (db *database) named(t TableName) bool {
+	for _, set := range db.book.Sets {
+		for _, p := range set.Tables {
+			if !p.Everything() && p.Match(t.Schema, t.Name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// roots are the topmost partitioned tables above every table, itself where
+// there is none.
+func (db *database) roots() map[uint32]TableName {
+	roots := make(map[uint32]TableName, len(db.inventory.Tables))
+	by := make(map[uint32]*schema.Table, len(db.inventory.Tables))
+	for i := range db.inventory.Tables {
+		by[db.inventory.Tables[i].OID] = &db.inventory.Tables[i]
+	}
+	for oid, t := range by {
+		for t.Partition && len(t.Parents) > 0 && by[t.Parents[0]] != nil {
+			t = by[t.Parents[0]]
+		}
+		roots[oid] = TableName{t.Schema, t.Name}
+	}
+	return roots
+}
+
+// linkUp names the links of a database in both directions.
+func (u *Upgrade) linkUp(s *survey, db *database) {
+	tag := link.DatabaseTag(db.name, db.oid)
+	if z := s.zero(); z != nil {
+		// The oid in a name is old's, also where only new answers.
+		if v, ok := z.Before["tag/"+db.name]; ok {
+			tag = v
+		}
+	}
+	old := link.End{Side: "old", Server: u.old.With(db.name), Version: s.old.Version}
+	fresh := link.End{Side: "new", Server: u.new.With(db.name), Version: s.new.Version}
+	for _, set := range db.sets {
+		l := link.Link{
+			Name: link.Name(true, u.rb.Upgrade, tag, set.Name), Database: db.name, Set: set.Name, Forward: true,
+			From: old, To: fresh, Conninfo: u.oldFromNew.With(db.name).Conninfo(), Secret: u.oldFromNew.Secret(), Tables: set.Tables,
+		}
+		db.links = append(db.links, l)
+		l.Name, l.Forward = link.Name(false, u.rb.Upgrade, tag, set.Name), false
+		l.From, l.To = fresh, old
+		l.Conninfo, l.Secret = u.newFromOld.With(db.name).Conninfo(), u.newFromOld.Secret()
+		db.way = append(db.way, l)
+	}
+}
+
+// wrongPhase is a command in the wrong phase, with the right one.
+func wrongPhase(p report.Phase, command string) *ExitError {
+	next := map[report.Phase]string{
+		report.PhaseNew: "prepare", report.PhaseAborted: "prepare", report.PhasePreparing: "prepare or abort", report.PhaseReady: "cutover, verify or abort",
+		report.PhaseCutover: "cutover or abort", report.PhaseOpen: "rollback, finish or verify", report.PhaseRolledBack: "cutover, finish or abort", report.PhaseFinished: "nothing more: the upgrade is finished",
+	}
+	return exitf(ExitGate, "the right command now: "+next[p], "%s is not for phase %s", command, p)
+}

@@ -1,0 +1,193 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"crossfade/cutover"
+	"crossfade/cutover/traffic"
+	"crossfade/schema"
+	"crossfade/upgrade/check"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// gates are those that follow from the runbook, beside the built-in ones.
+func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
+	gates := []cutover.Gate{}
+	if dir == cutover.Forward {
+		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.standbysGate(ctx, s) }})
+	}
+	return append(gates, cutover.Gate{ID: "schema", Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
+}
+
+// schemaGate wants equal catalogs on both sides.
+func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, error) {
+	for _, db := range s.databases {
+		diff, err := u.differences(ctx, db)
+		if err != nil {
+			return false, "", err
+		}
+		if bad := schema.Unexpected(diff); len(bad) > 0 {
+			return false, fmt.Sprintf("the catalogs of %s differ: %s; make the same change on both sides, new first", db.name, bad[0].Says), nil
+		}
+	}
+	return true, "the catalogs are equal", nil
+}
+
+// standbysGate wants every standby of new that the runbook demands to stream.
+func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, error) {
+	for _, sb := range u.rb.New[0].Standbys {
+		up, err := u.upstream(sb)
+		if err != nil {
+			return false, "", err
+		}
+		streams := false
+		err = u.sessions.Do(ctx, up, func(conn *pgx.Conn) error {
+			return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming')", sb.Name).Scan(&streams)
+		})
+		if err != nil {
+			return false, "", &pg.Error{Doing: "ask whether " + sb.Name + " streams", On: up.String(), Err: err}
+		}
+		if !streams && !u.accepted("standby-missing", sb.Name) {
+			return false, "standby " + sb.Name + " of new does not stream: run crossfade prepare, which rebuilds it", nil
+		}
+	}
+	return true, "the standbys stream", nil
+}
+
+// upstream is the server that a standby of new receives from.
+func (u *Upgrade) upstream(sb Standby) (*pg.Server, error) {
+	for _, other := range u.rb.New[0].Standbys {
+		if other.Name == sb.Upstream {
+			server, err := pg.Parse(other.Name, other.Conninfo, other.Bin)
+			if err != nil {
+				return nil, err
+			}
+			return server.As(u.app), nil
+		}
+	}
+	return u.new, nil
+}
+
+// crossingPlan is a cutover or rollback as it would run from here.
+func (u *Upgrade) crossingPlan(ctx context.Context, s *survey, name string) (flow.Plan, error) {
+	dir := cutover.Forward
+	if name == "rollback" {
+		dir = cutover.Back
+	}
+	c, err := u.config(ctx, s, dir)
+	if err != nil {
+		return flow.Plan{}, err
+	}
+	x := cutover.New(c)
+	defer x.Close()
+	return x.Plan, nil
+}
+
+// hookSteps are the operator's programs around a crossing.
+func (u *Upgrade) hookSteps(s *survey, dir cutover.Direction) (before, after []flow.Step) {
+	if h := u.rb.Hooks.BeforeCutover; h != nil {
+		before = append(before, u.hookStep("hook/before", "Run the hook before_cutover", h))
+	}
+	if h := u.rb.Hooks.AfterOpen; h != nil {
+		after = append(after, u.hookStep("hook/after", "Run the hook after_open", h))
+	}
+	return before, after
+}
+
+func (u *Upgrade) hookStep(id, title string, h *Hook) flow.Step {
+	return flow.Step{
+		ID: id, Title: title, Does: []flow.Effect{{On: "local", Run: h.Run}}, Done: never, Timeout: h.Timeout + 15*time.Second,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			ctx, cancel := context.WithTimeoutCause(ctx, h.Timeout, fmt.Errorf("the hook %s took longer than its timeout of %s", h.Run[0], h.Timeout))
+			defer cancel()
+			err := pg.Local{}.Run(ctx, pg.Cmd{Args: h.Run, Env: []string{
+				"CROSSFADE_UPGRADE=" + u.rb.Upgrade, "CROSSFADE_PHASE=cutover", "CROSSFADE_STEP=" + id,
+				"CROSSFADE_OLD=" + u.old.Conninfo(), "CROSSFADE_NEW=" + u.new.Conninfo(),
+			}})
+			if err != nil && id == "hook/before" {
+				return &cutover.ErrGate{Closed: []cutover.GateState{{ID: id, Says: err.Error()}}}
+			}
+			return err
+		},
+	}
+}
+
+// switches are what sends clients, as the runbook has it; to is the side that
+// they will be sent to.
+func (u *Upgrade) switches(to string) (traffic.Group, error) {
+	var g traffic.Group
+	for _, t := range u.rb.Cutover.Traffic {
+		if h := t.Hook; h != nil {
+			g = append(g, &traffic.Hook{Run: h.Run, Timeout: h.Timeout, Env: func() []string {
+				return []string{"CROSSFADE_UPGRADE=" + u.rb.Upgrade, "CROSSFADE_PHASE=cutover", "CROSSFADE_OLD=" + u.old.Conninfo(), "CROSSFADE_NEW=" + u.new.Conninfo()}
+			}})
+			continue
+		}
+		b := &traffic.PgBouncer{
+			Databases: t.PgBouncer.Databases, PauseTimeout: min(2*time.Second, u.rb.Cutover.MaxBlocked/2), Blocked: u.rb.Cutover.MaxBlocked,
+			Accepted: func(p traffic.Problem) bool { return u.accepted(p.ID, p.Object) },
+		}
+		for _, i := range t.PgBouncer.Instances {
+			admin, err := pg.Parse("pgbouncer", i.Admin, "")
+			if err != nil {
+				return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			}
+			b.Instances = append(b.Instances, traffic.Instance{Admin: admin.As(u.app), Config: i.Config})
+		}
+		g = append(g, b)
+	}
+	return g, nil
+}
+
+// trafficFindings are what stands in the way of sending clients to new.
+func (u *Upgrade) trafficFindings(ctx context.Context) ([]check.Finding, error) {
+	switches, err := u.switches("new")
+	if err != nil {
+		return nil, err
+	}
+	var found []check.Finding
+	for _, sw := range switches {
+		j, ok := sw.(traffic.Judge)
+		if !ok {
+			continue
+		}
+		problems, err := j.Problems(ctx, u.new)
+		if err != nil {
+			found = append(found, check.Finding{ID: "pool-unreachable", Level: check.Block, On: sw.Name(), Says: err.Error(), Fix: "start the pooler, or correct its admin address in the runbook"})
+			continue
+		}
+		for _, p := range problems {
+			if p.State == "3D000" {
+				continue // prepare makes the database; the server let the login in
+			}
+			f := check.Finding{ID: p.ID, Level: check.Block, On: p.On, Object: p.Object, Says: p.Says, Fix: p.Fix, Acceptable: p.Acceptable}
+			f.Accepted = p.Acceptable && u.accepted(p.ID, p.Object)
+			found = append(found, f)
+		}
+	}
+	return found, nil
+}
+
+var errNoExecutable = errors.New("the program's own file was not found")
+
+// guard makes the child that resumes traffic when this process is gone.
+func (u *Upgrade) guard(switches traffic.Group) func(context.Context, time.Duration) (cutover.Guard, error) {
+	return func(ctx context.Context, deadline time.Duration) (cutover.Guard, error) {
+		exe, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errNoExecutable, err)
+		}
+		spec, err := switches.Spec(deadline)
+		if err != nil {
+			return nil, err
+		}
+		return traffic.StartGuard(ctx, exe, spec)
+	}
+}

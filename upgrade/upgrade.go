@@ -1,0 +1,105 @@
+// Package upgrade composes an upgrade from its runbook: servers, links, plans
+// and status. It is the only package that knows all the others; what each of
+// them may know is in docs/contract.md and kept by a test.
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+)
+
+// Upgrade is one upgrade: a runbook and the servers that it names.
+type Upgrade struct {
+	rb       *Runbook
+	app      string
+	old, new *pg.Server
+	// oldFromNew is how new's server reaches old, newFromOld the other way.
+	oldFromNew, newFromOld *pg.Server
+	sessions               pg.Sessions
+
+	mu  sync.Mutex
+	act Activity
+}
+
+// Activity is the step in work, for status.
+type Activity struct {
+	Plan, Step  string
+	Since       time.Time
+	Done, Total int64
+}
+
+// Open reads the servers' addresses from the runbook. Nothing is connected.
+func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
+	u := &Upgrade{rb: rb, app: "crossfade " + rb.Upgrade}
+	cluster := rb.New[0]
+	for _, s := range []struct {
+		at             **pg.Server
+		name, conninfo string
+		bin            string
+	}{
+		{&u.old, "old", rb.Old.Primary, rb.Old.Bin},
+		{&u.new, "new", cluster.Primary, cluster.Bin},
+		{&u.oldFromNew, "old", first(cluster.FromNew, rb.Old.Primary), ""},
+		{&u.newFromOld, "new", first(cluster.FromOld, cluster.Primary), ""},
+	} {
+		server, err := pg.Parse(s.name, s.conninfo, s.bin)
+		if err != nil {
+			return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		}
+		*s.at = server.As(u.app)
+	}
+	return u, nil
+}
+
+func first(s ...string) string {
+	for _, v := range s {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// Close ends every session.
+func (u *Upgrade) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return u.sessions.Close(ctx)
+}
+
+// Runbook is what the upgrade was opened with.
+func (u *Upgrade) Runbook() *Runbook { return u.rb }
+
+// fleet executes effects on old and new, in kept sessions.
+func (u *Upgrade) fleet() pg.Fleet {
+	return pg.Fleet{Servers: map[string]*pg.Server{"old": u.old, "new": u.new}, Sessions: &u.sessions}
+}
+
+// side is the server of a side by its name in plans.
+func (u *Upgrade) side(name string) *pg.Server {
+	if name == "old" {
+		return u.old
+	}
+	return u.new
+}
+
+// exec is the Do of a step that only executes its effects.
+func (u *Upgrade) exec(effects []flow.Effect, vars func() map[string]string) func(context.Context, *flow.Turn) error {
+	return flow.Exec(u.fleet().Do, effects, vars)
+}
+
+func effect(side, db, sql string) flow.Effect { return flow.Effect{On: side, Database: db, SQL: sql} }
+
+// program is a client program of new's major.
+func (u *Upgrade) program(name string, major int) (string, error) {
+	path, err := pg.Program(u.new.Bin, name, major)
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", name, err)
+	}
+	return path, nil
+}
