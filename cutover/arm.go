@@ -191,7 +191,7 @@ func outlive(ctx context.Context, t *flow.Turn, conn *pgx.Conn, db, app string) 
 	err := conn.QueryRow(ctx, `
 		SELECT coalesce(array_agg(l.virtualtransaction), '{}') FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 		WHERE l.locktype = 'virtualxid' AND l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
-		  AND a.backend_type NOT IN ('autovacuum worker', 'walsender') AND a.application_name <> $1`, app).Scan(&older)
+		  AND a.backend_type NOT IN ('autovacuum worker', 'walsender') AND a.application_name <> $1 AND a.application_name NOT LIKE $1 || ' %'`, app).Scan(&older)
 	if err != nil {
 		return fmt.Errorf("look for open transactions in %s: %w", db, err)
 	}

@@ -93,7 +93,7 @@ func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
 		SELECT string_agg(format('pid %s of %s', pid, usename), ', ') FROM (
 		  SELECT a.pid, a.usename, pg_terminate_backend(a.pid) FROM pg_stat_activity a
 		  WHERE a.datname = current_database() AND a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()
-		    AND a.backend_type = 'client backend' AND a.application_name <> $2
+		    AND a.backend_type = 'client backend' AND a.application_name <> $2 AND a.application_name NOT LIKE $2 || ' %'
 		    AND a.xact_start < now() - make_interval(secs => $1::double precision)) k`, x.KillAfter.Seconds(), x.Closing.Server.App).Scan(&ended)
 	if err != nil {
 		return &pg.Error{Doing: "end transactions older than kill_after", On: x.Closing.Server.String(), Err: err}
@@ -200,7 +200,7 @@ func (x *crossing) blockers(ctx context.Context) string {
 			  WHERE l.locktype = 'relation' AND l.granted AND l.relation >= 16384
 			    AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 			    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			    AND a.application_name <> $1 ORDER BY a.xact_start LIMIT 5) b`, x.Closing.Server.App).Scan(&who)
+			    AND a.application_name <> $1 AND a.application_name NOT LIKE $1 || ' %' ORDER BY a.xact_start LIMIT 5) b`, x.Closing.Server.App).Scan(&who)
 		if err == nil && who != nil {
 			all = append(all, *who)
 		}

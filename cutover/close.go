@@ -180,7 +180,7 @@ func (x *crossing) endClients(ctx context.Context, conn *pgx.Conn, s Side) error
 			SELECT count(*) FROM (
 			  SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
 			  WHERE a.datname = ANY ($1::text[]) AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-			    AND a.application_name <> $2 AND a.backend_start <= $3) k`, dbs, s.Server.App, mine).Scan(&left)
+			    AND a.application_name <> $2 AND a.application_name NOT LIKE $2 || ' %' AND a.backend_start <= $3) k`, dbs, s.Server.App, mine).Scan(&left)
 		if err != nil {
 			return false, &pg.Error{Doing: "end client sessions", On: s.Server.String(), Err: err}
 		}

@@ -21,7 +21,7 @@ const (
 	// Trigger is the name of the fence's trigger on user tables.
 	Trigger = "crossfade_fence"
 	// Guards are the event triggers that refuse DDL while a crossing is armed.
-	ddlGuard, dropGuard = "crossfade_ddl", "crossfade_drop"
+	ddlGuard, dropGuard = "crossfade_ddl", "crossfade_ddl_drop"
 )
 
 // Lowered is the statement that makes or opens the fence's function.

@@ -20,6 +20,8 @@ type Gate struct {
 	// Look asks the servers. A gate that is closed says why; an error is a
 	// gate that could not be asked, and counts as closed.
 	Look func(ctx context.Context) (ok bool, says string, err error)
+	// Costly gates are looked at only when all others are open.
+	Costly bool
 }
 
 // GateState is what a gate said.
@@ -68,12 +70,11 @@ func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
 	told := time.Time{}
 	var closed []GateState
 	err := pg.Poll(ctx, 200*time.Millisecond, "the gates", func(ctx context.Context) (bool, error) {
-		closed = nil
-		for _, s := range Look(ctx, gates) {
-			if !s.OK {
-				closed = append(closed, s)
-			}
+		now := stillClosed(ctx, gates)
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx) // what was said last is what was closed
 		}
+		closed = now
 		if len(closed) > 0 && time.Since(told) > 5*time.Second {
 			told = time.Now()
 			t.Note("%s", (&ErrGate{closed}).Error())
@@ -84,6 +85,28 @@ func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
 		return fmt.Errorf("%w (%w)", &ErrGate{closed}, err)
 	}
 	return err
+}
+
+// stillClosed asks the gates, the costly ones only when all others are open.
+func stillClosed(ctx context.Context, gates []Gate) []GateState {
+	for _, costly := range []bool{false, true} {
+		var some []Gate
+		for _, g := range gates {
+			if g.Costly == costly {
+				some = append(some, g)
+			}
+		}
+		var closed []GateState
+		for _, s := range Look(ctx, some) {
+			if !s.OK {
+				closed = append(closed, s)
+			}
+		}
+		if len(closed) > 0 {
+			return closed
+		}
+	}
+	return nil
 }
 
 // Look asks every gate once.
@@ -116,23 +139,23 @@ func Gates(c Config) ([]Gate, *Crossing) {
 // builtin are the gates that follow from the servers alone.
 func (x *crossing) builtin() []Gate {
 	return []Gate{
-		{"lag", x.lagGate()},
-		{"tables", x.perDatabase(x.tablesGate)},
-		{"links", x.perDatabase(x.linksGate)},
-		{"armed", x.perDatabase(x.armedGate)},
-		{"closing", x.perDatabase(x.closingGate)},
-		{"opening", x.perDatabase(x.openingGate)},
-		{"standbys-closing", x.keptGate},
+		{ID: "lag", Look: x.lagGate()},
+		{ID: "tables", Look: x.perDatabase(x.tablesGate)},
+		{ID: "links", Look: x.perDatabase(x.linksGate)},
+		{ID: "armed", Look: x.perDatabase(x.armedGate)},
+		{ID: "closing", Look: x.perDatabase(x.closingGate)},
+		{ID: "opening", Look: x.perDatabase(x.openingGate)},
+		{ID: "standbys-closing", Look: x.keptGate},
 	}
 }
 
 // fast are the gates that are read again under the locks.
 func (x *crossing) fast() []Gate {
 	return []Gate{
-		{"tables", x.perDatabase(x.tablesGate)},
-		{"links", x.perDatabase(x.linksGate)},
-		{"armed", x.perDatabase(x.armedGate)},
-		{"closing", x.perDatabase(x.preparedGate)},
+		{ID: "tables", Look: x.perDatabase(x.tablesGate)},
+		{ID: "links", Look: x.perDatabase(x.linksGate)},
+		{ID: "armed", Look: x.perDatabase(x.armedGate)},
+		{ID: "closing", Look: x.perDatabase(x.preparedGate)},
 	}
 }
 

@@ -50,7 +50,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (flow.Step, error)
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			err := u.remember(ctx, s, func(m *cutover.Memory) {
 				for _, g := range all {
-					if g.Key != "" && !slices.Contains(m.Made, g.Key) {
+					if g.Creates && !slices.Contains(m.Made, g.Key) {
 						m.Made = append(m.Made, g.Key)
 					}
 				}

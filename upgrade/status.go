@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,6 +17,12 @@ import (
 // Status asks both servers where the upgrade stands. It needs no journal and
 // no lock, and tells what it can when a server does not answer.
 func (u *Upgrade) Status(ctx context.Context) (report.Status, error) {
+	w := u.Watching()
+	st, err := w.status(ctx)
+	return st, errors.Join(err, w.Close())
+}
+
+func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 	st := report.Status{At: time.Now(), Upgrade: u.rb.Upgrade, Writable: report.WritableUnknown}
 	s, err := u.look(ctx, false)
 	if s != nil {

@@ -23,7 +23,7 @@ func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
 	if dir == cutover.Forward {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.standbysGate(ctx, s) }})
 	}
-	return append(gates, cutover.Gate{ID: "schema", Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
+	return append(gates, cutover.Gate{ID: "schema", Costly: true, Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
 }
 
 // schemaGate wants equal catalogs on both sides.

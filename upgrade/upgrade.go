@@ -65,6 +65,14 @@ func first(s ...string) string {
 	return ""
 }
 
+// Watching is the same upgrade for one who only looks: its sessions carry a
+// name of their own, so that a run that ends an earlier run's spares them.
+func (u *Upgrade) Watching() *Upgrade {
+	w := &Upgrade{rb: u.rb, app: u.app, oldFromNew: u.oldFromNew, newFromOld: u.newFromOld}
+	w.old, w.new = u.old.As(u.app+" status"), u.new.As(u.app+" status")
+	return w
+}
+
 // Close ends every session.
 func (u *Upgrade) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

@@ -27,7 +27,7 @@ type Effect struct {
 }
 
 // hole is a $name in an effect, not the tag of a dollar-quoted string.
-var hole = regexp.MustCompile(`\$[a-z][a-z_]*\$?`)
+var hole = regexp.MustCompile(`\$[a-z][a-z0-9_]*\$?`)
 
 // Fill replaces every $name of e that vars has. Values are put in as they are:
 // the caller quotes them for SQL (pg.Literal), or leaves them raw for argv. A

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"crossfade/upgrade"
+	"crossfade/upgrade/report"
+
+	"github.com/urfave/cli/v2"
+)
+
+type checkOptions struct {
+	common
+}
+
+func checkCommand() command {
+	return command{
+		name: "check", synopsis: "check [--restore]", short: "what stands in the way, and what mends it",
+		about: `Looks at both clusters and tells everything that would stop the upgrade, break
+the application or surprise somebody, each with its object, the reason and the
+statement that mends it. Nothing is changed anywhere.
+
+A finding blocks, warns or is a note. What blocks must be mended, or answered
+for in the runbook (accept: [id] or [id:object]) where that is possible.`,
+		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "restore", Usage: "also restore the schema into a scratch database on new (not in this version)"},
+		},
+		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings},
+		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
+			if c.IsSet("restore") {
+				return notYet("check --restore", "crossfade check")
+			}
+			return checkOptions{o}.run(ctx, out)
+		},
+	}
+}
+
+func (o checkOptions) run(ctx context.Context, out *output) error {
+	rb, err := readRunbook(o.common, out)
+	if err != nil {
+		return err
+	}
+	return with(ctx, rb, "", func(u *upgrade.Upgrade) error {
+		found, err := u.Check(ctx)
+		if err != nil {
+			return err
+		}
+		all := findings(found)
+		if err := printFindings(all, out); err != nil {
+			return err
+		}
+		return blocked(all)
+	})
+}
+
+func printFindings(all []report.Finding, out *output) error {
+	for _, f := range all {
+		if err := out.result(f, nil); err != nil {
+			return err
+		}
+	}
+	return out.result(nil, func(w io.Writer) error { return report.Findings(w, all) })
+}
+
+// blocked is the error of findings that stand in the way; nil where none do.
+func blocked(all []report.Finding) error {
+	n := 0
+	for _, f := range all {
+		if f.Blocks() {
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return nil
+	case 1:
+		return &upgrade.ExitError{Code: upgrade.ExitFindings, Says: "1 finding stands in the way", Hint: "mend it, or answer for it in the runbook where it is acceptable (accept:)"}
+	}
+	return &upgrade.ExitError{
+		Code: upgrade.ExitFindings, Says: fmt.Sprintf("%d findings stand in the way", n),
+		Hint: "mend them, or answer for them in the runbook where they are acceptable (accept:)",
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"crossfade/upgrade"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/report"
+)
+
+// exits is every exit code and what it means, in the words of docs/contract.md.
+// It is an interface: codes are added, never changed, and a script treats one
+// that it does not know as a failure.
+var exits = []struct {
+	code  int
+	means string
+}{
+	{upgrade.ExitDone, "done"},
+	{upgrade.ExitFailed, "failed; run again to resume"},
+	{upgrade.ExitUsage, "bad usage or runbook"},
+	{upgrade.ExitFindings, "blocking findings"},
+	{upgrade.ExitGate, "outside the window, wrong phase, not approved, or a gate said no; nothing was touched but what was put back"},
+	{upgrade.ExitUndone, "cutover or rollback failed and was undone; the cluster that served before serves again (seen, not assumed; otherwise 1)"},
+	{upgrade.ExitBehind, "failed behind the point of no return: run again, it only goes forward"},
+	{upgrade.ExitDifferences, "verification found differences"},
+	{upgrade.ExitHeld, "another run holds this upgrade"},
+	{upgrade.ExitInterrupted, "interrupted (SIGINT, SIGTERM); run again to resume"},
+}
+
+// firstOf is the order in which several reasons to fail decide: the first wins.
+var firstOf = []int{
+	upgrade.ExitBehind, upgrade.ExitUndone, upgrade.ExitInterrupted, upgrade.ExitDifferences,
+	upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitFailed,
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct {
+	says string
+	try  string // what to type instead
+}
+
+func (e *usageError) Error() string { return e.says }
+
+// failure is what err means for the caller of the command; nil where the
+// command did what it was asked.
+func failure(ctx context.Context, err error) *report.Error {
+	if err == nil {
+		return nil
+	}
+	var usage *usageError
+	var runbook *upgrade.RunbookError
+	switch {
+	case errors.As(err, &usage):
+		return &report.Error{Exit: upgrade.ExitUsage, Says: usage.says, Hint: usage.try}
+	case errors.As(err, &runbook):
+		return &report.Error{Exit: upgrade.ExitUsage, Says: runbook.Error()}
+	}
+	e := upgrade.Exit(err)
+	out := &report.Error{Exit: e.Code, Says: e.Says, On: e.On, Object: e.Object, SQLState: e.SQLState, Hint: e.Hint}
+	if out.Says == "" {
+		out.Says = err.Error()
+	}
+	if errors.Is(context.Cause(ctx), upgrade.ErrInterrupted) && before(upgrade.ExitInterrupted, out.Exit) {
+		out.Exit = upgrade.ExitInterrupted
+	}
+	if out.Exit == upgrade.ExitInterrupted && out.Hint == "" {
+		out.Hint = "run the same command again to resume"
+	}
+	return out
+}
+
+// before reports whether code a decides before code b. Codes outside the order
+// (bad usage, held elsewhere) mean that nothing was begun: they stay.
+func before(a, b int) bool {
+	i, j := slices.Index(firstOf, a), slices.Index(firstOf, b)
+	return i >= 0 && j >= 0 && i < j
+}
+
+// failureText is e for a person: what was being done and what went wrong, then
+// what to type next.
+func failureText(err error, e *report.Error) string {
+	var b strings.Builder
+	var runbook *upgrade.RunbookError
+	if errors.As(err, &runbook) {
+		for _, p := range runbook.Problems {
+			b.WriteString(p.String() + "\n" + p.Excerpt())
+		}
+		return b.String()
+	}
+	b.WriteString("crossfade: " + e.Says + "\n")
+	if e.Hint != "" && !strings.Contains(e.Says, e.Hint) {
+		b.WriteString("hint: " + e.Hint + "\n")
+	}
+	b.Write(stackOf(err))
+	return b.String()
+}
+
+// stackOf is where a panic happened: a person sends it with the bug report.
+func stackOf(err error) []byte {
+	var c *crash
+	var p *flow.Panic
+	switch {
+	case errors.As(err, &c):
+		return c.stack
+	case errors.As(err, &p):
+		return p.Stack
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+// Command crossfade moves a PostgreSQL cluster to a new major version by
+// logical replication: old keeps serving while new is filled, kept in step and
+// surrounded by its standbys, and takes over in one short, provable cutover.
+//
+// This package parses, asks, prints and maps errors to exit codes; it decides
+// nothing about an upgrade. What users and their scripts rely on is in
+// docs/contract.md, and a test holds it against this program's help.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"crossfade/upgrade"
+)
+
+func main() {
+	os.Exit(crossfade(os.Args[1:]))
+}
+
+// crossfade is the whole program: it returns the exit code.
+func crossfade(args []string) int {
+	// A panic of a goroutine that nobody can catch ends a Go program with exit
+	// code 2, which is the code of bad usage. With crash it ends by SIGABRT.
+	debug.SetTraceback("crash")
+	ctx, stop := signals(context.Background())
+	defer stop()
+	out := newOutput(os.Stdin, os.Stdout, os.Stderr)
+	out.json = wantsJSON(args)
+	told := context.AfterFunc(ctx, func() {
+		out.sayf("%v: ending, and undoing first what must be undone; a second signal kills", context.Cause(ctx))
+	})
+	defer told()
+	err := protect(func() error { return newApp(out).RunContext(ctx, append([]string{"crossfade"}, hoist(args)...)) })
+	return out.end(ctx, err)
+}
+
+// protect turns a panic into an error.
+func protect(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &crash{value: v, stack: debug.Stack()}
+		}
+	}()
+	return f()
+}
+
+// crash is a panic that no step has caught.
+type crash struct {
+	value any
+	stack []byte
+}
+
+func (c *crash) Error() string { return fmt.Sprintf("a bug in crossfade: panic: %v", c.value) }
+
+// signals returns a context that the first SIGINT, SIGTERM or SIGHUP cancels,
+// with a cause that says so. A second one kills: the default is restored.
+//
+// A pipe that nobody reads any more must not kill a process that holds a
+// fence: SIGPIPE is taken, so that the write fails instead. It is not ignored,
+// because children would inherit that.
+func signals(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	end := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		end = append(end, syscall.SIGHUP)
+	}
+	got := make(chan os.Signal, 1)
+	signal.Notify(got, end...)
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case s := <-got:
+			signal.Reset(end...)
+			cancel(fmt.Errorf("%w by %s", upgrade.ErrInterrupted, signalName(s)))
+		case <-done:
+		}
+	}()
+	return ctx, func() {
+		signal.Reset(end...)
+		close(done)
+		cancel(nil)
+	}
+}
+
+func signalName(s os.Signal) string {
+	switch s {
+	case syscall.SIGINT:
+		return "SIGINT"
+	case syscall.SIGTERM:
+		return "SIGTERM"
+	case syscall.SIGHUP:
+		return "SIGHUP"
+	}
+	return s.String()
+}

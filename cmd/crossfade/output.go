@@ -1,0 +1,284 @@
+package main
+
+// The rules of what this program prints:
+//
+//   - stdout carries results and nothing else; with --json, one object a line.
+//   - stderr carries progress, warnings, errors and what a question is about.
+//     -q leaves warnings and progress out, never an error.
+//   - Who asks a person asks on the terminal, and never where there is none.
+//   - A message says what was being done, to which object, on which server; it
+//     begins with "crossfade: ", in lower case, without a full stop. What to
+//     type next is a line of its own, "hint: ".
+//   - One live line on a terminal, a line every 10 s elsewhere.
+//   - Nobody waits for a terminal: a step that holds a fence up tells an
+//     observer, and the observer only puts lines into a queue. A pager that is
+//     not read, or a terminal stopped with Ctrl-S, stalls the printing alone.
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"crossfade/upgrade"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/report"
+
+	"golang.org/x/term"
+)
+
+// output is where one command speaks. Its methods are safe for concurrent use
+// and never wait for who reads.
+type output struct {
+	stdin                *os.File
+	stdout, stderr       io.Writer
+	terminal             bool // stderr is one: progress is a live line
+	json, quiet, verbose bool
+
+	progress progress
+	wake     chan struct{} // there is something in the queue
+	quit     chan struct{}
+	done     chan struct{}
+	failed   error // the first error of writing results; the loop's own until done
+
+	mu    sync.Mutex
+	queue []printed
+}
+
+// printed is one thing to write; then, if given, is closed once it and all
+// before it are written.
+type printed struct {
+	to   io.Writer
+	text []byte
+	then chan struct{}
+}
+
+const (
+	liveEvery = 200 * time.Millisecond
+	lineEvery = 10 * time.Second
+)
+
+func newOutput(stdin, stdout, stderr *os.File) *output {
+	o := &output{
+		stdin: stdin, stdout: stdout, stderr: stderr, terminal: term.IsTerminal(int(stderr.Fd())),
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+	}
+	go o.loop()
+	return o
+}
+
+// loop is the only one that writes to stdout and stderr.
+func (o *output) loop() {
+	defer close(o.done)
+	every := lineEvery
+	if o.terminal {
+		every = liveEvery
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-o.wake:
+			o.drain()
+		case <-t.C:
+			o.show()
+		case <-o.quit:
+			o.drain()
+			return
+		}
+	}
+}
+
+func (o *output) drain() {
+	for {
+		o.mu.Lock()
+		queue := o.queue
+		o.queue = nil
+		o.mu.Unlock()
+		if len(queue) == 0 {
+			return
+		}
+		o.progress.clear(o.stderr)
+		for _, p := range queue {
+			if _, err := p.to.Write(p.text); err != nil && p.to == o.stdout && o.failed == nil {
+				o.failed = err
+			}
+			if p.then != nil {
+				close(p.then)
+			}
+		}
+	}
+}
+
+// show draws how far the step in work is. What goes wrong with it (nobody
+// reads, a bug in the drawing) is no reason to fail.
+func (o *output) show() {
+	if o.quiet {
+		return
+	}
+	err := protect(func() error {
+		if o.terminal {
+			o.progress.draw(o.stderr, o.width())
+			return nil
+		}
+		s := o.progress.sentence(time.Now())
+		if s == "" {
+			return nil
+		}
+		_, err := fmt.Fprintln(o.stderr, clock(time.Now())+"  "+s)
+		return err
+	})
+	if err != nil {
+		o.terminal = false
+	}
+}
+
+// width is how many columns the terminal has.
+func (o *output) width() int {
+	if f, ok := o.stderr.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+			return w
+		}
+	}
+	return 80
+}
+
+func (o *output) put(p printed) {
+	o.mu.Lock()
+	o.queue = append(o.queue, p)
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// flush waits until everything said so far is written: before a question.
+func (o *output) flush() {
+	then := make(chan struct{})
+	o.put(printed{to: o.stderr, then: then})
+	<-then
+}
+
+// result prints a result: l with --json, otherwise what text writes. A nil
+// text or l prints nothing in that form.
+func (o *output) result(l report.Line, text func(io.Writer) error) error {
+	var b bytes.Buffer
+	var err error
+	switch {
+	case o.json && l != nil:
+		err = report.Encode(&b, l)
+	case !o.json && text != nil:
+		err = text(&b)
+	}
+	if err != nil {
+		return err
+	}
+	o.put(printed{to: o.stdout, text: b.Bytes()})
+	return nil
+}
+
+// sayf tells the person who watches, unless -q.
+func (o *output) sayf(format string, args ...any) {
+	if !o.quiet {
+		o.put(printed{to: o.stderr, text: fmt.Appendf(nil, format+"\n", args...)})
+	}
+}
+
+// end prints what became of the command, writes everything out and returns
+// the exit code.
+func (o *output) end(ctx context.Context, err error) int {
+	code := o.fail(ctx, err)
+	close(o.quit)
+	<-o.done
+	if o.failed != nil && code == upgrade.ExitDone {
+		code = upgrade.ExitFailed
+		if _, err := fmt.Fprintf(o.stderr, "crossfade: write the results: %v\n", o.failed); err != nil {
+			return code
+		}
+	}
+	return code
+}
+
+func (o *output) fail(ctx context.Context, err error) int {
+	e := failure(ctx, err)
+	if e == nil {
+		return upgrade.ExitDone
+	}
+	o.put(printed{to: o.stderr, text: []byte(failureText(err, e))})
+	if o.json {
+		// Behind what a person reads, so that it is the last line of both.
+		var b bytes.Buffer
+		if err := report.Encode(&b, *e); err != nil {
+			b.WriteString(err.Error() + "\n")
+		}
+		o.put(printed{to: o.stdout, text: b.Bytes()})
+	}
+	return e.Exit
+}
+
+// observe shows what happens in a run. It never waits.
+func (o *output) observe(e flow.Event) {
+	o.progress.observe(e)
+	if line, ok := report.EventOf(e); ok && o.json {
+		var b bytes.Buffer
+		if err := report.Encode(&b, line); err == nil {
+			o.put(printed{to: o.stdout, text: b.Bytes()})
+		}
+		return
+	}
+	if s := o.sentence(e); s != "" {
+		o.sayf("%s  %s", clock(e.At), s)
+	}
+}
+
+// sentence is an event for a person; "" where there is nothing to tell: a
+// skipped step without -v, and a beginning where the live line shows it.
+func (o *output) sentence(e flow.Event) string {
+	switch e.Kind {
+	case flow.Begin:
+		if o.terminal && !o.verbose {
+			return ""
+		}
+		return fmt.Sprintf("begin   %-22s %s", e.Step, e.Title)
+	case flow.End:
+		return fmt.Sprintf("end     %-22s %s", e.Step, report.Took(e.Took))
+	case flow.Skip:
+		if !o.verbose {
+			return ""
+		}
+		return fmt.Sprintf("skip    %-22s done already", e.Step)
+	case flow.Fail:
+		// Told here too: a step that is tried again fails without ending the run.
+		return fmt.Sprintf("fail    %-22s %s: %s", e.Step, report.Took(e.Took), strings.Join(strings.Fields(fmt.Sprint(e.Err)), " "))
+	case flow.Undone:
+		return fmt.Sprintf("undone  %-22s %s", e.Step, report.Took(e.Took))
+	case flow.Note:
+		return fmt.Sprintf("note    %-22s %s", e.Step, e.Says)
+	}
+	return ""
+}
+
+// clock is a time of day as it stands in a line, in the zone of who reads.
+func clock(t time.Time) string {
+	if t.IsZero() {
+		t = time.Now()
+	}
+	return t.Format("15:04:05.000")
+}
+
+// wantsJSON looks for --json in a command line that may turn out to be wrong:
+// the error is a line of JSON then, too.
+func wantsJSON(args []string) bool {
+	if i := slices.Index(args, "--"); i >= 0 {
+		args = args[:i]
+	}
+	return slices.ContainsFunc(args, func(a string) bool {
+		return slices.Contains([]string{"--json", "-json", "--json=true", "-json=true"}, a)
+	})
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"crossfade/upgrade"
+
+	"github.com/urfave/cli/v2"
+)
+
+type prepareOptions struct {
+	common
+	Until string // the last step to run; "" runs all
+}
+
+func prepareCommand() command {
+	return command{
+		name: "prepare", synopsis: "prepare [--until STEP]", short: "fill new and keep it in step; run it again to resume",
+		about: `Checks, makes roles, databases and schema on new, copies all rows, builds the
+indexes, follows old from then on, builds new's standbys and compares both
+sides. Old keeps serving; new takes no writes but these.
+
+It may be stopped at any moment and run again: what the servers show as done is
+not done twice. When it ends with 0, cutover may begin. abort takes it all back.`,
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "until", Usage: "stop behind `STEP`, as plan names it"},
+		},
+		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitDifferences, upgrade.ExitHeld},
+		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
+			return prepareOptions{o, c.String("until")}.run(ctx, out)
+		},
+	}
+}
+
+func (o prepareOptions) run(ctx context.Context, out *output) error {
+	rb, err := readRunbook(o.common, out)
+	if err != nil {
+		return err
+	}
+	return with(ctx, rb, "", func(u *upgrade.Upgrade) error {
+		err := u.Prepare(ctx, upgrade.PrepareOptions{Until: o.Until}, injected(out.observe))
+		if stop, ok := errors.AsType[*upgrade.ErrFindings](err); ok {
+			all := findings(stop.Blocking)
+			if err := printFindings(all, out); err != nil {
+				return err
+			}
+			return blocked(all)
+		}
+		if err != nil {
+			return err
+		}
+		return nextIs(ctx, u, "prepare: done", out)
+	})
+}

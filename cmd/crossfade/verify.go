@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"crossfade/upgrade"
+	"crossfade/upgrade/report"
+	"crossfade/upgrade/verify"
+
+	"github.com/urfave/cli/v2"
+)
+
+type verifyOptions struct {
+	common
+}
+
+func verifyCommand() command {
+	return command{
+		name: "verify", synopsis: "verify", short: "compare old and new while both run",
+		about: `Compares every table of old with the same table of new, as the runbook's verify:
+says (full compares rows, counts their number), and tells for each at which LSN
+it was proven equal. Nothing is changed and nobody waits.`,
+		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitDifferences, upgrade.ExitHeld},
+		run: func(ctx context.Context, _ *cli.Context, o common, out *output) error {
+			return verifyOptions{o}.run(ctx, out)
+		},
+	}
+}
+
+func (o verifyOptions) run(ctx context.Context, out *output) error {
+	rb, err := readRunbook(o.common, out)
+	if err != nil {
+		return err
+	}
+	return with(ctx, rb, "", func(u *upgrade.Upgrade) error {
+		var equal, different, open atomic.Int64
+		var failed atomic.Pointer[error]
+		err := u.Verify(ctx, func(r verify.Result) {
+			t := tableOf(r)
+			switch {
+			case t.Equal == nil:
+				open.Add(1)
+			case *t.Equal:
+				equal.Add(1)
+			default:
+				different.Add(1)
+			}
+			if err := out.result(t, t.Text); err != nil {
+				failed.CompareAndSwap(nil, &err)
+			}
+		}, injected(out.observe))
+		if p := failed.Load(); p != nil {
+			return *p
+		}
+		if compared := equal.Load() + different.Load() + open.Load(); err != nil && compared == 0 {
+			return err
+		}
+		perr := out.result(nil, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "%s equal, %s different, %s not compared\n",
+				report.Quantity(equal.Load(), "tables"), report.Count(different.Load()), report.Count(open.Load()))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return perr
+	})
+}

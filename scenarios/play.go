@@ -1,0 +1,466 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"crossfade/scenarios/lab"
+)
+
+// Options say how to play. The zero Options builds crossfade, plays in a new
+// folder, tells nobody and takes everything down.
+type Options struct {
+	// Crossfade is the binary. Empty: it is built from this module's source.
+	Crossfade string
+	// Dir is the run's folder, empty or missing. Empty: a new one. It is removed
+	// after a play that passed, unless Keep is set.
+	Dir string
+	// Keep leaves the servers running, whatever became of the play.
+	Keep bool
+	// Out is told what happens, line by line. nil: nobody.
+	Out io.Writer
+	// Terminal says that Out is one.
+	Terminal bool
+}
+
+// Result is what became of a play.
+type Result struct {
+	Scenario  string     `json:"scenario"`
+	Passed    bool       `json:"passed"`
+	Failure   string     `json:"failure,omitempty"` // the first thing that went wrong
+	Dir       string     `json:"dir"`               // of the run; gone after a play that passed without Keep
+	Old       int        `json:"old"`               // major versions
+	New       int        `json:"new"`
+	Commands  []Command  `json:"commands"`
+	Crossings []Crossing `json:"crossings"`
+	Proofs    []Proof    `json:"proofs"`
+	Seconds   float64    `json:"seconds"`
+}
+
+// Command is one run of crossfade.
+type Command struct {
+	Command string  `json:"command"`
+	Exit    int     `json:"exit"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Crossing is a cutover or a rollback as its clients and crossfade measured it.
+type Crossing struct {
+	Command  string            `json:"command"`
+	From     int               `json:"from"` // major versions
+	To       int               `json:"to"`
+	Outage   float64           `json:"outage_seconds"` // the longest time between two acknowledged writes of one database
+	Database string            `json:"database"`       // which
+	Blocked  *float64          `json:"blocked_seconds"`
+	FenceLSN map[string]string `json:"fence_lsn"`
+	Refused  *int64            `json:"refused_writes"`
+	Canaries int               `json:"canaries"`
+	Steps    []StepTime        `json:"steps"`
+
+	began, ended time.Time
+}
+
+// play is one performance.
+type play struct {
+	*screen
+	stage   *Stage
+	users   *Users
+	options Options
+	result  *Result
+	titles  map[string]string // of steps, by plan and step
+	want    shape
+	open    []int // crossings whose writers still write
+	acts    int
+}
+
+// Play boots a scenario, does what its acts say, judges, and takes everything
+// down. The result is there whenever the stage was; the error is the first
+// thing that went wrong, be it that something could not be done or that
+// something is not true.
+func Play(ctx context.Context, s *Scenario, o Options) (result *Result, err error) {
+	began := time.Now()
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	p := &play{screen: &screen{out: o.Out, terminal: o.Terminal}, options: o, titles: map[string]string{}}
+	if o.Dir == "" {
+		if o.Dir, err = os.MkdirTemp("", "crossfade-"+s.Name+"-"); err != nil {
+			return nil, err
+		}
+	}
+	p.printf("%s: %s\n\n", s.Name, s.Title)
+	if p.stage, err = Boot(ctx, s, o.Dir, o.Keep, p.say); err != nil {
+		return nil, err
+	}
+	p.users = NewUsers(p.stage)
+	p.result = &Result{Scenario: s.Name, Dir: o.Dir, Old: p.stage.Old.Major, New: p.stage.New.Major}
+	err = p.perform(ctx)
+	if _, serr := p.users.Stop(); serr != nil {
+		err = errors.Join(err, serr)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	p.result.Seconds = time.Since(began).Seconds()
+	p.result.Passed = err == nil
+	if err != nil {
+		p.result.Failure = err.Error()
+	}
+	p.summary(err)
+	return p.result, errors.Join(err, p.down(ctx, err))
+}
+
+// down takes the stage down. What crossfade printed stays after a failure.
+func (p *play) down(ctx context.Context, failed error) error {
+	if p.options.Keep {
+		p.printf("\nThe servers run on: lab down %s ends them. All of this run is in %s\n", p.stage.Scenario.Name, p.stage.Dir)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
+	defer cancel()
+	if failed == nil {
+		return p.stage.Down(ctx)
+	}
+	p.printf("\n%s\nWhat crossfade printed is in %s\n", p.stage.logs(30), filepath.Join(p.stage.Dir, "crossfade"))
+	return p.stage.Lab.Down(ctx)
+}
+
+// perform does the acts.
+func (p *play) perform(ctx context.Context) error {
+	if p.options.Crossfade == "" {
+		path, err := Build(ctx, p.stage.Dir)
+		if err != nil {
+			return err
+		}
+		p.options.Crossfade = path
+	}
+	var err error
+	if p.want, err = p.stage.shape(ctx); err != nil {
+		return fmt.Errorf("look at old before anything is done: %w", err)
+	}
+	if err := p.work(ctx); err != nil {
+		return err
+	}
+	p.say("load", p.users.Describe())
+	for i, a := range p.stage.Scenario.Acts {
+		switch {
+		case a.Run != "":
+			err = p.run(ctx, a)
+		case a.Prove != "":
+			err = p.prove(ctx, a.Prove)
+			if err == nil && i < len(p.stage.Scenario.Acts)-1 {
+				err = p.work(ctx)
+			}
+		case a.Left != "":
+			err = p.left(ctx, a.Left)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flowRows is how many rows must be acknowledged before the load counts as
+// flowing.
+const flowRows = 200
+
+// flowTime is how long that may take.
+const flowTime = 30 * time.Second
+
+// work lets the users work and waits until their writes get through.
+func (p *play) work(ctx context.Context) error {
+	if err := p.users.Start(ctx); err != nil {
+		return err
+	}
+	return p.flow(ctx)
+}
+
+func (p *play) flow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, flowTime, fmt.Errorf("no %d rows within %s", flowRows, flowTime))
+	defer cancel()
+	return p.users.Flow(ctx, flowRows)
+}
+
+// crossings are the commands that move the writes, and where they move them.
+var crossings = map[string]string{"cutover": sideNew, "rollback": sideOld}
+
+// run runs crossfade.
+func (p *play) run(ctx context.Context, a Act) error {
+	words := strings.Fields(a.Run)
+	p.printf("\n%s\n", "crossfade "+strings.Join(words, " "))
+	p.acts++
+	base := filepath.Join(p.stage.Dir, "crossfade", fmt.Sprintf("%02d-%s", p.acts, words[0]))
+	c := Crossing{Command: words[0], began: time.Now()}
+	t := &tellerOf{play: p, crossing: &c}
+	inv, err := crossfade(ctx, p.options.Crossfade, p.stage.Runbook, base, words, t.line)
+	if inv != nil {
+		p.result.Commands = append(p.result.Commands, Command{inv.String(), inv.exit, inv.seconds})
+	}
+	if err != nil {
+		return err
+	}
+	if inv.exit != a.Exit {
+		return errors.New(inv.why())
+	}
+	t.end(inv)
+	to, crosses := crossings[words[0]]
+	if !crosses || inv.exit != 0 {
+		return nil
+	}
+	if err := p.flow(ctx); err != nil {
+		return fmt.Errorf("after %s: %w", inv, err)
+	}
+	c.ended = time.Now()
+	c.From, c.To = p.stage.other(to).Major, p.stage.side(to).Major
+	gap, database := p.users.Gap(c.began)
+	c.Outage, c.Database = gap.Length.Seconds(), database
+	p.result.Crossings = append(p.result.Crossings, c)
+	p.open = append(p.open, len(p.result.Crossings)-1)
+	if c.Blocked != nil {
+		p.printf("  writes were blocked for %s; the longest that a client waited for one: %s\n", took(inSeconds(*c.Blocked)), took(gap.Length))
+	}
+	return nil
+}
+
+// tellerOf turns crossfade's lines into lines for a person.
+type tellerOf struct {
+	play     *play
+	crossing *Crossing
+	blocks   int
+	warns    int
+	notes    int
+	steps    map[string]int // by plan
+	tables   int
+}
+
+func (t *tellerOf) line(l line) {
+	p := t.play
+	switch l.Type {
+	case "finding":
+		switch {
+		case l.Level == "block" && !l.Accepted:
+			t.blocks++
+			p.printf("  BLOCK %s: %s\n", l.ID, firstLine(l.Says))
+		case l.Level == "note" || l.Accepted:
+			t.notes++
+		default:
+			t.warns++
+			p.printf("  warning %s: %s\n", l.ID, firstLine(l.Says))
+		}
+	case "step":
+		p.titles[l.Plan+" "+l.ID] = l.Title
+		if t.steps == nil {
+			t.steps = map[string]int{}
+		}
+		t.steps[l.Plan]++
+	case "table":
+		t.tables++
+	case "event":
+		t.event(l)
+	case "cutover":
+		t.crossing.FenceLSN, t.crossing.Blocked, t.crossing.Steps = l.FenceLSN, l.Blocked, l.Steps
+		t.crossing.Refused, t.crossing.Canaries = l.Refused, l.Canaries
+	}
+}
+
+func (t *tellerOf) event(l line) {
+	p, title := t.play, t.play.titles[l.Plan+" "+l.Step]
+	var d time.Duration
+	if l.Seconds != nil {
+		d = inSeconds(*l.Seconds)
+	}
+	says := ""
+	if l.Error != nil {
+		says = firstLine(*l.Error)
+	}
+	switch l.Kind {
+	case "begin":
+		p.begin(l.Step, title)
+	case "end":
+		p.step(l.Step, title, took(d))
+	case "fail":
+		p.printf("  %-*s failed after %s: %s\n", idColumns, l.Step, took(d), says)
+	case "undone":
+		p.step(l.Step, "undone: "+title, took(d))
+	}
+}
+
+// end tells what the whole command came to.
+func (t *tellerOf) end(inv *invocation) {
+	var words []string
+	if n := t.blocks + t.warns + t.notes; n > 0 || inv.words[0] == "check" {
+		words = append(words, fmt.Sprintf("%s, %s, %s accepted or noted", plural(int64(t.blocks), "blocking finding"), plural(int64(t.warns), "warning"), number(int64(t.notes))))
+	}
+	for _, plan := range []string{"prepare", "cutover", "rollback", "finish", "abort"} {
+		if n := t.steps[plan]; n > 0 {
+			words = append(words, fmt.Sprintf("%s: %s", plan, plural(int64(n), "step")))
+		}
+	}
+	if t.tables > 0 {
+		words = append(words, plural(int64(t.tables), "table")+" compared")
+	}
+	says := "done"
+	if inv.exit != 0 {
+		says = fmt.Sprintf("exit %d, as it must be", inv.exit)
+	}
+	t.play.printf("  %s in %s\n", strings.Join(append(words, says), "; "), took(inSeconds(inv.seconds)))
+}
+
+// prove stops the load and looks at everything.
+func (p *play) prove(ctx context.Context, side string) error {
+	serves := p.stage.side(side)
+	p.printf("\nproof, with the load stopped: PostgreSQL %d (%s) serves\n", serves.Major, serves.Name)
+	last, err := p.users.Stop()
+	if err != nil {
+		return err
+	}
+	p.measure(last)
+	p.result.Proofs = append(p.result.Proofs, Proof{Serves: side, Major: serves.Major})
+	proof := &p.result.Proofs[len(p.result.Proofs)-1]
+	claim := func(c Claim) {
+		proof.Claims = append(proof.Claims, c)
+		p.printf("  %-*s %-6s %s\n", claimColumns, c.What, verdict(c.True), c.Says)
+	}
+	for _, i := range p.open {
+		c := p.result.Crossings[i]
+		limit := p.stage.Scenario.Expect.Outage
+		says := fmt.Sprintf("%s, at most %s", took(inSeconds(c.Outage)), limit)
+		claim(Claim{"outage at the client", says, inSeconds(c.Outage) <= limit})
+	}
+	p.open = nil
+	(&prover{p.stage, p.users, p.want, side, claim}).prove(ctx)
+	if !proof.Passed() {
+		return fmt.Errorf("not everything is true while PostgreSQL %d serves", serves.Major)
+	}
+	return nil
+}
+
+const claimColumns = 30
+
+func verdict(yes bool) string {
+	if yes {
+		return "true"
+	}
+	return "FALSE"
+}
+
+// measure takes the outage from what the writers wrote down in the end.
+func (p *play) measure(last map[string]lab.Report) {
+	for _, i := range p.open {
+		c := &p.result.Crossings[i]
+		var worst time.Duration
+		for database, r := range last {
+			if g := r.GapBetween(c.began, c.ended); g.Length > worst {
+				worst, c.Database = g.Length, database
+			}
+		}
+		c.Outage = worst.Seconds()
+	}
+}
+
+// left looks at what crossfade has left on the servers.
+func (p *play) left(ctx context.Context, may string) error {
+	says, err := p.stage.left(ctx, may)
+	if err != nil {
+		return fmt.Errorf("crossfade has left what it must not: %w", err)
+	}
+	p.printf("  left behind: %s\n", says)
+	return nil
+}
+
+// summary is the table in the end.
+func (p *play) summary(failed error) {
+	r := p.result
+	p.printf("\n")
+	if len(r.Crossings) > 0 {
+		p.crossingTable()
+	}
+	if len(r.Proofs) > 0 {
+		p.proofTable()
+	}
+	if failed != nil {
+		p.printf("FAILED after %s: %s\n", took(inSeconds(r.Seconds)), failed)
+		return
+	}
+	p.printf("passed in %s: all of it is true\n", took(inSeconds(r.Seconds)))
+}
+
+// crossingTable is the milliseconds of every step of every crossing, side by side.
+func (p *play) crossingTable() {
+	type cell map[int]string
+	var ids []string
+	cells := map[string]cell{}
+	put := func(id string, crossing int, text string) {
+		if cells[id] == nil {
+			cells[id] = cell{}
+			ids = append(ids, id)
+		}
+		cells[id][crossing] += text
+	}
+	head := pad("step", idColumns)
+	for i, c := range p.result.Crossings {
+		head += fmt.Sprintf("%18s", fmt.Sprintf("%s %d→%d", c.Command, c.From, c.To))
+		for _, s := range c.Steps {
+			put(s.ID, i, took(inSeconds(s.Seconds)))
+		}
+	}
+	for i, c := range p.result.Crossings {
+		if c.Blocked != nil {
+			put("writes blocked", i, took(inSeconds(*c.Blocked)))
+		}
+		put("outage at the client", i, took(inSeconds(c.Outage)))
+		if c.Refused != nil {
+			put("writes refused", i, number(*c.Refused))
+		}
+		put("canaries seen", i, number(int64(c.Canaries)))
+	}
+	p.printf("%s\n", head)
+	for _, id := range ids {
+		row := pad(id, idColumns)
+		for i := range p.result.Crossings {
+			row += fmt.Sprintf("%18s", cells[id][i])
+		}
+		p.printf("%s\n", row)
+	}
+	p.printf("\n")
+}
+
+func (p *play) proofTable() {
+	head := pad("proven", claimColumns)
+	var whats []string
+	verdicts := map[string][]string{}
+	for i, proof := range p.result.Proofs {
+		head += fmt.Sprintf("%18s", fmt.Sprintf("PostgreSQL %d", proof.Major))
+		for _, c := range proof.Claims {
+			if verdicts[c.What] == nil {
+				whats = append(whats, c.What)
+				verdicts[c.What] = make([]string, len(p.result.Proofs))
+			}
+			verdicts[c.What][i] = verdict(c.True)
+		}
+	}
+	p.printf("%s\n", head)
+	for _, w := range whats {
+		row := pad(w, claimColumns)
+		for _, v := range verdicts[w] {
+			row += fmt.Sprintf("%18s", v)
+		}
+		p.printf("%s\n", row)
+	}
+	p.printf("\n")
+}
+
+func firstLine(s string) string {
+	first, rest, more := strings.Cut(strings.TrimSpace(s), "\n")
+	if more && strings.TrimSpace(rest) != "" {
+		first += " …"
+	}
+	return first
+}

@@ -1,0 +1,240 @@
+// Package scenarios plays upgrades of real clusters. A scenario is data: what
+// the old cluster is made of, who uses it, the runbook, what is done to it and
+// what must be true in the end. Play runs one through the shipped crossfade
+// binary and judges by what is not crossfade's own: the application's list of
+// acknowledged rows, pg_dump of both sides, and pg_stat_replication.
+//
+// It serves cmd/lab and the tests; the product does not import it.
+package scenarios
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+)
+
+//go:embed *.yaml *.sql
+var files embed.FS
+
+// Scenario is one topology, its load, what is done to it and what must be true
+// in the end.
+type Scenario struct {
+	Name      string     `yaml:"-"`         // that of the file
+	Title     string     `yaml:"title"`     // one line
+	About     string     `yaml:"about"`     // for who asks what it shows
+	Old       Old        `yaml:"old"`       // the cluster that serves at the start
+	New       New        `yaml:"new"`       // the place of the one that serves at the end
+	Databases []Database `yaml:"databases"` // in the old cluster; at least one
+	Poolers   []Pooler   `yaml:"poolers"`   // none: clients find the primary with target_session_attrs
+	Load      []Load     `yaml:"load"`      // who uses it, without pause
+	Runbook   string     `yaml:"runbook"`   // a text/template over Book
+	Acts      []Act      `yaml:"acts"`      // in order
+	Expect    Expect     `yaml:"expect"`
+}
+
+// Old is the old cluster. Its primary is called wacken.
+type Old struct {
+	Major    int               `yaml:"major"`
+	Settings map[string]string `yaml:"settings"` // over the lab's own
+	HBA      []string          `yaml:"hba"`      // first lines of pg_hba.conf
+	Standbys []Standby         `yaml:"standbys"` // an upstream stands before those that follow it
+}
+
+// Primary is the name of the old primary.
+const Primary = "wacken"
+
+// Standby is a standby of old, or one that crossfade builds on new.
+type Standby struct {
+	Name     string            `yaml:"name"`     // its application_name
+	Upstream string            `yaml:"upstream"` // another standby's name; "": the primary
+	Delay    time.Duration     `yaml:"delay"`    // recovery_min_apply_delay
+	Settings map[string]string `yaml:"settings"`
+}
+
+// New is the new cluster. It is called after its major, as in wacken18.
+type New struct {
+	Majors   []int             `yaml:"majors"` // the first that can be had, with client programs, is taken
+	Settings map[string]string `yaml:"settings"`
+	Standbys []Standby         `yaml:"standbys"` // places are kept for them; the runbook says how they are built
+}
+
+// Database is one database of the old cluster.
+type Database struct {
+	Name     string            `yaml:"name"`
+	SQL      []string          `yaml:"sql"`      // files beside the scenario, run by psql as the superuser
+	Pgbench  int               `yaml:"pgbench"`  // scale of pgbench's tables, about 15 MB each; 0: none
+	Identity map[string]string `yaml:"identity"` // as in the runbook, where the template puts it
+}
+
+// Pooler is a PgBouncer.
+type Pooler struct {
+	Name      string   `yaml:"name"`
+	Mode      string   `yaml:"mode"` // "": transaction
+	Databases []string `yaml:"databases"`
+}
+
+// Load is who uses one database. Everybody is the role app.
+type Load struct {
+	Database string        `yaml:"database"`
+	Writers  int           `yaml:"writers"` // of numbered rows; each is one connection
+	Pause    time.Duration `yaml:"pause"`   // between two rows of one writer
+	Pgbench  *Bench        `yaml:"pgbench"`
+	Read     []string      `yaml:"read"`       // queries of one more connection, one after the other
+	ReadWait time.Duration `yaml:"read_pause"` // between two of them; 0: 10 ms
+}
+
+// Bench is a pgbench that runs beside the writers.
+type Bench struct {
+	Clients int      `yaml:"clients"`
+	Rate    int      `yaml:"rate"`   // transactions a second, all clients together; 0: as many as go
+	Script  string   `yaml:"script"` // run as often as pgbench's own transaction; "": not at all
+	Counts  []string `yaml:"counts"` // the tables that get one row by every transaction, together; empty: public.pgbench_history
+}
+
+// Act is one thing that is done. Exactly one of Run, Prove and Left is set.
+type Act struct {
+	Run   string `yaml:"run"`   // crossfade's command and flags, split at blanks; -f and --json come with it
+	Exit  int    `yaml:"exit"`  // the exit code it must have
+	Prove string `yaml:"prove"` // the side that serves now: old or new. The load is stopped, judged, and goes on
+	Left  string `yaml:"left"`  // what there may be of crossfade: nothing, or fence on old
+}
+
+// Expect is what must be true beside what Prove always proves.
+type Expect struct {
+	Errors []string      `yaml:"errors"` // SQLSTATEs that clients may see, "" for a refused connection; none: no error at all
+	Outage time.Duration `yaml:"outage"` // the longest a client may wait in a crossing; 0: 5 s
+}
+
+// Names lists the scenarios by name.
+func Names() []string {
+	paths, err := fs.Glob(files, "*.yaml")
+	if err != nil {
+		return nil // the pattern is constant
+	}
+	for i, p := range paths {
+		paths[i] = strings.TrimSuffix(p, path.Ext(p))
+	}
+	return paths
+}
+
+// ErrUnknown is the error of Read for a name that no scenario has.
+var ErrUnknown = errors.New("there is no scenario")
+
+// Read reads the scenario of that name.
+func Read(name string) (*Scenario, error) {
+	text, err := files.ReadFile(name + ".yaml")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w %q; there are %s", ErrUnknown, name, strings.Join(Names(), ", "))
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := Parse(name, text)
+	if err != nil {
+		return nil, fmt.Errorf("scenarios/%s.yaml: %w", name, err)
+	}
+	return s, nil
+}
+
+// Parse reads a scenario from its text. Unknown keys are errors.
+func Parse(name string, text []byte) (*Scenario, error) {
+	s := &Scenario{Name: name}
+	if err := yaml.Load(text, s, yaml.WithKnownFields()); err != nil {
+		return nil, err
+	}
+	if s.Expect.Outage == 0 {
+		s.Expect.Outage = 5 * time.Second
+	}
+	return s, s.check()
+}
+
+var (
+	plainName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	actsLeft  = []string{"nothing", "fence"}
+)
+
+// check finds what would only show when half of the servers run.
+func (s *Scenario) check() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if s.Title == "" || s.Old.Major == 0 || len(s.New.Majors) == 0 || len(s.Databases) == 0 || s.Runbook == "" {
+		wrong("title, old.major, new.majors, databases and runbook are required")
+	}
+	databases := map[string]bool{}
+	for _, d := range s.Databases {
+		if !plainName.MatchString(d.Name) || databases[d.Name] {
+			wrong("databases: %q is no name, or there twice", d.Name)
+		}
+		databases[d.Name] = true
+		for _, f := range d.SQL {
+			if _, err := fs.Stat(files, f); err != nil {
+				wrong("databases: %s: %w", d.Name, err)
+			}
+		}
+	}
+	pooled := map[string]bool{}
+	for _, p := range s.Poolers {
+		for _, d := range p.Databases {
+			if !databases[d] {
+				wrong("poolers: %s has no database %q", p.Name, d)
+			}
+			pooled[d] = true
+		}
+	}
+	for _, l := range s.Load {
+		if !databases[l.Database] {
+			wrong("load: there is no database %q", l.Database)
+		}
+		if l.Pgbench != nil && !pooled[l.Database] {
+			wrong("load: pgbench does not connect again, so %s must be behind a pooler", l.Database)
+		}
+	}
+	for side, standbys := range map[string][]Standby{"old": s.Old.Standbys, "new": s.New.Standbys} {
+		var seen []string
+		for _, sb := range standbys {
+			if !plainName.MatchString(sb.Name) || slices.Contains(seen, sb.Name) {
+				wrong("%s.standbys: %q is no name, or there twice", side, sb.Name)
+			}
+			if sb.Upstream != "" && !slices.Contains(seen, sb.Upstream) {
+				wrong("%s.standbys: %s follows %s, which does not stand before it", side, sb.Name, sb.Upstream)
+			}
+			seen = append(seen, sb.Name)
+		}
+	}
+	for i, a := range s.Acts {
+		if n := count(a.Run != "", a.Prove != "", a.Left != ""); n != 1 {
+			wrong("acts: number %d must have one of run, prove and left", i+1)
+		}
+		if a.Prove != "" && a.Prove != sideOld && a.Prove != sideNew {
+			wrong("acts: prove: %s; it is old or new", a.Prove)
+		}
+		if a.Left != "" && !slices.Contains(actsLeft, a.Left) {
+			wrong("acts: left: %s; it is %s", a.Left, strings.Join(actsLeft, " or "))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// The two sides of an upgrade.
+const (
+	sideOld = "old"
+	sideNew = "new"
+)
+
+func count(all ...bool) int {
+	n := 0
+	for _, b := range all {
+		if b {
+			n++
+		}
+	}
+	return n
+}

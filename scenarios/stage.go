@@ -1,0 +1,383 @@
+package scenarios
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+
+	"crossfade/scenarios/lab"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Stage is a scenario's servers, and where to find them.
+type Stage struct {
+	Scenario *Scenario
+	Dir      string // the run's folder: runbook, journal, logs of crossfade; the lab is in it
+	Runbook  string // path
+	Lab      *lab.Lab
+	Old, New *lab.Cluster
+	Standbys map[string][]Node // by side
+	Poolers  []Place
+
+	clients map[string]string // by database
+}
+
+// Node is a standby with its server. That of new is an empty place until
+// crossfade has built it.
+type Node struct {
+	Standby
+	Cluster *lab.Cluster
+}
+
+// Place is a pooler as the runbook needs it.
+type Place struct {
+	Name, Admin, Config string
+	Databases           []string
+}
+
+// appRole is the application's role.
+const appRole = "app"
+
+// Say is told what is done, one line each.
+type Say func(what, says string)
+
+// Boot starts everything of a scenario but the load in folder dir, which must
+// be empty or missing, and writes the runbook. With keep the servers outlive
+// the process. What was started before an error is ended.
+func Boot(ctx context.Context, s *Scenario, dir string, keep bool, say Say) (*Stage, error) {
+	st := &Stage{Scenario: s, Dir: dir, Runbook: filepath.Join(dir, "runbook.yaml"), Standbys: map[string][]Node{}, clients: map[string]string{}}
+	// Not 0700: programs that run as the servers' user read what is in it.
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	store := &lab.Store{Say: func(line string) { say("lab", line) }}
+	old, err := store.Find(ctx, s.Old.Major)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := pick(ctx, store, s.New.Majors, say)
+	if err != nil {
+		return nil, err
+	}
+	say("lab", fmt.Sprintf("old: %s", old))
+	say("lab", fmt.Sprintf("new: %s", fresh))
+	if st.Lab, err = lab.New(ctx, lab.Config{Dir: filepath.Join(dir, "lab"), Keep: keep, Store: store}); err != nil {
+		return nil, err
+	}
+	if err := st.boot(ctx, old, fresh, say); err != nil {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
+		defer cancel()
+		return nil, errors.Join(err, st.Lab.Down(end))
+	}
+	return st, nil
+}
+
+// downTime is how long taking a stage down may take.
+const downTime = time.Minute
+
+// pick is the first major that is complete.
+func pick(ctx context.Context, store *lab.Store, majors []int, say Say) (*lab.Install, error) {
+	var errs []error
+	for _, m := range majors {
+		i, err := store.Find(ctx, m)
+		if err == nil && i.ServerOnly {
+			err = fmt.Errorf("only a server of PostgreSQL %d without client programs could be had", m)
+		}
+		if err == nil {
+			return i, nil
+		}
+		say("lab", err.Error())
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) error {
+	began := time.Now()
+	s := st.Scenario
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		st.Old, err = st.Lab.Start(gctx, lab.Options{Name: Primary, Install: old, Settings: s.Old.Settings, HBA: s.Old.HBA})
+		return err
+	})
+	group.Go(func() (err error) {
+		st.New, err = st.Lab.Start(gctx, lab.Options{Name: fmt.Sprintf("%s%d", Primary, fresh.Major), Install: fresh, Settings: s.New.Settings})
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if err := st.fill(ctx, say); err != nil {
+		return err
+	}
+	for _, sb := range s.Old.Standbys {
+		c, err := st.upstream(sideOld, sb).Standby(ctx, sb.Name, lab.StandbyOptions{Delay: sb.Delay, Settings: sb.Settings})
+		if err != nil {
+			return err
+		}
+		st.Standbys[sideOld] = append(st.Standbys[sideOld], Node{sb, c})
+	}
+	for _, sb := range s.New.Standbys {
+		c, err := st.Lab.Reserve(ctx, fmt.Sprintf("%s%d", sb.Name, fresh.Major), fresh.Major, fresh)
+		if err != nil {
+			return err
+		}
+		st.Standbys[sideNew] = append(st.Standbys[sideNew], Node{sb, c})
+	}
+	if err := st.pools(ctx); err != nil {
+		return err
+	}
+	say("boot", st.describe()+", "+took(time.Since(began)))
+	text, err := st.book()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(st.Runbook, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return st.save()
+}
+
+// upstream is the server that a standby follows.
+func (st *Stage) upstream(side string, sb Standby) *lab.Cluster {
+	for _, n := range st.Standbys[side] {
+		if n.Name == sb.Upstream {
+			return n.Cluster
+		}
+	}
+	return st.side(side)
+}
+
+// side is the primary of a side, other that of the other.
+func (st *Stage) side(side string) *lab.Cluster {
+	if side == sideNew {
+		return st.New
+	}
+	return st.Old
+}
+
+func (st *Stage) other(side string) *lab.Cluster {
+	if side == sideNew {
+		return st.Old
+	}
+	return st.New
+}
+
+// fill makes the databases and what is in them.
+func (st *Stage) fill(ctx context.Context, say Say) error {
+	if err := st.Old.Exec(ctx, "", "CREATE ROLE "+appRole+" LOGIN"); err != nil {
+		return err
+	}
+	for _, d := range st.Scenario.Databases {
+		began := time.Now()
+		if err := st.Old.Exec(ctx, "", "CREATE DATABASE "+d.Name); err != nil {
+			return err
+		}
+		if err := lab.Ledger(ctx, st.Old.Conninfo(d.Name)); err != nil {
+			return err
+		}
+		if d.Pgbench > 0 {
+			if err := st.Old.PgbenchInit(ctx, d.Name, d.Pgbench); err != nil {
+				return err
+			}
+		}
+		for _, name := range d.SQL {
+			text, err := files.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			if _, err := st.Old.Psql(ctx, d.Name, string(text)); err != nil {
+				return fmt.Errorf("%s in %s: %w", name, d.Name, err)
+			}
+		}
+		err := st.Old.Exec(ctx, d.Name,
+			"GRANT USAGE ON SCHEMA public TO "+appRole,
+			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "+appRole,
+			"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO "+appRole,
+			"ANALYZE",
+		)
+		if err != nil {
+			return err
+		}
+		size, err := st.Old.Value(ctx, d.Name, "SELECT pg_size_pretty(pg_database_size(current_database())) || ', ' || count(*) || ' tables' FROM pg_class WHERE relkind IN ('r', 'p') AND oid >= 16384")
+		if err != nil {
+			return err
+		}
+		say("fill", fmt.Sprintf("%s: %s, %s", d.Name, size, took(time.Since(began))))
+	}
+	return st.Old.Exec(ctx, "", "CHECKPOINT")
+}
+
+// pools starts the poolers and finds out how clients connect.
+func (st *Stage) pools(ctx context.Context) error {
+	for _, p := range st.Scenario.Poolers {
+		o := lab.PoolOptions{Name: p.Name, Mode: p.Mode, Databases: map[string]lab.Backend{}, Users: map[string]string{appRole: ""}}
+		for _, d := range p.Databases {
+			o.Databases[d] = lab.Backend{Cluster: st.Old}
+		}
+		pool, err := st.Lab.PgBouncer(ctx, o)
+		if err != nil {
+			return err
+		}
+		st.Poolers = append(st.Poolers, Place{p.Name, pool.AdminConninfo(), pool.Config, p.Databases})
+		for _, d := range p.Databases {
+			st.clients[d] = pool.Conninfo(d, "user="+appRole)
+		}
+	}
+	for _, d := range st.Scenario.Databases {
+		if st.clients[d.Name] != "" {
+			continue
+		}
+		st.clients[d.Name] = fmt.Sprintf("host=%s,%s port=%d,%d user=%s dbname=%s sslmode=disable target_session_attrs=read-write",
+			st.Old.Address(), st.New.Address(), st.Old.Port, st.New.Port, appRole, d.Name)
+	}
+	return nil
+}
+
+// Client is the connection string that the application uses.
+func (st *Stage) Client(database string) string { return st.clients[database] }
+
+func (st *Stage) describe() string {
+	words := []string{fmt.Sprintf("%s (PostgreSQL %d) on port %d", Primary, st.Old.Major, st.Old.Port)}
+	for _, n := range st.Standbys[sideOld] {
+		follows := n.Upstream
+		if follows == "" {
+			follows = Primary
+		}
+		says := fmt.Sprintf("standby %s of %s", n.Name, follows)
+		if n.Delay > 0 {
+			says += fmt.Sprintf(" with a delay of %s", n.Delay)
+		}
+		words = append(words, says)
+	}
+	for _, p := range st.Poolers {
+		words = append(words, p.Name+" in front")
+	}
+	return strings.Join(append(words, fmt.Sprintf("%s (PostgreSQL %d) empty on port %d", st.New.Name, st.New.Major, st.New.Port)), ", ")
+}
+
+// Book is what a runbook's template is given.
+type Book struct {
+	Name      string // of the upgrade and of the new cluster, as in wacken18
+	Old, New  BookNode
+	Poolers   []Place
+	Databases []Database
+}
+
+// BookNode is a server in a runbook.
+type BookNode struct {
+	Name, Conninfo, Bin, Data string
+	Upstream                  string // primary, or a standby's name
+	Delay                     time.Duration
+	Settings                  map[string]string // that the server needs in its place
+	Standbys                  []BookNode
+}
+
+// book writes the runbook.
+func (st *Stage) book() (string, error) {
+	t, err := template.New(st.Scenario.Name + ".yaml").Option("missingkey=error").Funcs(template.FuncMap{"q": quoted}).Parse(st.Scenario.Runbook)
+	if err != nil {
+		return "", err
+	}
+	node := func(name string, c *lab.Cluster) BookNode {
+		return BookNode{Name: name, Conninfo: c.Conninfo(""), Bin: c.Bin, Data: c.DataDir, Settings: c.Settings()}
+	}
+	b := Book{Name: st.New.Name, Old: node(Primary, st.Old), New: node(st.New.Name, st.New), Poolers: st.Poolers, Databases: st.Scenario.Databases}
+	for side, into := range map[string]*BookNode{sideOld: &b.Old, sideNew: &b.New} {
+		for _, sb := range st.Standbys[side] {
+			n := node(sb.Name, sb.Cluster)
+			n.Upstream, n.Delay = sb.Upstream, sb.Delay
+			if n.Upstream == "" {
+				n.Upstream = "primary"
+			}
+			delete(n.Settings, "cluster_name") // its name says it
+			maps.Copy(n.Settings, sb.Settings)
+			into.Standbys = append(into.Standbys, n)
+		}
+	}
+	var text strings.Builder
+	if err := t.Execute(&text, b); err != nil {
+		return "", err
+	}
+	return text.String(), nil
+}
+
+// quoted is a value as YAML takes it, whatever is in it.
+func quoted(v any) (string, error) {
+	b, err := json.Marshal(v) // YAML takes JSON
+	return string(b), err
+}
+
+// stageFile is what another process needs to find the stage again.
+const stageFile = "stage.json"
+
+type stageState struct {
+	Scenario string            `json:"scenario"`
+	Clients  map[string]string `json:"clients"`
+	Poolers  []Place           `json:"poolers"`
+	New      string            `json:"new"`
+}
+
+func (st *Stage) save() error {
+	b, err := json.MarshalIndent(stageState{st.Scenario.Name, st.clients, st.Poolers, st.New.Name}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(st.Dir, stageFile), append(b, '\n'), 0o644)
+}
+
+// Open finds a stage that another process booted with keep.
+func Open(dir string) (*Stage, error) {
+	b, err := os.ReadFile(filepath.Join(dir, stageFile))
+	if err != nil {
+		return nil, err
+	}
+	var state stageState
+	if err := json.Unmarshal(b, &state); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stageFile), err)
+	}
+	s, err := Read(state.Scenario)
+	if err != nil {
+		return nil, err
+	}
+	st := &Stage{Scenario: s, Dir: dir, Runbook: filepath.Join(dir, "runbook.yaml"), Standbys: map[string][]Node{}, Poolers: state.Poolers, clients: state.Clients}
+	if st.Lab, err = lab.Open(filepath.Join(dir, "lab")); err != nil {
+		return nil, err
+	}
+	byName := map[string]*lab.Cluster{}
+	for _, c := range st.Lab.Clusters() {
+		byName[c.Name] = c
+	}
+	st.Old, st.New = byName[Primary], byName[state.New]
+	if st.Old == nil || st.New == nil {
+		return nil, fmt.Errorf("the lab in %s has lost its servers; take it down", dir)
+	}
+	for side, standbys := range map[string][]Standby{sideOld: s.Old.Standbys, sideNew: s.New.Standbys} {
+		for _, sb := range standbys {
+			name := sb.Name
+			if side == sideNew {
+				name = fmt.Sprintf("%s%d", sb.Name, st.New.Major)
+			}
+			if c := byName[name]; c != nil {
+				st.Standbys[side] = append(st.Standbys[side], Node{sb, c})
+			}
+		}
+	}
+	return st, nil
+}
+
+// Down ends all servers and removes the run's folder.
+func (st *Stage) Down(ctx context.Context) error {
+	return errors.Join(st.Lab.Down(ctx), os.RemoveAll(st.Dir))
+}

@@ -1,0 +1,184 @@
+package schema
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+)
+
+// lockWait is how long pg_dump waits for a table that somebody holds
+// exclusively, before it gives up rather than have everybody queue behind it.
+const lockWait = "--lock-wait-timeout=10s"
+
+// DumpEffects are the programs that Dump runs, all on this machine: pg_dump
+// writes an archive to its standard output, which pg_restore reads twice to
+// list it and once to print it. program is pg_dump of new's major, pg_restore
+// lies beside it.
+func DumpEffects(from *pg.Server, program string) []flow.Effect {
+	restore := filepath.Join(filepath.Dir(program), "pg_restore")
+	runs := [][]string{
+		{
+			program, "--format=custom", "--schema-only", "--no-publications", "--no-subscriptions",
+			"--exclude-schema=" + Own, lockWait, "--encoding=UTF8", "--dbname=" + from.Conninfo(),
+		},
+		{restore, "--list"},
+		{restore, "--list", "--section=pre-data"},
+		{restore, "--file=-"},
+	}
+	effects := make([]flow.Effect, len(runs))
+	for i, run := range runs {
+		effects[i] = flow.Effect{On: "local", Run: run}
+	}
+	return effects
+}
+
+// Dump reads the schema of from's database with program, pg_dump of new's
+// major, as entries in the order they are restored in. Publications,
+// subscriptions and the tool's own objects are left out. It also returns what
+// was run. Nothing is written on the server.
+func Dump(ctx context.Context, from *pg.Server, program string) ([]Entry, []flow.Effect, error) {
+	effects := DumpEffects(from, program)
+	facts, err := readDumpFacts(ctx, from)
+	if err != nil {
+		return nil, effects, err
+	}
+	if facts.encoding == "SQL_ASCII" {
+		// Such a database is not converted, and its bytes need not be UTF-8.
+		for i, a := range effects[0].Run {
+			if strings.HasPrefix(a, "--encoding=") {
+				effects[0].Run[i] = "--encoding=SQL_ASCII"
+			}
+		}
+	}
+	var archive []byte
+	out := make([]string, len(effects))
+	for i, e := range effects {
+		b, err := run(ctx, from, e.Run, archive)
+		if err != nil {
+			return nil, effects, fmt.Errorf("dump the schema of database %s: %w", from.Database(), err)
+		}
+		if i == 0 {
+			archive = b
+			continue
+		}
+		out[i] = string(b)
+	}
+	entries, err := assemble(out[1], out[2], out[3])
+	if err != nil {
+		return nil, effects, fmt.Errorf("dump the schema of database %s: %w", from.Database(), err)
+	}
+	return facts.complete(entries), effects, nil
+}
+
+func run(ctx context.Context, s *pg.Server, argv []string, stdin []byte) ([]byte, error) {
+	cmd := s.Command(ctx, argv[0], argv[1:]...)
+	for _, e := range slices.Backward(cmd.Env) {
+		if options, ok := strings.CutPrefix(e, "PGOPTIONS="); ok {
+			// What is dumped is read again by lex, and by a session that has
+			// these settings.
+			cmd.Env = append(cmd.Env, "PGOPTIONS="+options+" -c standard_conforming_strings=on -c quote_all_identifiers=off")
+			break
+		}
+	}
+	// What pg_restore prints is read by cut: no translation.
+	cmd.Env = append(cmd.Env, "LC_ALL=C")
+	var out bytes.Buffer
+	cmd.Stdin, cmd.Stdout = bytes.NewReader(stdin), &out
+	if err := pg.Run(ctx, cmd); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// assemble makes entries of what pg_restore printed: the list, the list of the
+// pre-data section, the SQL. Pure.
+func assemble(list, preData, sql string) ([]Entry, error) {
+	order, err := parseList(list)
+	if err != nil {
+		return nil, err
+	}
+	first, err := parseList(preData)
+	if err != nil {
+		return nil, err
+	}
+	pre := make(map[int]bool, len(first))
+	for _, l := range first {
+		pre[l.id] = true
+	}
+	entries, err := cut(sql, order)
+	if err != nil {
+		return nil, err
+	}
+	settle(entries)
+	stage(entries, order, pre)
+	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.SQL == "" || e.ours() })
+	return entries, nil
+}
+
+// ours says whether an entry is the tool's own object outside of its schema.
+func (e Entry) ours() bool {
+	switch e.Type {
+	case "TRIGGER":
+		return slices.ContainsFunc(statements(e.SQL), func(s statement) bool {
+			n := s.after("TRIGGER")
+			return n > 0 && n < len(s.tokens) && strings.HasPrefix(s.tokens[n].text, FenceTrigger)
+		})
+	case "EVENT TRIGGER":
+		return strings.HasPrefix(e.Name, DDLTrigger)
+	case "COMMENT", "SECURITY LABEL":
+		return strings.HasPrefix(e.Name, "EVENT TRIGGER "+DDLTrigger) || strings.HasPrefix(e.Name, "TRIGGER "+FenceTrigger)
+	}
+	return false
+}
+
+// dumpFacts is what a dump of the schema alone does not say.
+type dumpFacts struct {
+	encoding string
+	public   bool // the schema public exists
+	views    []MaterializedView
+}
+
+func readDumpFacts(ctx context.Context, from *pg.Server) (f dumpFacts, err error) {
+	conn, err := from.Connect(ctx)
+	if err != nil {
+		return f, err
+	}
+	defer func() {
+		if cerr := conn.Close(ctx); err == nil {
+			err = cerr
+		}
+	}()
+	const facts = `
+		SELECT pg_encoding_to_char(encoding), EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public')
+		FROM pg_database WHERE datname = current_database()`
+	if err = conn.QueryRow(ctx, facts).Scan(&f.encoding, &f.public); err != nil {
+		return f, &pg.Error{Doing: "read the encoding of database " + from.Database(), On: from.String(), Err: err}
+	}
+	f.views, err = ReadMaterializedViews(ctx, conn)
+	return f, err
+}
+
+// complete adds what pg_dump leaves out: a database without schema public
+// would get one from its template, and materialized views stay empty.
+func (f dumpFacts) complete(entries []Entry) []Entry {
+	if !f.public {
+		entries = slices.Insert(entries, 0, Entry{
+			Type: "SCHEMA", Name: "public", Stage: Before, SQL: "DROP SCHEMA IF EXISTS public RESTRICT;",
+		})
+	}
+	for _, v := range f.views {
+		if v.Populated {
+			entries = append(entries, Entry{
+				Section: PostData, Type: "MATERIALIZED VIEW DATA", Schema: v.Schema, Name: v.Name,
+				Table: v.SQL(), Stage: Refresh, SQL: v.Refresh() + ";",
+			})
+		}
+	}
+	return entries
+}

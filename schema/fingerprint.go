@@ -1,0 +1,13 @@
+package schema
+
+// FingerprintSQL is one cheap query that returns, as text, the fingerprint of
+// the schema of the connected database, for a server of version
+// (server_version_num). It stays equal while no DDL is committed, whatever is
+// written, truncated, vacuumed, analyzed or put into temporary tables; any DDL
+// changes it, also one that is taken back by another. The tool's own objects
+// are left out. It tells two moments of one cluster apart (or of its promoted
+// standby), never two clusters, and no two spellings of the query.
+//
+// Commands on names, comments and ordinary VACUUM FULL or REFRESH do not count;
+// REINDEX CONCURRENTLY does.
+func FingerprintSQL(version int) string { return query("fingerprint", version) }

@@ -1,0 +1,116 @@
+package schema
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Object is one comparable thing of a database.
+type Object struct {
+	Kind string // table, column, constraint, index, function, comment …
+	Name string // qualified, quoted where needed; of a constraint "name on table"
+	// Properties are what is compared, sorted by name; what is absent or the
+	// default is left out.
+	Properties []Property
+}
+
+// Property is one fact about an object.
+type Property struct{ Name, Value string }
+
+// Property returns the value of the property, or "".
+func (o Object) Property(name string) string {
+	i, ok := slices.BinarySearchFunc(o.Properties, name, func(p Property, n string) int { return cmp.Compare(p.Name, n) })
+	if !ok {
+		return ""
+	}
+	return o.Properties[i].Value
+}
+
+func compareObjects(a, b Object) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+}
+
+// objectQueries are the files that together read every object of a database.
+var objectQueries = []string{
+	"objects_relations", "objects_columns", "objects_constraints", "objects_indexes",
+	"objects_rules", "objects_functions", "objects_types", "objects_other",
+}
+
+func readObjects(ctx context.Context, conn *pgx.Conn, version int) ([]Object, error) {
+	var objects []Object
+	for _, q := range objectQueries {
+		rows, err := conn.Query(ctx, query(q, version))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", q, err)
+		}
+		var o Object
+		var pairs []*string
+		_, err = pgx.ForEachRow(rows, []any{&o.Kind, &o.Name, &pairs}, func() error {
+			o.Properties = make([]Property, 0, 4)
+			for i := 0; i+1 < len(pairs); i += 2 {
+				if pairs[i+1] != nil {
+					o.Properties = append(o.Properties, Property{*pairs[i], *pairs[i+1]})
+				}
+			}
+			slices.SortFunc(o.Properties, func(a, b Property) int { return cmp.Compare(a.Name, b.Name) })
+			objects = append(objects, o)
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", q, err)
+		}
+	}
+	slices.SortFunc(objects, compareObjects)
+	return merge(objects), nil
+}
+
+// merge makes one object of those with the same kind and name: a composite
+// type has a row in pg_class and one in pg_type.
+func merge(objects []Object) []Object {
+	out := objects[:0]
+	for _, o := range objects {
+		if n := len(out); n > 0 && compareObjects(out[n-1], o) == 0 {
+			last := &out[n-1]
+			for _, p := range o.Properties {
+				if last.Property(p.Name) == "" {
+					last.Properties = append(last.Properties, p)
+					slices.SortFunc(last.Properties, func(a, b Property) int { return cmp.Compare(a.Name, b.Name) })
+				}
+			}
+			continue
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+// Fingerprint is a hash of Objects: equal as long as nobody changes the
+// schema. It is not equal on both sides of an upgrade, whose majors spell
+// definitions differently.
+func (i *Inventory) Fingerprint() string {
+	h := sha256.New()
+	for _, o := range i.Objects {
+		put(h, o.Kind, o.Name)
+		for _, p := range o.Properties {
+			if p.Name != "populated" {
+				put(h, p.Name, p.Value)
+			}
+		}
+		put(h, "")
+	}
+	return hex.EncodeToString(h.Sum(nil))[:32]
+}
+
+func put(h io.Writer, parts ...string) {
+	for _, p := range parts {
+		// The length in front keeps "a","bc" from being "ab","c"; a hash never fails.
+		_, _ = fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+}

@@ -1,0 +1,46 @@
+-- What DDL changes and nothing else does. A row of most catalogs is rewritten
+-- by DDL only, so that the transaction that wrote it (xmin, which neither
+-- VACUUM FREEZE nor VACUUM FULL changes) stands for what is in it; pg_class is
+-- rewritten by CREATE TRIGGER and TRUNCATE too, so there it is columns.
+WITH gone AS MATERIALIZED (
+  SELECT oid FROM pg_namespace
+  WHERE nspname IN ('crossfade', 'pg_toast') OR nspname LIKE 'pg\_temp\_%' OR nspname LIKE 'pg\_toast\_temp\_%'
+), rel AS MATERIALIZED (
+  SELECT c.oid FROM pg_class c WHERE c.oid >= 16384 AND c.relnamespace IN (SELECT oid FROM gone)
+)
+SELECT md5(concat_ws(' ',
+  (SELECT bit_xor({{hash "c.oid, c.relname, c.relnamespace, c.relowner, c.relam, c.reltablespace, c.reloftype, c.relpersistence, c.relkind, c.relnatts, c.relchecks, c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relispartition, c.relacl::text, c.reloptions"}})
+   FROM pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') AND c.relnamespace NOT IN (SELECT oid FROM gone)),
+  (SELECT {{rows "a.attrelid::int8 * 65536 + a.attnum" "a"}}
+   FROM pg_attribute a WHERE a.attnum > 0 AND a.attrelid >= 16384 AND a.attrelid NOT IN (SELECT oid FROM rel)),
+  (SELECT {{rows "x.indexrelid::int8" "x"}}
+   FROM pg_index x WHERE x.indrelid >= 16384 AND x.indrelid NOT IN (SELECT oid FROM rel)),
+  (SELECT {{rows "k.oid::int8" "k"}}
+   FROM pg_constraint k WHERE k.oid >= 16384 AND k.conrelid NOT IN (SELECT oid FROM rel)),
+  (SELECT {{rows "d.oid::int8" "d"}}
+   FROM pg_attrdef d WHERE d.oid >= 16384 AND d.adrelid NOT IN (SELECT oid FROM rel)),
+  (SELECT {{rows "s.seqrelid::int8" "s"}}
+   FROM pg_sequence s WHERE s.seqrelid NOT IN (SELECT oid FROM rel)),
+  (SELECT {{rows "t.oid::int8" "t"}}
+   FROM pg_trigger t WHERE t.oid >= 16384 AND t.tgname NOT LIKE 'crossfade\_fence%' AND t.tgrelid NOT IN (SELECT oid FROM rel)),
+  (SELECT {{rows "i.inhrelid::int8 * 4294967296 + i.inhparent::int8" "i"}}
+   FROM pg_inherits i WHERE i.inhrelid NOT IN (SELECT oid FROM rel)),
+  (SELECT {{rows "r.oid::int8" "r"}}
+   FROM pg_rewrite r WHERE r.oid >= 16384 AND r.ev_class NOT IN (SELECT oid FROM rel)),
+  (SELECT {{rows "p.oid::int8" "p"}} FROM pg_policy p WHERE p.polrelid NOT IN (SELECT oid FROM rel)),
+  (SELECT {{rows "f.oid::int8" "f"}}
+   FROM pg_proc f WHERE f.oid >= 16384 AND f.pronamespace NOT IN (SELECT oid FROM gone)),
+  (SELECT {{rows "t.oid::int8" "t"}}
+   FROM pg_type t WHERE t.oid >= 16384 AND (t.typtype IN ('d', 'e', 'r') OR t.typtype = 'b' AND t.typcategory <> 'A') AND t.typnamespace NOT IN (SELECT oid FROM gone)),
+  (SELECT {{rows "n.oid::int8" "n"}} FROM pg_namespace n WHERE n.oid >= 16384 AND n.oid NOT IN (SELECT oid FROM gone)),
+  (SELECT {{rows "e.oid::int8" "e"}} FROM pg_event_trigger e WHERE e.evtname NOT LIKE 'crossfade\_ddl%'),
+  {{- if since 12}}
+  (SELECT {{rows "s.oid::int8" "s"}} FROM pg_statistic_ext s),
+  {{- end}}
+  {{- range $catalog := words "pg_enum pg_extension pg_cast pg_operator pg_opclass pg_opfamily pg_amop pg_amproc pg_collation pg_conversion pg_language pg_ts_config pg_ts_dict pg_foreign_data_wrapper pg_foreign_server pg_user_mapping pg_default_acl"}}
+  (SELECT {{rows "o.oid::int8" "o"}} FROM {{$catalog}} o WHERE o.oid >= 16384),
+  {{- end}}
+  (SELECT {{rows "r.rngtypid::int8" "r"}} FROM pg_range r WHERE r.rngtypid >= 16384),
+  (SELECT {{rows "f.ftrelid::int8" "f"}} FROM pg_foreign_table f),
+  (SELECT {{rows "p.partrelid::int8" "p"}} FROM pg_partitioned_table p)
+))

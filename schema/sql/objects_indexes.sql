@@ -1,0 +1,24 @@
+{{template "common"}}
+SELECT 'index', quote_ident(n.nspname) || '.' || quote_ident(i.relname), ARRAY[
+  'definition', pg_get_indexdef(i.oid),
+  'valid', x.indisvalid::text,
+  'clustered', CASE WHEN x.indisclustered THEN 'true' END,
+  'replica identity', CASE WHEN x.indisreplident THEN 'true' END,
+  'tablespace', (SELECT spcname::text FROM pg_tablespace WHERE oid = i.reltablespace),
+  'statistics', (SELECT string_agg(a.attnum || '=' || a.attstattarget, ', ' ORDER BY a.attnum) FROM pg_attribute a
+                 WHERE a.attrelid = i.oid AND a.attstattarget >= 0),
+  'parent', (SELECT quote_ident(pn.nspname) || '.' || quote_ident(p.relname) FROM pg_inherits h
+             JOIN pg_class p ON p.oid = h.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE h.inhrelid = i.oid)]
+FROM pg_index x
+JOIN pg_class i ON i.oid = x.indexrelid
+JOIN pg_class c ON c.oid = x.indrelid
+JOIN ns n ON n.oid = i.relnamespace
+WHERE i.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'm')
+  AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_class'::regclass AND m.objid IN (c.oid, i.oid))
+UNION ALL
+SELECT 'statistics', quote_ident(n.nspname) || '.' || quote_ident(s.stxname), ARRAY[
+  'owner', pg_get_userbyid(s.stxowner)::text,
+  'definition', pg_get_statisticsobjdef(s.oid),
+  'statistics', {{if since 13}}nullif(s.stxstattarget, -1)::text{{else}}NULL{{end}}]
+FROM pg_statistic_ext s JOIN ns n ON n.oid = s.stxnamespace
+WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_statistic_ext'::regclass AND m.objid = s.oid)

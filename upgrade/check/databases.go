@@ -1,0 +1,330 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"crossfade/schema"
+	"crossfade/upgrade/pg"
+)
+
+var databaseChecks = []Check{
+	{ID: "database-missing", Title: "Every database of the runbook is on old", Judge: judgeDatabaseMissing},
+	{ID: "database-closed", Title: "Every database of the runbook allows connections", Judge: judgeDatabaseClosed},
+	{ID: "database-left", Title: "Every database of old is moved", Acceptable: true, Judge: judgeDatabaseLeft},
+	{ID: "new-not-empty", Title: "New has nothing in the databases that are moved", Judge: judgeNotEmpty},
+	{ID: "encoding", Title: "Databases that exist on new have old's encoding and locale", Judge: judgeEncoding},
+	{ID: "locale-missing", Title: "New knows the locales of old's databases", Acceptable: true, Judge: judgeLocale},
+	{ID: "collation-missing", Title: "New knows the collations of old's columns", Judge: judgeCollations},
+	{ID: "collation-version", Title: "Text sorts alike on both sides", Acceptable: true, Judge: judgeCollationVersion},
+	{ID: "tablespace-missing", Title: "New has old's tablespaces", Judge: judgeTablespaces},
+	{ID: "connection-limit", Title: "Connection limits leave room for the upgrade", Acceptable: true, Judge: judgeConnectionLimits},
+}
+
+func judgeDatabaseMissing(f *Facts) []Finding {
+	if !f.Old.ok() {
+		return nil
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		if d.Old == nil {
+			out = append(out, Finding{
+				Level: Block, On: OnOld, Database: d.Name, Object: d.Name,
+				Says: fmt.Sprintf("the runbook moves database %s, and old has no database of that name", schema.Name(d.Name)),
+				Fix:  "correct its name in the runbook: upper and lower case count",
+			})
+		}
+	}
+	if len(f.Databases) == 0 {
+		out = append(out, Finding{Level: Block, On: OnOld, Says: "there is no database to move: no database of old but templates allows connections"})
+	}
+	return out
+}
+
+func judgeDatabaseClosed(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, side := range []struct {
+			on string
+			c  *Catalog
+		}{{OnOld, d.Old}, {OnNew, d.New}} {
+			if side.c != nil && !side.c.AllowsConnections {
+				out = append(out, Finding{
+					Level: Block, On: side.on, Database: d.Name, Object: d.Name,
+					Says: fmt.Sprintf("database %s allows no connections (datallowconn), not even the tool's", schema.Name(d.Name)),
+					Fix:  "ALTER DATABASE " + pg.Ident(d.Name) + " ALLOW_CONNECTIONS true;",
+				})
+			}
+		}
+	}
+	return out
+}
+
+// judgeDatabaseLeft: the cutover closes the databases that are moved. Others
+// stay on old, and open.
+func judgeDatabaseLeft(f *Facts) []Finding {
+	if !f.Old.ok() || f.Want.AllDatabases {
+		return nil
+	}
+	var out []Finding
+	for _, c := range f.Old.Databases {
+		if !c.Template && c.AllowsConnections && !f.moved(c.Name) && c.Name != "postgres" {
+			out = append(out, Finding{
+				Level: Note, On: OnOld, Database: c.Name, Object: c.Name,
+				Says: fmt.Sprintf("database %s is not in the runbook: it stays on old and takes writes there", schema.Name(c.Name)),
+			})
+		}
+	}
+	return out
+}
+
+func judgeNotEmpty(f *Facts) []Finding {
+	if f.begun() {
+		return nil
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		var has []string
+		rows := false
+		for _, t := range d.NewThings {
+			kind, user := strings.CutPrefix(t.Kind, "user-")
+			if !user {
+				continue
+			}
+			if t.N == 1 {
+				has = append(has, fmt.Sprintf("%s %s", kind, t.Name))
+			} else {
+				has = append(has, fmt.Sprintf("%d of kind %s (%s, …)", t.N, kind, t.Name))
+			}
+			rows = rows || t.More == "rows"
+		}
+		if len(has) == 0 {
+			continue
+		}
+		says := fmt.Sprintf("database %s exists on new and is not empty: it has %s. The copy would collide with it", schema.Name(d.Name), strings.Join(has, ", "))
+		if rows {
+			says += "; there are rows in it, which nobody will ask for again"
+		}
+		out = append(out, Finding{
+			Level: Block, On: OnNew, Database: d.Name, Object: d.Name, Says: says,
+			Fix: "if nothing in it is needed: DROP DATABASE " + pg.Ident(d.Name) + " on new, from another database; prepare makes it anew",
+		})
+	}
+	return out
+}
+
+func locale(c *Catalog) string {
+	s := fmt.Sprintf("%s, provider %s, collate %s, ctype %s", c.Encoding, provider(c.Provider), c.Collate, c.Ctype)
+	if c.Locale != "" {
+		s += ", locale " + c.Locale
+	}
+	if c.Rules != "" {
+		s += ", rules " + c.Rules
+	}
+	return s
+}
+
+func provider(letter string) string {
+	switch letter {
+	case "i":
+		return "icu"
+	case "b":
+		return "builtin"
+	}
+	return "libc"
+}
+
+func judgeEncoding(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		// One that is empty and not closed off can be dropped; so say both.
+		if d.Old == nil || d.New == nil || sameLocale(locale(d.Old), locale(d.New)) {
+			continue
+		}
+		out = append(out, Finding{
+			Level: Block, On: OnNew, Database: d.Name, Object: d.Name,
+			Says: fmt.Sprintf("database %s is (%s) on old and (%s) on new: text could not be stored or would sort otherwise", schema.Name(d.Name), locale(d.Old), locale(d.New)),
+			Fix:  "if nothing in it is needed: DROP DATABASE " + pg.Ident(d.Name) + " on new, from another database; prepare makes it anew, as on old",
+		})
+	}
+	return out
+}
+
+// sameLocale takes the spellings of one locale for the same: en_US.UTF-8, en_US.utf8.
+func sameLocale(a, b string) bool { return plainLocale(a) == plainLocale(b) }
+
+func plainLocale(s string) string {
+	return strings.ReplaceAll(strings.ToLower(s), "utf-8", "utf8")
+}
+
+// judgeLocale: CREATE DATABASE refuses a locale that the operating system of
+// new does not have. pg_collation has those that it had when initdb ran.
+func judgeLocale(f *Facts) []Finding {
+	if !f.New.ok() || len(f.New.Collations) == 0 {
+		return nil
+	}
+	libc, icu := map[string]bool{"c": true, "posix": true}, false
+	for _, c := range f.New.Collations {
+		if c.Provider == "c" {
+			libc[plainLocale(c.Collate)] = true
+		}
+		icu = icu || c.Provider == "i"
+	}
+	for _, c := range f.New.Databases {
+		libc[plainLocale(c.Collate)], libc[plainLocale(c.Ctype)] = true, true
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		if d.Old == nil || d.New != nil {
+			continue
+		}
+		for _, l := range slices.Compact([]string{d.Old.Collate, d.Old.Ctype}) {
+			if !libc[plainLocale(l)] {
+				out = append(out, Finding{
+					Level: Block, On: OnNew, Database: d.Name, Object: l,
+					Says: fmt.Sprintf("database %s has locale %s, which new's pg_collation does not list: CREATE DATABASE would fail, unless it was installed there since initdb", schema.Name(d.Name), l),
+					Fix:  lines("generate that locale on the new server's host (Debian: dpkg-reconfigure locales) and restart the new server", "SELECT pg_import_system_collations('pg_catalog');", "or, where that is done: accept locale-missing:"+l),
+				})
+			}
+		}
+		if d.Old.Provider == "i" && !icu {
+			out = append(out, Finding{
+				Level: Block, On: OnNew, Database: d.Name, Object: d.Old.Locale,
+				Says: fmt.Sprintf("database %s uses ICU, which the new server seems to be built without", schema.Name(d.Name)), Fix: "install a server that is built with ICU",
+			})
+		}
+	}
+	return out
+}
+
+func judgeCollations(f *Facts) []Finding {
+	if !f.New.ok() || len(f.New.Collations) == 0 {
+		return nil
+	}
+	have := map[string]bool{}
+	for _, c := range f.New.Collations {
+		have[c.Name] = true
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, t := range d.things("collation") {
+			if !have[t.Name] {
+				out = append(out, Finding{
+					Level: Block, On: OnNew, Database: d.Name, Object: t.Name,
+					Says: fmt.Sprintf("%d columns have collation %s (%s), which new does not have: their tables cannot be made", t.N, schema.Name(t.Name), provider(t.Detail)),
+					Fix:  lines("generate that locale on the new server's host and restart the new server", "SELECT pg_import_system_collations('pg_catalog');", "in template0's place: in each database that exists; a database that prepare makes needs it in template1 and template0, so that initdb after the locale is there is the sure way"),
+				})
+			}
+		}
+	}
+	return out
+}
+
+func judgeCollationVersion(f *Facts) []Finding {
+	if !f.both() {
+		return nil
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		if d.Old == nil {
+			continue
+		}
+		if d.Old.CollationVersion != "" && d.Old.CollationVersion != d.Old.ActualVersion && d.Old.ActualVersion != "" {
+			out = append(out, Finding{
+				Level: Warn, On: OnOld, Database: d.Name, Object: d.Name,
+				Says: fmt.Sprintf("the library that sorts text changed under database %s (%s when it was made, %s now): its indexes may be wrong, and its unique keys may hold duplicates that new's index build will find", schema.Name(d.Name), d.Old.CollationVersion, d.Old.ActualVersion),
+				Fix:  lines("REINDEX DATABASE CONCURRENTLY "+pg.Ident(d.Name)+" on old, which finds the duplicates now", "ALTER DATABASE "+pg.Ident(d.Name)+" REFRESH COLLATION VERSION;"),
+			})
+		}
+		there := d.New
+		if there == nil {
+			there = f.New.alike(d.Old)
+		}
+		if there == nil || d.Old.ActualVersion == "" || there.ActualVersion == "" || d.Old.ActualVersion == there.ActualVersion {
+			continue
+		}
+		out = append(out, Finding{
+			Level: Note, On: OnNew, Database: d.Name, Object: d.Name,
+			Says: fmt.Sprintf("text in database %s sorts by %s version %s on old and %s on new: the order of some strings changes with the cutover. Indexes are built anew on new; look at range partitions and CHECKs over text",
+				schema.Name(d.Name), provider(d.Old.Provider), d.Old.ActualVersion, there.ActualVersion),
+		})
+	}
+	return out
+}
+
+// alike is a database with the same provider and locale, which tells its version.
+func (s *Server) alike(c *Catalog) *Catalog {
+	for i := range s.Databases {
+		x := &s.Databases[i]
+		if x.Provider == c.Provider && sameLocale(x.Collate, c.Collate) && x.Locale == c.Locale {
+			return x
+		}
+	}
+	return nil
+}
+
+func judgeTablespaces(f *Facts) []Finding {
+	if !f.both() {
+		return nil
+	}
+	have := map[string]bool{"pg_default": true, "pg_global": true}
+	for _, t := range f.New.Tablespaces {
+		have[t.Name] = true
+	}
+	needed := map[string][]string{}
+	for _, d := range f.Databases {
+		if d.Old != nil && !have[d.Old.Tablespace] {
+			needed[d.Old.Tablespace] = append(needed[d.Old.Tablespace], d.Name)
+		}
+		for _, t := range d.things("tablespace") {
+			if !have[t.Name] {
+				needed[t.Name] = append(needed[t.Name], d.Name)
+			}
+		}
+	}
+	var out []Finding
+	for name, databases := range needed {
+		at := ""
+		for _, t := range f.Old.Tablespaces {
+			if t.Name == name {
+				at = t.Location
+			}
+		}
+		slices.Sort(databases)
+		out = append(out, Finding{
+			Level: Block, On: OnNew, Object: name,
+			Says: fmt.Sprintf("tablespace %s (%s on old) is used by %s, and new has none of that name: what is in it cannot be made", schema.Name(name), at, some(slices.Compact(databases), "database", "databases")),
+			Fix: fmt.Sprintf("make an empty folder for it on the new server's host (not %s if old runs there too), owned by postgres, then on new: CREATE TABLESPACE %s LOCATION '…'",
+				at, pg.Ident(name)),
+		})
+	}
+	return out
+}
+
+func judgeConnectionLimits(f *Facts) []Finding {
+	if !f.Old.ok() {
+		return nil
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		if d.Old != nil && d.Old.ConnLimit == 0 {
+			out = append(out, Finding{
+				Level: Note, On: OnOld, Database: d.Name, Object: d.Name,
+				Says: fmt.Sprintf("database %s has CONNECTION LIMIT 0: only superusers get in; the limit is carried over", schema.Name(d.Name)),
+				Fix:  "ALTER DATABASE " + pg.Ident(d.Name) + " CONNECTION LIMIT -1; if that is not meant",
+			})
+		}
+	}
+	for _, s := range f.sides() {
+		jobs, index := f.Want.jobs()
+		if s.Role.ConnLimit >= 0 && !s.Superuser && int(s.Role.ConnLimit) < jobs+index+len(f.Databases)+4 {
+			out = append(out, Finding{
+				Level: Block, On: s.Side, Object: s.Role.Name,
+				Says: fmt.Sprintf("role %s may open %d connections, fewer than the copy needs", s.Role.Name, s.Role.ConnLimit),
+				Fix:  "ALTER ROLE " + pg.Ident(s.Role.Name) + " CONNECTION LIMIT -1;",
+			})
+		}
+	}
+	return out
+}

@@ -1,0 +1,321 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"crossfade/schema"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+)
+
+// Limits of gathering: a check that a lock or a broken server holds up is a
+// check that could not answer, not one that is waited for.
+const (
+	statementTimeout = 30 * time.Second
+	lockTimeout      = 2 * time.Second
+	atATime          = 4 // databases read at the same time on one server
+)
+
+// Gather reads the facts. A server that does not answer, is a standby, or is
+// the other side is a fact; the error is that of a ctx that ended.
+func Gather(ctx context.Context, o Options) (*Facts, error) {
+	g := &gathering{Facts: &Facts{Want: o, At: time.Now()}}
+	var wg sync.WaitGroup
+	wg.Go(func() { g.Old = g.readServer(ctx, OnOld, o.Old) })
+	wg.Go(func() { g.New = g.readServer(ctx, OnNew, o.New) })
+	wg.Go(func() { g.readStandbys(ctx) })
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	g.chooseDatabases()
+	wg.Go(func() { g.readDatabases(ctx) })
+	wg.Go(func() { g.readPrograms(ctx) })
+	wg.Go(func() { g.tryReach(ctx) })
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	g.assignSets()
+	slices.SortFunc(g.Facts.Incomplete, func(a, b Incomplete) int {
+		return strings.Compare(a.On+"\x00"+a.Database+"\x00"+a.What, b.On+"\x00"+b.Database+"\x00"+b.What)
+	})
+	return g.Facts, nil
+}
+
+// gathering is Facts while they are being read.
+type gathering struct {
+	mu sync.Mutex
+	*Facts
+}
+
+// missing notes what could not be read.
+func (g *gathering) missing(on, database, what string, err error, serious bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.Facts.Incomplete = append(g.Facts.Incomplete, Incomplete{On: on, Database: database, What: what, Err: err, Serious: serious})
+}
+
+// session opens a session for reading facts. The planner takes queries over
+// big catalogs for expensive, and compiling them costs more than running them.
+func session(ctx context.Context, s *pg.Server) (*pgx.Conn, error) {
+	return s.ConnectWith(ctx, map[string]string{
+		"statement_timeout": fmt.Sprint(statementTimeout.Milliseconds()),
+		"lock_timeout":      fmt.Sprint(lockTimeout.Milliseconds()),
+		"jit":               "off",
+	})
+}
+
+// closing ends a session that was only read from: an error has nothing to say.
+func closing(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// chooseDatabases settles which databases are moved, and finds them on both sides.
+func (g *gathering) chooseDatabases() {
+	wanted := slices.Clone(g.Want.Databases)
+	if g.Want.AllDatabases && g.Old.ok() {
+		for _, c := range g.Old.Databases {
+			named := slices.ContainsFunc(wanted, func(d Database) bool { return d.Name == c.Name })
+			if c.AllowsConnections && !c.Template && !named {
+				wanted = append(wanted, Database{Name: c.Name})
+			}
+		}
+	}
+	slices.SortFunc(wanted, func(a, b Database) int { return strings.Compare(a.Name, b.Name) })
+	for _, w := range wanted {
+		g.Facts.Databases = append(g.Facts.Databases, DatabaseFacts{Name: w.Name, Want: w, Old: g.Old.catalog(w.Name), New: g.New.catalog(w.Name)})
+	}
+}
+
+func (s *Server) catalog(name string) *Catalog {
+	if !s.ok() {
+		return nil
+	}
+	i := slices.IndexFunc(s.Databases, func(c Catalog) bool { return c.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &s.Databases[i]
+}
+
+func (g *gathering) readDatabases(ctx context.Context) {
+	var eg errgroup.Group
+	eg.SetLimit(atATime)
+	for i := range g.Facts.Databases {
+		d := &g.Facts.Databases[i]
+		if d.Old != nil && d.Old.AllowsConnections {
+			eg.Go(func() error {
+				if err := g.readOldDatabase(ctx, d); err != nil {
+					d.Err = err
+				}
+				return nil
+			})
+		}
+		if d.New != nil && d.New.AllowsConnections {
+			eg.Go(func() error {
+				if err := g.readNewDatabase(ctx, d); err != nil {
+					g.missing(OnNew, d.Name, "the database's contents", err, true)
+				}
+				return nil
+			})
+		}
+	}
+	_ = eg.Wait() // the functions return no error
+}
+
+func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error {
+	conn, err := session(ctx, g.Want.Old.With(d.Name))
+	if err != nil {
+		return err
+	}
+	defer closing(conn)
+	inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true})
+	if err != nil {
+		return err
+	}
+	if x := d.Want.Exclude; x != nil {
+		for i := range inv.Tables {
+			t := &inv.Tables[i]
+			t.Excluded = x(t.Schema, t.Name)
+		}
+	}
+	if d.Things, err = rows[Thing](ctx, conn, query("things", g.Old.Version)); err != nil {
+		return fmt.Errorf("read the objects of database %s: %w", d.Name, err)
+	}
+	if d.Upgrades, err = readUpgrades(ctx, conn, d.Things); err != nil {
+		g.missing(OnOld, d.Name, "crossfade.upgrade", err, false)
+	}
+	if d.Indexes, err = readIndexes(ctx, conn, g.Old.Version, inv, d.Want.Identity); err != nil {
+		g.missing(OnOld, d.Name, "the indexes that identity: names", err, true)
+	}
+	d.Inventory = inv
+	return nil
+}
+
+func (g *gathering) readNewDatabase(ctx context.Context, d *DatabaseFacts) error {
+	conn, err := session(ctx, g.Want.New.With(d.Name))
+	if err != nil {
+		return err
+	}
+	defer closing(conn)
+	if d.NewThings, err = rows[Thing](ctx, conn, query("newthings", g.New.Version)); err != nil {
+		return fmt.Errorf("read the objects of database %s: %w", d.Name, err)
+	}
+	if d.NewUpgrades, err = readUpgrades(ctx, conn, d.NewThings); err != nil {
+		g.missing(OnNew, d.Name, "crossfade.upgrade", err, false)
+	}
+	return nil
+}
+
+// readUpgrades reads the names of upgrades in crossfade.upgrade, where it is.
+func readUpgrades(ctx context.Context, conn *pgx.Conn, things []Thing) ([]string, error) {
+	if !slices.ContainsFunc(things, func(t Thing) bool { return t.Kind == "schema" && t.Detail == "true" }) {
+		return nil, nil
+	}
+	r, err := conn.Query(ctx, `SELECT DISTINCT upgrade FROM crossfade.upgrade ORDER BY 1`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(r, pgx.RowTo[string])
+}
+
+// readIndexes reads the indexes of the tables that orders name.
+func readIndexes(ctx context.Context, conn *pgx.Conn, version int, inv *schema.Inventory, orders map[string]string) ([]Index, error) {
+	names := map[uint32]string{}
+	var oids []uint32
+	for _, t := range inv.Tables {
+		if strings.HasPrefix(orders[t.String()], "index:") {
+			names[t.OID] = t.String()
+			oids = append(oids, t.OID)
+		}
+	}
+	if len(oids) == 0 {
+		return nil, nil
+	}
+	r, err := conn.Query(ctx, query("indexes", version), oids)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(r, func(row pgx.CollectableRow) (x Index, err error) {
+		var oid uint32
+		err = row.Scan(&oid, &x.Name, &x.Why)
+		x.Table = names[oid]
+		return x, err
+	})
+}
+
+// assignSets puts the tables into sets.
+func (g *gathering) assignSets() {
+	for i := range g.Facts.Databases {
+		d := &g.Facts.Databases[i]
+		switch {
+		case d.Inventory == nil: // how many sets it is to have is not known
+			d.Sets = []schema.Set{{Name: "main"}}
+		case d.Want.Sets != nil:
+			d.Sets = d.Want.Sets(d.Inventory.Tables)
+		default:
+			main := schema.Set{Name: "main"}
+			for _, t := range d.Inventory.Tables {
+				if t.Published() {
+					main.Tables = append(main.Tables, t)
+				}
+			}
+			d.Sets = []schema.Set{main}
+		}
+	}
+}
+
+// readPrograms looks for the client programs that prepare runs.
+func (g *gathering) readPrograms(ctx context.Context) {
+	if !g.New.ok() {
+		return
+	}
+	for _, name := range []string{"pg_dump", "pg_restore"} {
+		p := Program{Name: name}
+		if p.Path, p.Err = pg.Program(g.Want.New.Bin, name, g.New.Major()); p.Err == nil {
+			p.Version, p.Err = pg.ProgramVersion(ctx, p.Path)
+		}
+		g.Programs = append(g.Programs, p)
+	}
+}
+
+// readStandbys reads the standbys of the runbook that answer.
+func (g *gathering) readStandbys(ctx context.Context) {
+	type one struct {
+		side string
+		Standby
+	}
+	var all []one
+	for _, s := range g.Want.OldStandbys {
+		all = append(all, one{OnOld, s})
+	}
+	for _, s := range g.Want.NewStandbys {
+		all = append(all, one{OnNew, s})
+	}
+	facts := make([]StandbyFacts, len(all))
+	var eg errgroup.Group
+	eg.SetLimit(2 * atATime)
+	for i, s := range all {
+		eg.Go(func() error {
+			facts[i] = StandbyFacts{Standby: s.Standby, Side: s.side}
+			facts[i].Facts, facts[i].AppName = g.readStandby(ctx, s.Standby)
+			return nil
+		})
+	}
+	_ = eg.Wait() // the functions return no error
+	g.Standbys = facts
+}
+
+func (g *gathering) readStandby(ctx context.Context, s Standby) (*Server, string) {
+	facts := &Server{Side: s.Name, Name: s.Server.String()}
+	conn, err := session(ctx, s.Server)
+	if err != nil {
+		facts.Err = err
+		return facts, ""
+	}
+	defer closing(conn)
+	if facts.Identity, err = pg.Identify(ctx, conn); err != nil {
+		facts.Err = err
+		return facts, ""
+	}
+	facts.Settings, err = readSettings(ctx, conn, facts.Version)
+	if err == nil {
+		facts.Senders, err = rows[Sender](ctx, conn, query("senders", facts.Version))
+	}
+	if err == nil {
+		facts.Slots, err = rows[Slot](ctx, conn, query("slots", facts.Version))
+	}
+	if err != nil {
+		g.missing(s.Name, "", "settings and replication", err, false)
+	}
+	app, err := readAppName(ctx, conn)
+	if err != nil {
+		g.missing(s.Name, "", "what it calls itself (pg_stat_wal_receiver)", err, false)
+	}
+	return facts, app
+}
+
+// readAppName is what a standby's walreceiver calls itself: the
+// application_name of primary_conninfo, else cluster_name, else walreceiver.
+func readAppName(ctx context.Context, conn *pgx.Conn) (string, error) {
+	var conninfo, cluster string
+	err := conn.QueryRow(ctx, `SELECT conninfo, current_setting('cluster_name') FROM pg_stat_wal_receiver WHERE conninfo IS NOT NULL`).Scan(&conninfo, &cluster)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return receiverName(conninfo, cluster), nil
+}

@@ -1,0 +1,79 @@
+package check
+
+import (
+	"crossfade/schema"
+	"crossfade/upgrade/pg"
+)
+
+// Options is the upgrade that is to be checked.
+type Options struct {
+	// Upgrade is the upgrade's name; it stands in the names of slots,
+	// publications and subscriptions.
+	Upgrade string
+	// Old and New are the primaries, seen through any database that exists.
+	// New.Bin is where pg_dump and pg_restore are; "" looks for them.
+	Old, New *pg.Server
+	// FromNew is how the new server reaches the old one, FromOld the other way.
+	// Nil is as the tool reaches them.
+	FromNew, FromOld *pg.Server
+	// Databases are moved; with AllDatabases every database that allows
+	// connections is (templates are not), and those of Databases are as they say.
+	Databases    []Database
+	AllDatabases bool
+	// Back: the old cluster is kept in step after the cutover.
+	Back bool
+	// OldStandbys exist; NewStandbys are to be built.
+	OldStandbys, NewStandbys []Standby
+	// MaxWAL is how many bytes of WAL old keeps before the slots are given up;
+	// 0 is not judged.
+	MaxWAL int64
+	// Jobs and IndexJobs are how many sessions copy and build indexes at a
+	// time; 0 is 4 and 2, as in the runbook.
+	Jobs, IndexJobs int
+	// Clients are sessions that the new server must let in, beside those seen
+	// on old while the facts are read.
+	Clients []Client
+	// Accept are findings that the operator answers for.
+	Accept []Accept
+	// Ours: this upgrade has begun, and what carries its name is its own. It is
+	// also found by its record in crossfade.upgrade.
+	Ours bool
+}
+
+// Database is a database that is moved.
+type Database struct {
+	Name string
+	// Exclude says which tables are not moved; nil is none.
+	Exclude func(schema, table string) bool
+	// Identity is what the runbook orders: full or index:<name>, by table as
+	// schema.Table.String writes it.
+	Identity map[string]string
+	// Sets puts tables, all that the database has, into sets; nil is one set,
+	// main, of all that are published. It must be a pure function.
+	Sets func(tables []schema.Table) []schema.Set
+}
+
+// Standby is a standby that exists or is to be built.
+type Standby struct {
+	Name   string
+	Server *pg.Server
+	// Upstream is another standby's name; "" is the primary.
+	Upstream string
+}
+
+// Accept is a finding that the operator answers for.
+type Accept struct {
+	ID     string
+	Object string // "" is every object
+}
+
+func (o Options) jobs() (int, int) {
+	jobs, index := o.Jobs, o.IndexJobs
+	if jobs <= 0 {
+		jobs = 4
+	}
+	if index <= 0 {
+		index = 2
+	}
+	return jobs, index
+}

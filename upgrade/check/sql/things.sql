@@ -1,0 +1,64 @@
+-- What a database holds beside tables and sequences, as far as checks look at
+-- it: kind, name, detail, more, n.
+WITH ns AS MATERIALIZED (
+  SELECT oid, nspname FROM pg_namespace
+  WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'crossfade')
+    AND nspname NOT LIKE 'pg\_temp\_%' AND nspname NOT LIKE 'pg\_toast\_temp\_%'
+),
+member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
+-- the tool's schema; detail says whether it holds crossfade.upgrade
+SELECT 'schema', nspname::text, (to_regclass('crossfade.upgrade') IS NOT NULL)::text, '', 0::bigint
+FROM pg_namespace WHERE nspname = 'crossfade'
+UNION ALL -- a trigger or event trigger of the tool's name
+SELECT 'own-trigger', quote_ident(n.nspname) || '.' || quote_ident(c.relname), t.tgname::text, '', 0
+FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN ns n ON n.oid = c.relnamespace
+WHERE t.tgname = 'crossfade_fence' AND NOT t.tgisinternal
+  AND t.tgfoid NOT IN (SELECT p.oid FROM pg_proc p JOIN pg_namespace o ON o.oid = p.pronamespace AND o.nspname = 'crossfade')
+UNION ALL
+SELECT 'publication', pubname::text, '', '', 0 FROM pg_publication
+UNION ALL -- detail: enabled; more: the function
+SELECT 'event-trigger', evtname::text, evtenabled::text, evtfoid::regproc::text, 0 FROM pg_event_trigger WHERE evtname <> 'crossfade_ddl'
+UNION ALL -- detail: version; n: tables whose rows are the user's
+SELECT 'extension', extname::text, extversion, '', coalesce(cardinality(extconfig), 0) FROM pg_extension WHERE extname <> 'plpgsql'
+UNION ALL -- more: the server
+SELECT 'foreign-table', quote_ident(n.nspname) || '.' || quote_ident(c.relname), '', s.srvname::text, 0
+FROM pg_foreign_table f JOIN pg_class c ON c.oid = f.ftrelid JOIN ns n ON n.oid = c.relnamespace JOIN pg_foreign_server s ON s.oid = f.ftserver
+UNION ALL -- more: its table
+SELECT 'invalid-index', quote_ident(n.nspname) || '.' || quote_ident(i.relname), '', quote_ident(n.nspname) || '.' || quote_ident(c.relname), 0
+FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid JOIN ns n ON n.oid = c.relnamespace
+WHERE NOT (x.indisvalid AND x.indisready) AND c.relkind = 'r'
+UNION ALL -- n: how many sessions have temporary tables now
+SELECT 'temporary', '', '', '', count(DISTINCT relnamespace) FROM pg_class WHERE relpersistence = 't' AND relkind IN ('r', 'p')
+HAVING count(*) > 0
+UNION ALL -- of tables, indexes and materialized views; n: how many are in it
+SELECT 'tablespace', t.spcname::text, '', '', count(*) FROM pg_class c JOIN ns n ON n.oid = c.relnamespace JOIN pg_tablespace t ON t.oid = c.reltablespace
+WHERE t.spcname NOT IN ('pg_default', 'pg_global') GROUP BY 2
+UNION ALL -- collations of pg_catalog that columns use; detail: provider; n: columns
+SELECT 'collation', co.collname::text, co.collprovider::text, '', count(*)
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'i', 'I', 'm') JOIN ns n ON n.oid = c.relnamespace
+JOIN pg_collation co ON co.oid = a.attcollation AND co.collnamespace = 'pg_catalog'::regnamespace
+WHERE a.attnum > 0 AND NOT a.attisdropped AND co.collname NOT IN ('default', 'C', 'POSIX') GROUP BY 2, 3
+UNION ALL -- collations that the user made; more: their locale
+SELECT 'user-collation', quote_ident(n.nspname) || '.' || quote_ident(co.collname), co.collprovider::text,
+       {{if since 17}}coalesce(co.collcollate::text, co.colllocale, ''){{else if since 15}}coalesce(co.collcollate::text, co.colliculocale, ''){{else}}co.collcollate::text{{end}}, 0
+FROM pg_collation co JOIN ns n ON n.oid = co.collnamespace
+UNION ALL -- columns with types that newer majors do not have; more: the type
+SELECT 'removed-type', quote_ident(n.nspname) || '.' || quote_ident(c.relname), quote_ident(a.attname), format_type(a.atttypid, a.atttypmod), 0
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'm', 'v', 'f', 'c') JOIN ns n ON n.oid = c.relnamespace
+WHERE a.atttypid IN (702, 703, 704, 705, 1023, 1024, 1025) AND a.attnum > 0 AND NOT a.attisdropped
+{{if not (since 12)}}UNION ALL -- tables WITH OIDS
+SELECT 'oids', quote_ident(n.nspname) || '.' || quote_ident(c.relname), '', '', 0
+FROM pg_class c JOIN ns n ON n.oid = c.relnamespace WHERE c.relhasoids AND c.relkind IN ('r', 'p')
+{{end}}{{if not (since 14)}}UNION ALL -- postfix operators, which 14 removed
+SELECT 'postfix', quote_ident(n.nspname) || '.' || o.oprname, '', '', 0 FROM pg_operator o JOIN ns n ON n.oid = o.oprnamespace WHERE o.oprright = 0
+{{end}}UNION ALL -- functions of a C library that no extension brings; more: the library
+SELECT 'c-function', min(quote_ident(n.nspname) || '.' || quote_ident(p.proname)), '', p.probin, count(*)
+FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'c'
+WHERE p.probin IS NOT NULL AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid) GROUP BY p.probin
+UNION ALL -- columns carry pg_attver; n: how many
+SELECT 'attver', '', '', '', count(*) FROM pg_attribute WHERE attoptions::text ~ 'pg\_attver' HAVING count(*) > 0
+UNION ALL -- rules enabled ALWAYS or REPLICA; more: the table
+SELECT 'rule', r.rulename::text, r.ev_enabled::text, quote_ident(n.nspname) || '.' || quote_ident(c.relname), 0
+FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN ns n ON n.oid = c.relnamespace
+WHERE r.ev_enabled IN ('A', 'R') AND r.rulename <> '_RETURN'
+ORDER BY 1, 2

@@ -1,0 +1,414 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"crossfade/schema"
+)
+
+var standbyChecks = []Check{
+	{ID: "standby-unreachable", Title: "The standbys of old answer", Acceptable: true, Judge: judgeStandbyUnreachable},
+	{ID: "standby-role", Title: "What the runbook calls a standby is one", Judge: judgeStandbyRole},
+	{ID: "standby-other-cluster", Title: "Each standby belongs to its cluster", Judge: judgeStandbyCluster},
+	{ID: "standby-misnamed", Title: "Each standby calls itself by its name", Acceptable: true, Judge: judgeStandbyName},
+	{ID: "standby-unknown", Title: "The runbook knows every standby of old", Acceptable: true, Judge: judgeStandbyUnknown},
+	{ID: "sync-names-any", Title: "synchronous_standby_names is no *", Judge: judgeSyncAny},
+	{ID: "sync-names-nobody", Title: "synchronous_standby_names names who streams", Acceptable: true, Judge: judgeSyncNobody},
+	{ID: "sync-fragile", Title: "Commits on old survive the loss of one synchronous standby", Acceptable: true, Judge: judgeSyncFragile},
+	{ID: "replication-manager", Title: "No failover manager would fight the upgrade", Acceptable: true, Judge: judgeManagers},
+	{ID: "archive-path", Title: "New does not archive to where old does", Acceptable: true, Judge: judgeArchive},
+}
+
+func judgeStandbyUnreachable(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.Standbys {
+		if s.Side == OnOld && s.Facts.Err != nil {
+			out = append(out, Finding{
+				Level: Warn, On: s.Name, Object: s.Name,
+				Says: fmt.Sprintf("it could not be asked: %v. The cutover's gate waits for what old's standbys must keep", s.Facts.Err),
+				Fix:  "bring it back, or take it out of old.standbys in the runbook",
+			})
+		}
+	}
+	return out
+}
+
+func judgeStandbyRole(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.Standbys {
+		if !s.Facts.ok() || s.Facts.InRecovery {
+			continue
+		}
+		says := fmt.Sprintf("%s is a primary (pg_is_in_recovery() is false), and the runbook has it as a standby of old", s.Facts.Name)
+		if s.Side == OnNew {
+			says = fmt.Sprintf("a primary runs where standby %s is to be built (%s); crossfade stops nothing that it does not know", s.Name, s.Facts.Name)
+		}
+		out = append(out, Finding{Level: Block, On: s.Name, Object: s.Name, Says: says, Fix: "correct its conninfo in the runbook, or stop that server yourself if it is not needed"})
+	}
+	return out
+}
+
+// judgeStandbyCluster: a standby to be built may still be one of old, whose
+// place it takes; anything else there is a stranger.
+func judgeStandbyCluster(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.Standbys {
+		if !s.Facts.ok() || !s.Facts.InRecovery || s.Facts.SystemID == "" {
+			continue
+		}
+		belongs := f.Old.ok() && s.Facts.SystemID == f.Old.SystemID || s.Side == OnNew && f.New.ok() && s.Facts.SystemID == f.New.SystemID
+		if known := f.Old.ok() && (s.Side == OnOld || f.New.ok()); !known || belongs {
+			continue
+		}
+		out = append(out, Finding{
+			Level: Block, On: s.Name, Object: s.Name,
+			Says: fmt.Sprintf("%s is a standby of another cluster (system identifier %s)", s.Facts.Name, s.Facts.SystemID),
+			Fix:  "correct its conninfo in the runbook, or stop that server yourself if it is not needed",
+		})
+	}
+	return out
+}
+
+// judgeStandbyName: synchronous_standby_names matches what a standby calls
+// itself, not its host.
+func judgeStandbyName(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.Standbys {
+		if s.Side != OnOld || !s.Facts.ok() || s.AppName == "" || strings.EqualFold(s.AppName, s.Name) {
+			continue
+		}
+		says := fmt.Sprintf("standby %s calls itself %s (application_name of its primary_conninfo, else its cluster_name)", s.Name, s.AppName)
+		if sync := parseSync(f.Old.setting("synchronous_standby_names")); f.Old.ok() && sync.names(s.AppName) {
+			says += fmt.Sprintf(": where synchronous_standby_names says %s, it is this one that is waited for", s.AppName)
+		}
+		out = append(out, Finding{
+			Level: Warn, On: s.Name, Object: s.AppName, Says: says,
+			Fix: lines(fmt.Sprintf("put application_name=%s into primary_conninfo on %s, then SELECT pg_reload_conf() there (before 13: restart it)", s.Name, s.Name),
+				"the new standby is built with its own name"),
+		})
+	}
+	return out
+}
+
+func judgeStandbyUnknown(f *Facts) []Finding {
+	if !f.Old.ok() || f.Old.InRecovery {
+		return nil
+	}
+	var out []Finding
+	for _, w := range f.Old.standbys() {
+		known := slices.ContainsFunc(f.Want.OldStandbys, func(s Standby) bool { return strings.EqualFold(s.Name, w.Application) }) ||
+			slices.ContainsFunc(f.Standbys, func(s StandbyFacts) bool {
+				return s.Side == OnOld && s.AppName != "" && strings.EqualFold(s.AppName, w.Application)
+			})
+		if known {
+			continue
+		}
+		out = append(out, Finding{
+			Level: Note, On: OnOld, Object: w.Application,
+			Says: fmt.Sprintf("%s receives WAL from old (from %s, %s), and the runbook does not name it under old.standbys: it is not rebuilt, and its failover is not watched", schema.Name(w.Application), orSocket(w.Address), w.State),
+			Fix:  "name it under old.standbys, and under standbys of new if it is to follow the new cluster",
+		})
+	}
+	return out
+}
+
+func orSocket(address string) string {
+	if address == "" {
+		return "a local socket"
+	}
+	return address
+}
+
+// sync is synchronous_standby_names, taken apart.
+type syncNames struct {
+	Count int // how many must confirm; 0 is none
+	Any   bool
+	Names []string // * is among them as it is
+}
+
+// parseSync reads the grammar of syncrep_gram.y, for what the server has
+// accepted: [FIRST|ANY] n (list), or a list.
+func parseSync(s string) syncNames {
+	tokens := syncTokens(s)
+	if len(tokens) == 0 {
+		return syncNames{}
+	}
+	out := syncNames{Count: 1}
+	if first := strings.ToUpper(tokens[0]); len(tokens) > 1 && (first == "FIRST" || first == "ANY") {
+		if _, err := strconv.Atoi(tokens[1]); err == nil {
+			out.Any = first == "ANY"
+			tokens = tokens[1:]
+		}
+	}
+	if n, err := strconv.Atoi(tokens[0]); err == nil && len(tokens) > 1 && tokens[1] == "(" {
+		out.Count, tokens = n, tokens[1:]
+	}
+	for _, t := range tokens {
+		if t != "(" && t != ")" && t != "," {
+			out.Names = append(out.Names, strings.TrimPrefix(t, `"`))
+		}
+	}
+	return out
+}
+
+// syncTokens splits into words, quoted names (marked by a leading quote) and
+// punctuation.
+func syncTokens(s string) []string {
+	var tokens []string
+	for i := 0; i < len(s); {
+		switch c := s[i]; {
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+			i++
+		case strings.IndexByte("(),", c) >= 0:
+			tokens = append(tokens, string(c))
+			i++
+		case c == '"':
+			var b strings.Builder
+			b.WriteByte('"')
+			for i++; i < len(s); i++ {
+				if s[i] == '"' && i+1 < len(s) && s[i+1] == '"' {
+					i++
+				} else if s[i] == '"' {
+					break
+				}
+				b.WriteByte(s[i])
+			}
+			tokens = append(tokens, b.String())
+			i++
+		default:
+			j := i
+			for j < len(s) && strings.IndexByte(" \t\n\r(),\"", s[j]) < 0 {
+				j++
+			}
+			tokens = append(tokens, s[i:j])
+			i = j
+		}
+	}
+	return tokens
+}
+
+// names says whether a standby of that application_name is meant.
+func (s syncNames) names(app string) bool {
+	return slices.ContainsFunc(s.Names, func(n string) bool { return n == "*" || strings.EqualFold(n, app) })
+}
+
+// judgeSyncAny: * matches logical walsenders too (pitfall 75).
+func judgeSyncAny(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.sending() {
+		names := s.setting("synchronous_standby_names")
+		if !slices.Contains(parseSync(names).Names, "*") {
+			continue
+		}
+		var apps []string
+		for _, w := range s.standbys() {
+			apps = append(apps, quoteSync(w.Application))
+		}
+		slices.Sort(apps)
+		list := "FIRST 1 (name, …)"
+		if len(apps) > 0 {
+			list = "FIRST 1 (" + strings.Join(slices.Compact(apps), ", ") + ")"
+		}
+		to := "the names of its standbys, like " + list
+		if len(apps) > 0 {
+			to = fmt.Sprintf("ALTER SYSTEM SET synchronous_standby_names = '%s';", strings.ReplaceAll(list, "'", "''"))
+		}
+		out = append(out, Finding{
+			Level: Block, On: s.Side, Object: "synchronous_standby_names",
+			Says: fmt.Sprintf("synchronous_standby_names is %s, and * matches subscriptions too: one of this upgrade would become the synchronous standby, and commits of the application would wait for the other cluster", names),
+			Fix:  lines(to, "SELECT pg_reload_conf();"),
+		})
+	}
+	return out
+}
+
+func quoteSync(app string) string {
+	if app == schema.Name(app) && app != "first" && app != "any" {
+		return app
+	}
+	return `"` + strings.ReplaceAll(app, `"`, `""`) + `"`
+}
+
+func judgeSyncNobody(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.sides() {
+		if s.InRecovery {
+			continue
+		}
+		sync := parseSync(s.setting("synchronous_standby_names"))
+		if sync.Count == 0 || slices.Contains(sync.Names, "*") {
+			continue
+		}
+		streaming := 0
+		for _, w := range s.standbys() {
+			if sync.names(w.Application) && w.State == "streaming" {
+				streaming++
+			}
+		}
+		var missing []string
+		for _, n := range sync.Names {
+			if !slices.ContainsFunc(s.standbys(), func(w Sender) bool { return strings.EqualFold(w.Application, n) }) {
+				missing = append(missing, n)
+			}
+		}
+		if len(missing) == 0 {
+			continue
+		}
+		says := fmt.Sprintf("synchronous_standby_names names %s, which nobody who receives WAL calls itself", strings.Join(missing, ", "))
+		if streaming < sync.Count {
+			says += fmt.Sprintf("; %d must confirm and %d stream: commits with synchronous_commit = on wait for ever now", sync.Count, streaming)
+		}
+		out = append(out, Finding{
+			Level: Warn, On: s.Side, Object: "synchronous_standby_names", Says: says,
+			Fix: lines("set application_name in primary_conninfo of those standbys, or take the names out:", "ALTER SYSTEM SET synchronous_standby_names = '…' with those that stream, then SELECT pg_reload_conf()"),
+		})
+	}
+	return out
+}
+
+// judgeSyncFragile: with as many synchronous standbys as are demanded, losing
+// one stops every commit, the cutover's clients' included.
+func judgeSyncFragile(f *Facts) []Finding {
+	if !f.Old.ok() || f.Old.InRecovery {
+		return nil
+	}
+	sync := parseSync(f.Old.setting("synchronous_standby_names"))
+	if sync.Count == 0 || slices.Contains(sync.Names, "*") {
+		return nil
+	}
+	var streaming []string
+	for _, w := range f.Old.standbys() {
+		if sync.names(w.Application) && w.State == "streaming" {
+			streaming = append(streaming, w.Application)
+		}
+	}
+	if len(streaming) != sync.Count {
+		return nil // fewer is judgeSyncNobody's
+	}
+	return []Finding{{
+		Level: Note, On: OnOld, Object: "synchronous_standby_names",
+		Says: fmt.Sprintf("%d synchronous standbys must confirm and exactly that many stream (%s): if one of them goes, commits on old wait", sync.Count, strings.Join(streaming, ", ")),
+		Fix:  "have one more standby in the list, or rehearse taking it away: ALTER SYSTEM SET synchronous_standby_names = '' and reload",
+	}}
+}
+
+// managers leave a trace: how they name themselves, or the extension they need.
+var managers = []struct{ name, application, extension, setting string }{
+	{"Patroni", "Patroni", "", ""},
+	{"repmgr", "repmgr", "repmgr", ""},
+	{"pg_auto_failover", "pg_auto_failover", "pgautofailover", "pgautofailover.monitor"},
+	{"Stolon", "stolon", "", ""},
+	{"CloudNativePG", "cnpg_metrics_exporter", "", ""},
+}
+
+func judgeManagers(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.sides() {
+		for _, m := range managers {
+			trace := ""
+			for _, c := range s.Clients {
+				if strings.HasPrefix(strings.ToLower(c.Application), strings.ToLower(m.application)) {
+					trace = "a session of " + c.Application
+				}
+			}
+			if m.extension != "" && slices.Contains(splitList(s.setting("shared_preload_libraries")), m.extension) {
+				trace = "shared_preload_libraries has " + m.extension
+			}
+			if m.setting != "" && s.has(m.setting) {
+				trace = "setting " + m.setting
+			}
+			if trace == "" {
+				continue
+			}
+			out = append(out, Finding{
+				Level: Warn, On: s.Side, Object: m.name,
+				Says: fmt.Sprintf("%s seems to manage this cluster (%s): a failover in the middle starts over what it cuts off, it may drop slots that it does not know (ours), and put back settings", m.name, trace),
+				Fix:  fmt.Sprintf("pause %s for the upgrade, or tell it to leave slots beginning with cf_ and cb_ alone (Patroni: patronictl pause; ignore_slots in its configuration)", m.name),
+			})
+		}
+	}
+	return out
+}
+
+func judgeArchive(f *Facts) []Finding {
+	if !f.both() || f.Old.setting("archive_mode") == "off" || f.New.setting("archive_mode") == "off" {
+		return nil
+	}
+	for _, name := range []string{"archive_command", "archive_library"} {
+		v := f.New.setting(name)
+		if v == "" || v != f.Old.setting(name) || v == "(disabled)" || strings.HasSuffix(v, "/true") || v == "true" {
+			continue
+		}
+		out := Finding{
+			Level: Block, On: OnNew, Object: name,
+			Says: fmt.Sprintf("old and new both archive with %s = %s; new's WAL begins again at timeline 1, so that its files can overwrite or be taken for old's: neither could be restored", name, v),
+			Fix:  lines("give new an archive of its own (another path, stanza or server name):", fmt.Sprintf("ALTER SYSTEM SET %s = '…' on new, then SELECT pg_reload_conf()", name)),
+		}
+		if strings.Contains(v, "pgbackrest") || strings.Contains(v, "barman") || strings.Contains(v, "wal-g") {
+			out.Level = Warn
+			out.Says += ". What decides is in that program's own configuration, which was not looked at"
+		}
+		return []Finding{out}
+	}
+	return nil
+}
+
+// receiverName is what a walreceiver of that conninfo calls itself. The
+// conninfo is as pg_stat_wal_receiver shows it: key=value, values quoted where
+// needed, passwords hidden.
+func receiverName(conninfo, cluster string) string {
+	app, fallback := "", ""
+	for _, kv := range connPairs(conninfo) {
+		switch kv[0] {
+		case "application_name":
+			app = kv[1]
+		case "fallback_application_name":
+			fallback = kv[1]
+		}
+	}
+	switch {
+	case app != "":
+		return app
+	case fallback != "":
+		return fallback
+	case cluster != "":
+		return cluster
+	}
+	return "walreceiver"
+}
+
+// connPairs splits what libpq's PQconninfo shows.
+func connPairs(s string) [][2]string {
+	var out [][2]string
+	for s = strings.TrimSpace(s); s != ""; s = strings.TrimSpace(s) {
+		key, rest, ok := strings.Cut(s, "=")
+		if !ok {
+			break
+		}
+		var b strings.Builder
+		quoted := strings.HasPrefix(rest, "'")
+		i := 0
+		if quoted {
+			i = 1
+		}
+		for ; i < len(rest); i++ {
+			c := rest[i]
+			if c == '\\' && i+1 < len(rest) {
+				i++
+				b.WriteByte(rest[i])
+				continue
+			}
+			if quoted && c == '\'' || !quoted && c == ' ' {
+				i++
+				break
+			}
+			b.WriteByte(c)
+		}
+		out = append(out, [2]string{strings.TrimSpace(key), b.String()})
+		s = rest[i:]
+	}
+	return out
+}

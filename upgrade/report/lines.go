@@ -1,0 +1,189 @@
+package report
+
+import (
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+)
+
+// Levels of a finding.
+const (
+	Block = "block"
+	Warn  = "warn"
+	Note  = "note"
+)
+
+// Finding is what check has to say about one object.
+type Finding struct {
+	ID, Level            string // Level: Block, Warn or Note
+	On, Database, Object string // On: old, new, or a cluster's name
+	Says, Fix            string // Fix: the statement or command that mends it, "" where there is none
+	Accepted             bool   // the runbook answers for it
+	Acceptable           bool   // false: accepting it would break the running application or lose rows
+}
+
+// Blocks reports whether the finding stands in the way.
+func (f Finding) Blocks() bool { return f.Level == Block && !f.Accepted }
+
+type findingLine struct {
+	kind
+	ID         string  `json:"id"`
+	Level      string  `json:"level"`
+	On         *string `json:"on"`
+	Database   *string `json:"database"`
+	Object     *string `json:"object"`
+	Says       string  `json:"says"`
+	Fix        *string `json:"fix"`
+	Accepted   bool    `json:"accepted"`
+	Acceptable bool    `json:"acceptable"`
+}
+
+func (f Finding) line() any {
+	return findingLine{
+		kind{"finding"}, f.ID, f.Level, text(f.On), text(f.Database), text(f.Object), f.Says, text(f.Fix), f.Accepted, f.Acceptable,
+	}
+}
+
+// Step is one step of a plan, with what it will do.
+type Step struct {
+	Plan, ID, Title string
+	Effects         []flow.Effect
+	Forecast        time.Duration // 0: not known
+}
+
+// Steps are the steps of p.
+func Steps(p flow.Plan) []Step {
+	steps := make([]Step, len(p.Steps))
+	for i, s := range p.Steps {
+		steps[i] = Step{Plan: p.Name, ID: s.ID, Title: s.Title, Effects: s.Does, Forecast: s.Forecast}
+	}
+	return steps
+}
+
+type stepLine struct {
+	kind
+	Plan     string       `json:"plan"`
+	ID       string       `json:"id"`
+	Title    string       `json:"title"`
+	Effects  []effectLine `json:"effects"`
+	Forecast *float64     `json:"forecast_seconds"`
+}
+
+// effectLine has sql or run, never both.
+type effectLine struct {
+	On       string   `json:"on"`
+	Database *string  `json:"database"` // null: a program, or the server's own database
+	SQL      string   `json:"sql,omitempty"`
+	Run      []string `json:"run,omitempty"`
+}
+
+func (s Step) line() any {
+	effects := each(s.Effects, func(e flow.Effect) effectLine {
+		return effectLine{e.On, text(e.Database), e.SQL, e.Run}
+	})
+	return stepLine{kind{"step"}, s.Plan, s.ID, s.Title, list(effects), seconds(s.Forecast)}
+}
+
+// Event is what happened to one step in a run.
+type Event struct {
+	At         time.Time
+	Plan, Step string
+	Kind       flow.Kind // begin, end, skip, fail, undone
+	Error      string
+	Took       time.Duration // of end, fail and undone
+}
+
+// EventOf is e as an event, and false where e only shows how a step goes on
+// (progress, note): those are for a person who watches, not for a script.
+func EventOf(e flow.Event) (Event, bool) {
+	out := Event{At: e.At, Plan: e.Plan, Step: e.Step, Kind: e.Kind, Took: e.Took}
+	if e.Err != nil {
+		out.Error = e.Err.Error()
+	}
+	switch e.Kind {
+	case flow.Begin, flow.End, flow.Skip, flow.Fail, flow.Undone:
+		return out, true
+	}
+	return out, false
+}
+
+type eventLine struct {
+	kind
+	At      stamp     `json:"at"`
+	Plan    string    `json:"plan"`
+	Step    string    `json:"step"`
+	Kind    flow.Kind `json:"kind"`
+	Error   *string   `json:"error"`
+	Seconds *float64  `json:"seconds"`
+}
+
+func (e Event) line() any {
+	l := eventLine{kind{"event"}, stamp(e.At), e.Plan, e.Step, e.Kind, text(e.Error), nil}
+	switch e.Kind {
+	case flow.End, flow.Fail, flow.Undone:
+		l.Seconds = new(e.Took.Seconds())
+	}
+	return l
+}
+
+// Table is what verification says of one table.
+type Table struct {
+	Database, Table string
+	Rows            *int64   // nil: not compared
+	Equal           *bool    // nil: not compared, or not settled
+	LSN             *pg.LSN  // where it was proven equal
+	Ranges          *int     // in how many parts it was compared
+	Differing       []string // nil: not compared
+	Skipped         string   // what was not compared, and why
+}
+
+type tableLine struct {
+	kind
+	Database  string   `json:"database"`
+	Table     string   `json:"table"`
+	Rows      *int64   `json:"rows"`
+	Equal     *bool    `json:"equal"`
+	LSN       *string  `json:"lsn"`
+	Ranges    *int     `json:"ranges"`
+	Differing []string `json:"differing"`
+	Skipped   *string  `json:"skipped"`
+}
+
+func (t Table) line() any {
+	return tableLine{kind{"table"}, t.Database, t.Table, t.Rows, t.Equal, lsnText(t.LSN), t.Ranges, t.Differing, text(t.Skipped)}
+}
+
+// Left is what finish and abort have left on the servers, as they prove it.
+type Left struct {
+	Says []string // one sentence for each server
+	Lift []string // the statements that would lift what stays
+}
+
+type leftLine struct {
+	kind
+	Says []string `json:"says"`
+	Lift []string `json:"lift"`
+}
+
+func (l Left) line() any { return leftLine{kind{"left"}, list(l.Says), list(l.Lift)} }
+
+// Error is the last line of a command that failed.
+type Error struct {
+	Exit                             int
+	Says, On, Object, SQLState, Hint string
+}
+
+type errorLine struct {
+	kind
+	Exit     int     `json:"exit"`
+	Says     string  `json:"says"`
+	On       *string `json:"on"`
+	Object   *string `json:"object"`
+	SQLState *string `json:"sqlstate"`
+	Hint     *string `json:"hint"`
+}
+
+func (e Error) line() any {
+	return errorLine{kind{"error"}, e.Exit, e.Says, text(e.On), text(e.Object), text(e.SQLState), text(e.Hint)}
+}

@@ -1,0 +1,107 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// unknown stands in a table where nothing is known.
+const unknown = "-"
+
+// page writes text and remembers the first error.
+type page struct {
+	w   io.Writer
+	err error
+}
+
+func newPage(w io.Writer) *page { return &page{w: w} }
+
+func (p *page) printf(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+// table writes rows with their columns aligned. Cells hold no tab.
+func (p *page) table(rows [][]string) {
+	t := tabwriter.NewWriter(p.w, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		if p.err == nil {
+			// The last cell has no tab behind it: tabwriter leaves no blanks at the line's end.
+			_, p.err = fmt.Fprintln(t, strings.Join(r, "\t"))
+		}
+	}
+	if p.err == nil {
+		p.err = t.Flush()
+	}
+}
+
+// indented writes s with every line behind indent.
+func (p *page) indented(indent, s string) {
+	for line := range strings.Lines(s) {
+		p.printf("%s%s\n", indent, strings.TrimRight(line, "\r\n"))
+	}
+}
+
+// Size is a number of bytes as PostgreSQL writes them, 1024-based: humanize
+// would call 1,000,000 bytes a MB, and the runbook's own sizes are not that.
+func Size(n int64) string {
+	f, unit := float64(n), ""
+	for _, u := range []string{"kB", "MB", "GB", "TB", "PB"} {
+		if f < 1000 && f > -1000 {
+			break
+		}
+		f, unit = f/1024, u
+	}
+	switch {
+	case unit == "" && n == 1:
+		return "1 byte"
+	case unit == "":
+		return fmt.Sprintf("%d bytes", n)
+	case f < 10 && f > -10:
+		return fmt.Sprintf("%.1f %s", f, unit)
+	}
+	return fmt.Sprintf("%.0f %s", f, unit)
+}
+
+// Count is a whole number with a comma at every thousand.
+func Count(n int64) string {
+	if n < 0 {
+		return "-" + Count(-n)
+	}
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Quantity is n of a unit as flow's progress counts them.
+func Quantity(n int64, unit string) string {
+	switch unit {
+	case "bytes":
+		return Size(n)
+	case "":
+		return Count(n)
+	}
+	return Count(n) + " " + unit
+}
+
+// About is a forecast, as precise as a forecast can be.
+func About(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return "less than a second"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("about %d s", int(d.Round(time.Second).Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("about %d min", int(d.Round(time.Minute).Minutes()))
+	}
+	d = d.Round(time.Minute)
+	return fmt.Sprintf("about %d h %d min", int(d.Hours()), int(d.Minutes())%60)
+}
+
+func aboutSeconds(s float64) string { return About(time.Duration(s * float64(time.Second))) }

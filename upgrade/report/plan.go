@@ -1,0 +1,273 @@
+package report
+
+import (
+	"cmp"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"crossfade/upgrade/flow"
+)
+
+// Findings writes what check found for a person: what blocks first, each with
+// its reason and what mends it, and a last line that counts them.
+func Findings(w io.Writer, all []Finding) error {
+	p := newPage(w)
+	order := []string{Block, Warn, Note}
+	sorted := slices.Clone(all)
+	slices.SortStableFunc(sorted, func(a, b Finding) int {
+		return cmp.Compare(slices.Index(order, a.Level)+accepted(a), slices.Index(order, b.Level)+accepted(b))
+	})
+	var blocks, warns, notes, answered int
+	for _, f := range sorted {
+		f.text(p)
+		switch {
+		case f.Accepted:
+			answered++
+		case f.Level == Block:
+			blocks++
+		case f.Level == Warn:
+			warns++
+		default:
+			notes++
+		}
+	}
+	if len(all) == 0 {
+		p.printf("nothing was found that stands in the way\n")
+		return p.err
+	}
+	p.printf("%s, %s, %s", plural(blocks, "blocking finding"), plural(warns, "warning"), plural(notes, "note"))
+	if answered > 0 {
+		p.printf(", %d accepted by the runbook", answered)
+	}
+	p.printf("\n")
+	return p.err
+}
+
+// accepted sorts what the runbook answers for behind everything else.
+func accepted(f Finding) int {
+	if f.Accepted {
+		return 10
+	}
+	return 0
+}
+
+func (f Finding) text(p *page) {
+	where := f.On
+	if f.Database != "" {
+		where += "/" + f.Database
+	}
+	level := f.Level
+	if f.Blocks() {
+		level = "BLOCK"
+	}
+	p.printf("%s", strings.Join(slices.DeleteFunc([]string{level, f.ID, where, f.Object}, func(s string) bool { return s == "" }), "  "))
+	switch {
+	case f.Accepted:
+		p.printf("  (accepted)")
+	case f.Level == Block && !f.Acceptable:
+		p.printf("  (cannot be accepted)")
+	}
+	p.printf("\n")
+	p.indented("    ", f.Says)
+	if f.Fix != "" {
+		p.printf("    fix:\n")
+		p.indented("      ", f.Fix)
+	}
+	p.printf("\n")
+}
+
+func plural(n int, what string) string { return plural64(int64(n), what) }
+
+// likeShown is how many like effects in a row are still shown one by one.
+const likeShown = 20
+
+// PlanText writes p for a person: every step with the very SQL and programs.
+// More than 20 like effects in a row become one line with a count, unless full.
+func PlanText(w io.Writer, plan flow.Plan, full bool) error {
+	p := newPage(w)
+	var total time.Duration
+	known := true
+	for _, s := range plan.Steps {
+		total += s.Forecast
+		known = known && (s.Forecast > 0 || len(s.Does) == 0)
+	}
+	p.printf("plan %s: %s", plan.Name, plural(len(plan.Steps), "step"))
+	if total > 0 {
+		least := ""
+		if !known {
+			least = "at least "
+		}
+		p.printf(", %s%s", least, About(total))
+	}
+	if plan.AllOrNothing {
+		p.printf("; all or nothing up to its point of no return")
+	}
+	p.printf("\n")
+	for i, s := range plan.Steps {
+		p.printf("\n%3d. %s  %s", i+1, s.ID, s.Title)
+		if s.Forecast > 0 {
+			p.printf("  (%s)", About(s.Forecast))
+		}
+		if s.Commit {
+			p.printf("  ** the point of no return **")
+		}
+		p.printf("\n")
+		effects(p, s.Does, full)
+	}
+	p.printf("\n")
+	return p.err
+}
+
+func effects(p *page, does []flow.Effect, full bool) {
+	for len(does) > 0 {
+		n := 1
+		for n < len(does) && like(does[0]) == like(does[n]) {
+			n++
+		}
+		if n > likeShown && !full {
+			p.printf("       %s  %s\n       … and %s more like it\n", where(does[0]), first(does[0]), Count(int64(n-1)))
+		} else {
+			for _, e := range does[:n] {
+				effect(p, e)
+			}
+		}
+		does = does[n:]
+	}
+}
+
+func effect(p *page, e flow.Effect) {
+	if len(e.Run) > 0 {
+		p.printf("       %s  $ %s\n", where(e), argv(e.Run))
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(e.SQL), "\n")
+	p.printf("       %s  %s\n", where(e), lines[0])
+	indent := strings.Repeat(" ", 9+len(where(e)))
+	for _, l := range lines[1:] {
+		p.printf("%s%s\n", indent, strings.TrimRight(l, " \r"))
+	}
+}
+
+// gist is the statement without the tool's own mark in front of it, that it
+// was executed: what an entry of the schema does is the entry.
+func gist(sql string) string {
+	if mark, rest, ok := strings.Cut(sql, ";\n"); ok && strings.HasPrefix(mark, "INSERT INTO crossfade.ledger ") {
+		return rest
+	}
+	return sql
+}
+
+// first is an effect in one line.
+func first(e flow.Effect) string {
+	s := oneLine(gist(e.SQL))
+	if len(e.Run) > 0 {
+		s = "$ " + argv(e.Run)
+	}
+	if r := []rune(s); len(r) > 120 {
+		return string(r[:117]) + "…"
+	}
+	return s
+}
+
+func where(e flow.Effect) string {
+	if e.Database == "" {
+		return e.On
+	}
+	return e.On + "/" + e.Database
+}
+
+// like is what two effects have in common that do the same to two objects: the
+// place and the words of the statement before its first name, or the program.
+func like(e flow.Effect) string {
+	what := ""
+	if len(e.Run) > 0 {
+		what = "$ " + filepath.Base(e.Run[0])
+	} else {
+		words := strings.Fields(gist(e.SQL))
+		n := 0
+		for n < len(words) && n < 6 && upper(words[n]) {
+			n++
+		}
+		what = strings.Join(words[:n], " ")
+	}
+	return where(e) + " " + what
+}
+
+// upper reports whether w is a keyword as the tool writes them.
+func upper(w string) bool {
+	return strings.Trim(w, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+}
+
+// argv is a program with its arguments, quoted so that a shell would read it
+// as it is run.
+func argv(args []string) string {
+	quoted := make([]string, len(args))
+	for i, a := range args {
+		if a == "" || strings.ContainsFunc(a, needsQuotes) {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		quoted[i] = a
+	}
+	return strings.Join(quoted, " ")
+}
+
+func needsQuotes(r rune) bool {
+	return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%^", r)
+}
+
+// Text writes one table of a verification for a person, in one line, and the
+// ranges that differ below it.
+func (t Table) Text(w io.Writer) error {
+	p := newPage(w)
+	name := t.Database + " " + t.Table
+	rows, rest := "", ""
+	if t.Skipped != "" {
+		rest = "; not compared: " + t.Skipped
+	}
+	if t.Rows != nil {
+		rows = ", " + plural64(*t.Rows, "row")
+	}
+	at := ""
+	if t.LSN != nil {
+		at = " at " + t.LSN.String()
+	}
+	switch {
+	case t.Rows == nil:
+		p.printf("skipped    %s: %s\n", name, orUnknown(t.Skipped))
+	case t.Equal == nil:
+		p.printf("not known  %s%s%s\n", name, rows, rest)
+	case *t.Equal:
+		p.printf("equal      %s%s%s%s\n", name, rows, at, rest)
+	default:
+		p.printf("DIFFERENT  %s%s%s\n", name, rows, rest)
+		for _, d := range t.Differing {
+			p.indented("    ", d)
+		}
+	}
+	return p.err
+}
+
+func plural64(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return Count(n) + " " + what + "s"
+}
+
+// Text writes what was left for a person.
+func (l Left) Text(w io.Writer) error {
+	p := newPage(w)
+	for _, s := range l.Says {
+		p.printf("%s\n", s)
+	}
+	if len(l.Lift) > 0 {
+		p.printf("\nthese statements would lift it:\n")
+		for _, s := range l.Lift {
+			p.indented("    ", s)
+		}
+	}
+	return p.err
+}

@@ -1,0 +1,261 @@
+package report
+
+import (
+	"time"
+
+	"crossfade/upgrade/pg"
+)
+
+// Phase is where an upgrade stands; it decides which commands may run.
+type Phase string
+
+// The phases. PhaseCutover is a cutover or rollback that was cut off before open.
+const (
+	PhaseNew        Phase = "new"
+	PhasePreparing  Phase = "preparing"
+	PhaseReady      Phase = "ready"
+	PhaseCutover    Phase = "cutover"
+	PhaseOpen       Phase = "open"
+	PhaseRolledBack Phase = "rolled_back"
+	PhaseFinished   Phase = "finished"
+	PhaseAborted    Phase = "aborted"
+)
+
+// Phases are all of them, in the order in which an upgrade goes through them.
+func Phases() []Phase {
+	return []Phase{PhaseNew, PhasePreparing, PhaseReady, PhaseCutover, PhaseOpen, PhaseRolledBack, PhaseFinished, PhaseAborted}
+}
+
+// Writable is which cluster takes writes now. The zero value is WritableUnknown.
+type Writable string
+
+// What takes writes. None is between close and open; both must never be;
+// unknown is when a server that must say so did not answer.
+const (
+	WritableOld     Writable = "old"
+	WritableNew     Writable = "new"
+	WritableNone    Writable = "none"
+	WritableBoth    Writable = "both"
+	WritableUnknown Writable = "unknown"
+)
+
+// FenceState is what the fence of one cluster does. The zero value is not known.
+type FenceState string
+
+// The states of a fence: there is none; it is there and lets writes through;
+// it refuses them.
+const (
+	FenceNone   FenceState = "none"
+	FenceArmed  FenceState = "armed"
+	FenceClosed FenceState = "closed"
+)
+
+// Directions of a link.
+const (
+	Forward = "forward" // old to new
+	Back    = "back"    // new to old
+)
+
+// Status is where an upgrade stands, as the servers say it. A nil slice is not
+// known (the server that would tell did not answer); an empty one is empty.
+type Status struct {
+	At       time.Time
+	Upgrade  string
+	Phase    Phase
+	Writable Writable
+	Fence    struct{ Old, New FenceState }
+	Step     *Work // nil: no step is in progress, or it cannot be told
+	Links    []Link
+	Standbys []Standby
+	Gates    []Gate
+	// WALKeptBytes is what old (behind open: the side that sends) keeps for
+	// the slots of this upgrade.
+	WALKeptBytes *int64
+	// Next is the command to type next, "" where there is none.
+	Next string
+
+	// Silent are the servers that did not answer, and Notes sentences that
+	// belong to no other field: a trigger that could not be dropped yet, an
+	// advisory lock held elsewhere. Both are beyond the contract's fields.
+	Silent []Silence
+	Notes  []string
+}
+
+// Work is a step in progress.
+type Work struct {
+	Plan, ID    string
+	Since       *time.Time
+	Done, Total *int64
+	Unit        string // of Done and Total: "bytes", "tables", …
+	ETASeconds  *float64
+}
+
+// Link is one set in one direction.
+type Link struct {
+	Database, Set   string
+	Cluster         string // the new cluster it belongs to
+	Direction       string // Forward or Back
+	State           string // streaming, copying, stopped, waiting, lost, missing
+	Sent, Confirmed *pg.LSN
+	LagBytes        *int64
+	LagSeconds      *float64 // by the canary
+	Error           string
+}
+
+// Standby is one standby, with what its upstream's pg_stat_replication says.
+type Standby struct {
+	Cluster, Name, Upstream       string // Cluster: old, or a new cluster's name
+	State, SyncState              string // "": not connected
+	Sent, Write, Flush, Replay    *pg.LSN
+	WriteLag, FlushLag, ReplayLag *float64 // seconds
+}
+
+// Gate is one condition that must hold before a cutover may begin.
+type Gate struct {
+	ID   string
+	OK   bool
+	Says string // what holds, or what is missing
+}
+
+// Silence is a server that did not answer.
+type Silence struct{ On, Says string }
+
+// Exit is the exit code of status --exit-code: 0 healthy, 6 none or both are
+// writable, 4 a gate is closed, 1 a server did not answer; the first of these
+// that holds, in this order.
+func (s Status) Exit() int {
+	switch s.Writable {
+	case WritableNone, WritableBoth:
+		return 6
+	}
+	for _, g := range s.Gates {
+		if !g.OK {
+			return 4
+		}
+	}
+	if len(s.Silent) > 0 || s.Writable != WritableOld && s.Writable != WritableNew {
+		return 1
+	}
+	return 0
+}
+
+type statusLine struct {
+	kind
+	At           stamp         `json:"at"`
+	Upgrade      string        `json:"upgrade"`
+	Phase        *string       `json:"phase"`
+	Writable     Writable      `json:"writable"`
+	Fence        fenceLine     `json:"fence"`
+	Step         *workLine     `json:"step"`
+	Links        []linkLine    `json:"links"`
+	Standbys     []standbyLine `json:"standbys"`
+	Gates        []gateLine    `json:"gates"`
+	WALKeptBytes *int64        `json:"wal_kept_bytes"`
+	Next         *string       `json:"next"`
+	Silent       []silentLine  `json:"silent"`
+	Notes        []string      `json:"notes"`
+}
+
+type fenceLine struct {
+	Old *string `json:"old"`
+	New *string `json:"new"`
+}
+
+type workLine struct {
+	Plan       string   `json:"plan"`
+	ID         string   `json:"id"`
+	Since      *stamp   `json:"since"`
+	Done       *int64   `json:"done"`
+	Total      *int64   `json:"total"`
+	Unit       *string  `json:"unit"`
+	ETASeconds *float64 `json:"eta_seconds"`
+}
+
+type linkLine struct {
+	Database   string   `json:"database"`
+	Set        string   `json:"set"`
+	Cluster    string   `json:"cluster"`
+	Direction  string   `json:"direction"`
+	State      *string  `json:"state"`
+	Sent       *string  `json:"sent_lsn"`
+	Confirmed  *string  `json:"confirmed_lsn"`
+	LagBytes   *int64   `json:"lag_bytes"`
+	LagSeconds *float64 `json:"lag_seconds"`
+	Error      *string  `json:"error"`
+}
+
+type standbyLine struct {
+	Cluster   string   `json:"cluster"`
+	Name      string   `json:"name"`
+	Upstream  *string  `json:"upstream"`
+	State     *string  `json:"state"`
+	SyncState *string  `json:"sync_state"`
+	Sent      *string  `json:"sent_lsn"`
+	Write     *string  `json:"write_lsn"`
+	Flush     *string  `json:"flush_lsn"`
+	Replay    *string  `json:"replay_lsn"`
+	WriteLag  *float64 `json:"write_lag"`
+	FlushLag  *float64 `json:"flush_lag"`
+	ReplayLag *float64 `json:"replay_lag"`
+}
+
+type gateLine struct {
+	ID   string `json:"id"`
+	OK   bool   `json:"ok"`
+	Says string `json:"says"`
+}
+
+type silentLine struct {
+	On   string `json:"on"`
+	Says string `json:"says"`
+}
+
+func (s Status) line() any {
+	l := statusLine{
+		kind: kind{"status"}, At: stamp(s.At), Upgrade: s.Upgrade, Phase: text(string(s.Phase)), Writable: s.writable(),
+		Fence: fenceLine{text(string(s.Fence.Old)), text(string(s.Fence.New))},
+		Links: each(s.Links, Link.wire), Standbys: each(s.Standbys, Standby.wire),
+		Gates:        each(s.Gates, func(g Gate) gateLine { return gateLine(g) }),
+		WALKeptBytes: s.WALKeptBytes, Next: text(s.Next),
+		Silent: list(each(s.Silent, func(q Silence) silentLine { return silentLine(q) })), Notes: list(s.Notes),
+	}
+	if w := s.Step; w != nil {
+		l.Step = &workLine{w.Plan, w.ID, stampOf(w.Since), w.Done, w.Total, text(w.Unit), w.ETASeconds}
+	}
+	return l
+}
+
+func (s Status) writable() Writable {
+	if s.Writable == "" {
+		return WritableUnknown
+	}
+	return s.Writable
+}
+
+func (l Link) wire() linkLine {
+	return linkLine{
+		Database: l.Database, Set: l.Set, Cluster: l.Cluster, Direction: l.Direction, State: text(l.State),
+		Sent: lsnText(l.Sent), Confirmed: lsnText(l.Confirmed),
+		LagBytes: l.LagBytes, LagSeconds: l.LagSeconds, Error: text(l.Error),
+	}
+}
+
+func (s Standby) wire() standbyLine {
+	return standbyLine{
+		Cluster: s.Cluster, Name: s.Name, Upstream: text(s.Upstream), State: text(s.State), SyncState: text(s.SyncState),
+		Sent: lsnText(s.Sent), Write: lsnText(s.Write), Flush: lsnText(s.Flush), Replay: lsnText(s.Replay),
+		WriteLag: s.WriteLag, FlushLag: s.FlushLag, ReplayLag: s.ReplayLag,
+	}
+}
+
+// each maps in, and keeps nil nil: what is not known stays so.
+func each[A, B any](in []A, f func(A) B) []B {
+	if in == nil {
+		return nil
+	}
+	out := make([]B, len(in))
+	for i, a := range in {
+		out[i] = f(a)
+	}
+	return out
+}
