@@ -71,7 +71,7 @@ func (x *crossing) arm() flow.Step {
 
 // announce opens the sessions of this attempt and writes the row that names them.
 func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
-	m := Memory{Closing: whom(x.Closing), Opening: whom(x.Opening)}
+	m := Memory{Closing: whom(x.Closing), Opening: whom(x.Opening), Wake: x.memory().Wake}
 	if h, err := os.Hostname(); err == nil {
 		m.Host = fmt.Sprintf("%s, pid %d", h, os.Getpid())
 	}

@@ -104,8 +104,14 @@ func (x *crossing) commit(ctx context.Context, home *pgx.Conn) error {
 func (x *crossing) memory() Memory {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	wake := map[string][]string{}
+	for _, db := range x.Databases {
+		if len(db.Wake) > 0 {
+			wake[db.Name] = db.Wake
+		}
+	}
 	return Memory{
-		Fence: x.fence, Origins: x.origins, Subs: x.subs, Prints: x.prints, Larges: x.larges,
+		Wake: wake, Fence: x.fence, Origins: x.origins, Subs: x.subs, Prints: x.prints, Larges: x.larges,
 		Closing: whom(x.Closing), Opening: whom(x.Opening),
 	}
 }

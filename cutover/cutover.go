@@ -62,9 +62,9 @@ type Database struct {
 	// Quiet disables, on the closing side, the triggers that fire on apply;
 	// Loud puts them back (undo); Wake puts back those of the opening side.
 	Quiet, Loud, Wake []string
-	// Lift is what ends the read-only default of the opening side's database,
-	// and Restore the same for the closing side: what stood there before.
-	Lift, Restore string
+	// Lift is what ends the read-only default of the opening side's database:
+	// it puts back what stood there before.
+	Lift string
 }
 
 // Config is everything that shapes one cutover or rollback.
@@ -96,14 +96,15 @@ type Config struct {
 	Point *pg.Server
 	// Before and After run before the gate and behind everything else.
 	Before, After []flow.Step
-	// Refingerprint allows the opening side's promotable standbys to be waited for.
-	SynchronousNames string
 }
 
 // Guard is the child process that gives traffic back when the tool is gone.
 type Guard interface {
 	// Decided tells it that the decision has been taken: it ends without RESUME.
 	Decided() error
+	// Pointed tells it that clients are sent to the open side: from here it
+	// sends RESUME again when the tool is gone.
+	Pointed() error
 	// Stop ends it because traffic has been resumed.
 	Stop() error
 }
@@ -131,6 +132,7 @@ type crossing struct {
 	guard    Guard
 	seqs     map[string][]schema.Sequence // what the opening side has been set to
 	canaries int
+	decided  bool // the decision row was found open
 	backoff  time.Duration
 }
 
@@ -188,13 +190,23 @@ func New(c Config) *Crossing {
 func Resume(c Config, d Decision) *Crossing {
 	x := newCrossing(c)
 	x.remember(d)
-	return &Crossing{Plan: x.plan(append([]flow.Step{x.closedAgain(d)}, x.fromOpen()...)), x: x}
+	return &Crossing{Plan: x.plan(append([]flow.Step{x.closedAgain(d), x.durable(), x.closeKept()}, x.fromOpen()...)), x: x}
+}
+
+// Earlier builds the plan of an attempt that was found cut off before open, to
+// be undone.
+func Earlier(c Config, d Decision) *Crossing {
+	c.Attempt = d.Attempt
+	again := New(c)
+	again.x.remember(d)
+	return again
 }
 
 // Forwards builds the plan for an attempt that was found open: only forward.
 func Forwards(c Config, d Decision) *Crossing {
 	x := newCrossing(c)
 	x.remember(d)
+	x.decided = true
 	return &Crossing{Plan: x.plan(x.fromOpen()), x: x}
 }
 
@@ -220,6 +232,12 @@ func (x *crossing) remember(d Decision) {
 	}
 	for name, id := range d.Subs {
 		x.subs[name] = id
+	}
+	for i := range x.Databases {
+		// What close has disabled is not seen firing any more: the row knows it.
+		if wake, ok := d.Wake[x.Databases[i].Name]; ok {
+			x.Databases[i].Wake, x.Databases[i].Loud = wake, wake
+		}
 	}
 }
 

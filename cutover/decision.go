@@ -49,6 +49,9 @@ type Memory struct {
 	Larges   map[string]int64  `json:"larges,omitempty"`
 	Sessions []Session         `json:"sessions,omitempty"`
 	Host     string            `json:"host,omitempty"` // where the tool runs, and its pid
+	// Wake are, by database, the statements that put the triggers of the opening
+	// side back: known from the closing side, which may be gone by then.
+	Wake map[string][]string `json:"wake,omitempty"`
 	// Before is what stood on either side before the upgrade: "old/shop/default_transaction_read_only".
 	Before map[string]string `json:"before,omitempty"`
 	// Made are the databases and roles on new that this upgrade created.

@@ -226,9 +226,6 @@ func (x *crossing) durable() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "durable", Title: "Wait until the standbys of " + x.Opening.Name + " have it too",
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			if len(x.Opening.Standbys) == 0 && x.SynchronousNames == "" {
-				return nil
-			}
 			conn, err := x.away(ctx, x.Home)
 			if err != nil {
 				return err

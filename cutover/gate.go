@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"crossfade/schema"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -177,7 +178,10 @@ func (x *crossing) perDatabase(look func(context.Context, *Database) (string, er
 				closed = append(closed, s)
 			}
 		}
-		return err == nil && len(closed) == 0, strings.Join(closed, "; "), err
+		if err == nil && len(closed) == 0 {
+			return true, "nothing is in the way", nil
+		}
+		return false, strings.Join(closed, "; "), err
 	}
 }
 
@@ -213,6 +217,9 @@ func (x *crossing) worstLag(ctx context.Context) (int64, error) {
 		}
 		for _, p := range at {
 			lag := p.LagBytes()
+			if !p.Slot && !p.Subscription {
+				continue // the gate "links" says which tables it was to carry
+			}
 			if lag == nil {
 				return 0, fmt.Errorf("slot %s is %s", p.Name, p.State())
 			}
@@ -278,6 +285,8 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		x.mu.Unlock()
 		want := len(l.Tables) + 1 // the canary
 		switch {
+		case p.State() == "missing":
+			bad = append(bad, fmt.Sprintf("%s was made since prepare: run crossfade prepare, which takes it along", tableNames(l.Tables)))
 		case p.State() != "streaming":
 			bad = append(bad, l.Name+" is "+p.State())
 		case p.Published != want || p.Subscribed != want || p.Ready != want:
@@ -285,6 +294,19 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		}
 	}
 	return strings.Join(bad, ", "), nil
+}
+
+// tableNames names some tables for a person.
+func tableNames(tables []schema.Table) string {
+	var n []string
+	for i, t := range tables {
+		if i == 5 {
+			n = append(n, fmt.Sprintf("%d more", len(tables)-i))
+			break
+		}
+		n = append(n, t.String())
+	}
+	return strings.Join(n, ", ")
 }
 
 func (x *crossing) armedGate(ctx context.Context, db *Database) (string, error) {
@@ -377,7 +399,7 @@ func (x *crossing) keptGate(ctx context.Context) (bool, string, error) {
 		return false, fmt.Sprintf("standby %s of %s does not stream: promoted later, it would not know that it is closed. Start it, or accept standby-missing:<name>",
 			strings.Join(missing, ", "), x.Closing.Name), nil
 	}
-	return true, "", nil
+	return true, fmt.Sprintf("%d standbys stream", len(at)), nil
 }
 
 // standbys are the physical receivers of a server by application_name, with

@@ -72,6 +72,9 @@ func (x *crossing) open() flow.Step {
 // decide changes the row from closed to open. Where the answer is lost, it
 // asks again until it knows: the row itself tells.
 func (x *crossing) decide(ctx context.Context, t *flow.Turn) error {
+	if x.decided {
+		return nil
+	}
 	vars, err := x.vars(Memory{})
 	if err != nil {
 		return fmt.Errorf("%w: %w", flow.ErrNotTaken, err)
@@ -121,6 +124,9 @@ func (x *crossing) openDatabase(ctx context.Context, db *Database) error {
 		conn, err := x.away(ctx, db.Name)
 		if err != nil {
 			return false, nil // reached again until the limit: there is only forward
+		}
+		if up, err := Up(ctx, conn); err == nil && !up {
+			return true, nil // opened by an earlier run: what it was drained of may be dropped by now
 		}
 		if err := pg.Exec(ctx, conn, e.SQL); err != nil {
 			if pg.SQLState(err) == "" || conn.IsClosed() {
@@ -286,6 +292,17 @@ func (x *crossing) closedAgain(d Decision) flow.Step {
 func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 	if d.Closing != whom(x.Closing) || d.Opening != whom(x.Opening) {
 		return fmt.Errorf("the decision was taken for other servers or timelines (%v → %v) than these (%v → %v)", d.Closing, d.Opening, whom(x.Closing), whom(x.Opening))
+	}
+	// Which standbys there are is what close/kept will wait for.
+	if _, _, err := x.keptGate(ctx); err != nil {
+		return err
+	}
+	home, err := x.near(ctx, x.Home)
+	if err != nil {
+		return err
+	}
+	if err := home.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()").Scan(&x.closed); err != nil {
+		return &pg.Error{Doing: "read the position of close", On: x.Closing.Server.String(), Err: err}
 	}
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
 		conn, err := x.near(ctx, db.Name)

@@ -75,8 +75,18 @@ func (x *crossing) trafficPoint() flow.Step {
 	return flow.Step{
 		ID: "traffic/point", Title: "Send traffic to " + x.Opening.Name, Done: never,
 		Does: x.Traffic.Does(traffic.Point, x.Point),
-		Do: func(ctx context.Context, _ *flow.Turn) error {
-			return x.Traffic.Point(ctx, x.Point)
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			err := x.Traffic.Point(ctx, x.Point)
+			if err != nil && x.Traffic.Prepare(ctx, x.Point) == nil {
+				// An earlier run prepared it, and what it prepared is gone.
+				err = x.Traffic.Point(ctx, x.Point)
+			}
+			if err == nil && x.guard != nil {
+				if perr := x.guard.Pointed(); perr != nil {
+					t.Note("the child that resumes traffic could not be told where clients go now: %v", perr)
+				}
+			}
+			return err
 		},
 	}
 }

@@ -38,8 +38,8 @@ func (st *Stage) dumpText(ctx context.Context, of *lab.Cluster) (string, error) 
 }
 
 // readDump takes a dump apart. What crossfade keeps on a cluster during an
-// upgrade is left out, and so are the replica identities that the scenario's
-// runbook sets: they go when it is finished.
+// upgrade is left out. differences leaves out the replica identities that the
+// scenario's runbook sets: they go when it is finished.
 func (st *Stage) readDump(text string) dump {
 	d := dump{}
 	database, about := "", "cluster"
@@ -65,7 +65,7 @@ func (st *Stage) readDump(text string) dump {
 		}
 		key := strings.TrimSpace(database + " " + about)
 		table, _, identity := strings.Cut(line, " REPLICA IDENTITY ")
-		if dumpNoise.MatchString(line) || dumpAttver.MatchString(line) || identity && identities[database+" "+table] || ours(about, line) {
+		if dumpNoise.MatchString(line) || dumpAttver.MatchString(line) || identity && !st.finished && identities[database+" "+table] || ours(about, line) {
 			continue
 		}
 		d[key] = append(d[key], line)

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,7 @@ type play struct {
 	titles  map[string]string // of steps, by plan and step
 	want    shape
 	open    []int // crossings whose writers still write
+	serves  string // the side that was proven last
 	acts    int
 }
 
@@ -247,12 +249,12 @@ func (t *tellerOf) line(l line) {
 		switch {
 		case l.Level == "block" && !l.Accepted:
 			t.blocks++
-			p.printf("  BLOCK %s: %s\n", l.ID, firstLine(l.Says))
+			t.finding("BLOCK", l)
 		case l.Level == "note" || l.Accepted:
 			t.notes++
 		default:
 			t.warns++
-			p.printf("  warning %s: %s\n", l.ID, firstLine(l.Says))
+			t.finding("warning", l)
 		}
 	case "step":
 		p.titles[l.Plan+" "+l.ID] = l.Title
@@ -267,6 +269,13 @@ func (t *tellerOf) line(l line) {
 	case "cutover":
 		t.crossing.FenceLSN, t.crossing.Blocked, t.crossing.Steps = l.FenceLSN, l.Blocked, l.Steps
 		t.crossing.Refused, t.crossing.Canaries = l.Refused, l.Canaries
+	}
+}
+
+// finding tells what check has found; plan says the same again.
+func (t *tellerOf) finding(word string, l line) {
+	if t.crossing.Command != "plan" {
+		t.play.printf("  %s %s: %s\n", word, l.ID, cut(firstLine(l.Says), 110))
 	}
 }
 
@@ -334,7 +343,7 @@ func (p *play) prove(ctx context.Context, side string) error {
 		says := fmt.Sprintf("%s, at most %s", took(inSeconds(c.Outage)), limit)
 		claim(Claim{"outage at the client", says, inSeconds(c.Outage) <= limit})
 	}
-	p.open = nil
+	p.open, p.serves = nil, side
 	(&prover{p.stage, p.users, p.want, side, claim}).prove(ctx)
 	if !proof.Passed() {
 		return fmt.Errorf("not everything is true while PostgreSQL %d serves", serves.Major)
@@ -371,7 +380,12 @@ func (p *play) left(ctx context.Context, may string) error {
 	if err != nil {
 		return fmt.Errorf("crossfade has left what it must not: %w", err)
 	}
-	p.printf("  left behind: %s\n", says)
+	p.stage.finished = true
+	as, err := (&prover{stage: p.stage, want: p.want, side: cmp.Or(p.serves, sideOld)}).schema(ctx)
+	if err != nil {
+		return err
+	}
+	p.printf("  left behind: %s; %s\n", says, as)
 	return nil
 }
 

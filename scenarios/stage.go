@@ -27,7 +27,8 @@ type Stage struct {
 	Standbys map[string][]Node // by side
 	Poolers  []Place
 
-	clients map[string]string // by database
+	clients  map[string]string // by database
+	finished bool              // nothing may be left of what the runbook sets for the time of the upgrade
 }
 
 // Node is a standby with its server. That of new is an empty place until

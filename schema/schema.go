@@ -194,7 +194,7 @@ func Read(ctx context.Context, conn *pgx.Conn, want Filter) (*Inventory, error) 
 		{"columns", func() error { return inv.readColumns(ctx, conn) }},
 		{"identities", func() error { return inv.readIdentities(ctx, conn) }},
 		{"foreign keys", func() error { return inv.readForeignKeys(ctx, conn) }},
-		{"sequences", func() (err error) { inv.Sequences, err = ReadSequences(ctx, conn); return err }},
+		{"sequences", func() error { return inv.readSequences(ctx, conn) }},
 		{"materialized views", func() (err error) { inv.MaterializedViews, err = ReadMaterializedViews(ctx, conn); return err }},
 		{"triggers", func() (err error) { inv.Triggers, err = FiringTriggers(ctx, conn); return err }},
 		{"objects", func() (err error) {

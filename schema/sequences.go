@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -23,16 +24,20 @@ type Sequence struct {
 	Min, Max     int64
 	Start, Cache int64
 	Cycle        bool
-	Persistence  byte   // 'p', 'u'
-	Table        uint32 // table whose column owns it; 0 is none
-	Column       int16
-	OwnedBy      string // that column, qualified and quoted
-	Identity     bool   // of an identity column
-	Extension    string // member of this one
+	Persistence  byte // 'p', 'u'
 	// Last is last_value, nil where it may not be read. Called is is_called:
 	// where it is false, the next value is Last itself.
 	Last   *int64
 	Called bool
+
+	// Only Read fills these: the table and column that own the sequence (0 is
+	// none), the column's qualified and quoted name, whether it is an identity
+	// column, and the extension that the sequence is a member of.
+	Table     uint32
+	Column    int16
+	OwnedBy   string
+	Identity  bool
+	Extension string
 }
 
 // String is schema.sequence as a person reads it.
@@ -63,8 +68,10 @@ func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
 	sequences, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Sequence, err error) {
 		var persistence string
 		var readable bool
-		err = row.Scan(&s.OID, &s.Schema, &s.Name, &s.Owner, &s.Type, &s.Increment, &s.Min, &s.Max, &s.Start, &s.Cache, &s.Cycle,
-			&persistence, &readable, &s.Last, &s.Called, &s.Table, &s.Column, &s.OwnedBy, &s.Identity, &s.Extension)
+		var kind int64
+		err = row.Scan(&s.OID, &s.Schema, &s.Name, &s.Owner, &kind, &s.Increment, &s.Min, &s.Max, &s.Start, &s.Cache, &s.Cycle,
+			&persistence, &readable, &s.Last, &s.Called)
+		s.Type = map[int64]string{20: "bigint", 23: "integer", 21: "smallint"}[kind]
 		s.Persistence = letter(persistence)
 		if readable && s.Last == nil {
 			uncalled = append(uncalled, n)
@@ -75,7 +82,41 @@ func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read sequences: %w", err)
 	}
-	return sequences, readUncalled(ctx, conn, sequences, uncalled)
+	if err := readUncalled(ctx, conn, sequences, uncalled); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(sequences, func(a, b Sequence) int {
+		return cmp.Or(cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Name, b.Name))
+	})
+	return sequences, nil
+}
+
+func (i *Inventory) readSequences(ctx context.Context, conn *pgx.Conn) (err error) {
+	if i.Sequences, err = ReadSequences(ctx, conn); err != nil {
+		return err
+	}
+	rows, err := conn.Query(ctx, query("sequence_owners", i.Version))
+	if err != nil {
+		return err
+	}
+	at := make(map[uint32]*Sequence, len(i.Sequences))
+	for n := range i.Sequences {
+		at[i.Sequences[n].OID] = &i.Sequences[n]
+	}
+	var oid uint32
+	var o Sequence
+	_, err = pgx.ForEachRow(rows, []any{&oid, &o.Table, &o.Column, &o.Identity, &o.OwnedBy, &o.Extension}, func() error {
+		s := at[oid]
+		switch {
+		case s == nil:
+		case o.Extension != "":
+			s.Extension = o.Extension
+		default:
+			s.Table, s.Column, s.Identity, s.OwnedBy = o.Table, o.Column, o.Identity, o.OwnedBy
+		}
+		return nil
+	})
+	return err
 }
 
 func readUncalled(ctx context.Context, conn *pgx.Conn, sequences []Sequence, which []int) error {

@@ -10,14 +10,13 @@ import (
 var sqlFiles embed.FS
 
 var queries = template.Must(template.New("").Funcs(template.FuncMap{
-	"since": func(int) bool { return false },           // replaced for each version
-	"hash":  func(columns string) string { return "" }, // likewise
+	"since": func(int) bool { return false }, // replaced for each version
 	"words": strings.Fields,
 	// rows hashes rows by a number and by the transaction that wrote them. The
 	// difference of two ages is the cheapest way from xid to a number; the mask
 	// keeps it equal when one of them has wrapped around.
 	"rows": func(number, alias string) string {
-		return "bit_xor(hashint8extended(" + number + ", (age('1000'::xid) - age(" + alias + ".xmin)::int8) & 4294967295))"
+		return "sum(hashint8extended(" + number + ", (age('1000'::xid) - age(" + alias + ".xmin)::int8) & 4294967295))"
 	},
 	"acl": aclSQL,
 	"sorted": func(options string) string { // an array as text, whatever its order
@@ -48,12 +47,6 @@ func query(name string, version int) string { return queryWith(name, version, ni
 func queryWith(name string, version int, dot any) string {
 	t := template.Must(queries.Clone()).Funcs(template.FuncMap{
 		"since": func(major int) bool { return version >= major*10000 },
-		"hash": func(columns string) string { // 64 bits of a row
-			if version >= 140000 {
-				return "hash_record_extended(ROW(" + columns + "), 0)"
-			}
-			return "hashtextextended(ROW(" + columns + ")::text, 0)"
-		},
 	})
 	var b strings.Builder
 	if err := t.ExecuteTemplate(&b, name+".sql", dot); err != nil {

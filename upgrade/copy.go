@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"crossfade/cutover"
@@ -87,6 +88,7 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	if err != nil {
 		return st, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
 	}
+	entries = db.withoutAttached(entries)
 	before := schema.Entries(entries, schema.Before)
 	after := schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late)
 	st.before = u.restoreStep("schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
@@ -101,6 +103,32 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	})
 	st.after = u.restoreStep("constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil)
 	return st, nil
+}
+
+// withoutAttached leaves out the indexes that a partition made since prepare
+// gets by being attached to its table, which has them on new already.
+func (db *database) withoutAttached(entries []schema.Entry) []schema.Entry {
+	later := map[string]bool{}
+	for _, set := range db.sets {
+		for _, t := range set.Tables {
+			later[t.SQL()] = t.Partition && strings.HasPrefix(set.Name, laterSet)
+		}
+	}
+	attached := map[string]bool{}
+	gets := func(e schema.Entry) bool {
+		if !later[e.Table] || e.Stage != schema.Identify && e.Stage != schema.Index {
+			return false
+		}
+		for _, a := range entries {
+			if a.Type == "INDEX ATTACH" && a.Schema == e.Schema && (e.Name == a.Name || strings.HasSuffix(e.Name, " "+a.Name)) {
+				attached[a.Key()] = true
+				return true
+			}
+		}
+		return false
+	}
+	kept := slices.DeleteFunc(slices.Clone(entries), gets)
+	return slices.DeleteFunc(kept, func(e schema.Entry) bool { return e.Type == "INDEX ATTACH" && attached[e.Key()] })
 }
 
 func (u *Upgrade) restoreStep(id, title string, db *database, entries []schema.Entry, commands []flow.Effect) flow.Step {

@@ -183,9 +183,14 @@ func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Confi
 		return cutover.Resume(again, *d), nil
 	case cutover.Armed:
 		// The locks went with the process; old may have been written since.
-		earlier := cutover.New(again)
+		earlier := cutover.Earlier(c, *d)
 		defer earlier.Close()
 		if err := flow.Undo(ctx, earlier.Plan, j, watch); err != nil {
+			return nil, err
+		}
+		// What was undone is seen as it stands now: triggers fire again.
+		var err error
+		if c, err = u.config(ctx, s, c.Direction); err != nil {
 			return nil, err
 		}
 	}
@@ -233,7 +238,7 @@ func (u *Upgrade) pids(ctx context.Context, server *pg.Server, s *survey) []int3
 func (u *Upgrade) crossed(ctx context.Context, s *survey, d cutover.Decision) bool {
 	full, err := u.look(ctx, true)
 	if err != nil || full.oldErr != nil || full.newErr != nil {
-		return s.oldErr != nil || s.newErr != nil
+		return false // what is owed to the side that answers is done again
 	}
 	for _, db := range full.databases {
 		links := db.links
@@ -307,7 +312,7 @@ func (u *Upgrade) outcome(ctx context.Context, x *cutover.Crossing, took map[str
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	// What cannot be counted because that side is gone stays as it is.
+	out.RefusedWrites = -1 // not known where that side is gone
 	if n, err := u.refused(ctx, closed); err == nil {
 		out.RefusedWrites = n
 	}
@@ -434,13 +439,16 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database, c cutover.Config) (cutover.Database, error) {
 	d := cutover.Database{
 		Name: db.name, Tables: db.inventory.Tables, Links: db.links, Way: db.way,
-		Lift: u.lift(s, c.Opening.Name, db.name), Restore: u.lift(s, c.Closing.Name, db.name),
+		Lift: u.lift(s, c.Opening.Name, db.name),
 	}
 	if c.Direction == cutover.Back {
 		d.Links, d.Way = db.way, db.links
 	}
 	// Both sides hold the same triggers; those that fire on apply are awake
 	// where clients are, and disabled where rows arrive.
+	if s.silent(c.Closing.Name) != nil {
+		return d, nil // behind open: the decision remembers them
+	}
 	err := u.sessions.Do(ctx, c.Closing.Server.With(db.name), func(conn *pgx.Conn) error {
 		firing, err := schema.FiringTriggers(ctx, conn)
 		for _, t := range firing {

@@ -99,8 +99,7 @@ func (u *Upgrade) undoCutOff(ctx context.Context, s *survey, observe func(flow.E
 	if err != nil {
 		return err
 	}
-	c.Attempt = d.Attempt
-	x := cutover.New(c)
+	x := cutover.Earlier(c, *d)
 	defer x.Close()
 	return flow.Undo(held, x.Plan, nil, observe)
 }
@@ -330,26 +329,32 @@ func (u *Upgrade) settingsBackStep(s *survey, side string) flow.Step {
 	}
 }
 
-// identityBackStep puts the replica identities of old back.
+// identityBackStep puts the replica identities back to what they were on old,
+// on both sides.
 func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 	var does []flow.Effect
 	for _, db := range s.databases {
 		for _, t := range db.inventory.Tables {
 			if clause, ok := s.before("identity/" + db.name + "/" + t.SQL()); ok {
-				does = append(does, effect("old", db.name, "ALTER TABLE "+t.SQL()+" "+clause))
+				sql := "ALTER TABLE " + t.SQL() + " " + clause
+				does = append(does, effect("old", db.name, sql), effect("new", db.name, sql))
 			}
 		}
 	}
 	return flow.Step{
-		ID: "identity/back", Title: "Put the replica identities of old back", Does: does, Done: never,
+		ID: "identity/back", Title: "Put the replica identities back", Does: does, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if s.oldErr != nil {
-				t.Note("old does not answer: its replica identities stay (%v)", s.oldErr)
-				return nil
-			}
 			for _, e := range does {
-				if err := u.underLock(ctx, e); err != nil {
-					return err
+				if err := s.silent(e.On); err != nil {
+					t.Note("%s does not answer: its replica identities stay (%v)", e.On, err)
+					continue
+				}
+				switch err := u.underLock(ctx, e); pg.SQLState(err) {
+				case "42P01", "3D000": // not there yet, or no more
+				default:
+					if err != nil {
+						return err
+					}
 				}
 			}
 			return nil

@@ -165,25 +165,42 @@ func identityClause(kind byte, index string) string {
 	return "REPLICA IDENTITY DEFAULT"
 }
 
-// identityStep sets the replica identities that the runbook orders, on old.
-func (u *Upgrade) identityStep(db *database) (flow.Step, bool) {
+// identityStep sets the replica identities that the runbook orders on one
+// side: on old before anything is published, on new when its indexes are
+// there, so that the way back finds rows the same way.
+func (u *Upgrade) identityStep(side string, db *database) (flow.Step, bool) {
 	var does []flow.Effect
+	want := map[string]string{}
 	for _, id := range db.book.Identity {
 		t := db.inventory.Find(id.Table.Schema, id.Table.Name)
 		if t == nil {
 			continue
 		}
-		kind := byte('f')
+		clause := identityClause('f', "")
 		if id.Index != "" {
-			kind = 'i'
+			clause = identityClause('i', id.Index)
 		}
-		if t.Identity.Kind != kind || t.Identity.Index != id.Index && kind == 'i' {
-			does = append(does, effect("old", db.name, "ALTER TABLE "+t.SQL()+" "+identityClause(kind, id.Index)))
-		}
+		want[t.SQL()] = clause
+		does = append(does, effect(side, db.name, "ALTER TABLE "+t.SQL()+" "+clause))
 	}
 	return flow.Step{
-		ID: "identity/" + db.name, Title: "Set the replica identities that the runbook orders in " + db.name, Does: does,
-		Done: func(context.Context) (bool, error) { return len(does) == 0, nil },
+		ID: "identity/" + side + "/" + db.name, Title: "Set the replica identities that the runbook orders in " + db.name + " of " + side, Does: does,
+		Done: func(ctx context.Context) (bool, error) {
+			done := false
+			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+				inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoSizes: true})
+				if err != nil {
+					return err
+				}
+				done = true
+				for _, t := range inv.Tables {
+					clause, ordered := want[t.SQL()]
+					done = done && (!ordered || identityClause(t.Identity.Kind, t.Identity.Index) == clause)
+				}
+				return nil
+			})
+			return done, err
+		},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			for _, e := range does {
 				if err := u.underLock(ctx, e); err != nil {
@@ -192,7 +209,7 @@ func (u *Upgrade) identityStep(db *database) (flow.Step, bool) {
 			}
 			return nil
 		},
-	}, len(db.book.Identity) > 0
+	}, len(does) > 0
 }
 
 // underLock executes a statement that wants a strong lock for a moment: each

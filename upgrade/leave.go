@@ -84,7 +84,8 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 		return nil, err
 	}
 	defer release()
-	if err := u.lookOldTables(held, s); err != nil {
+	s.onlyOld = true
+	if err := u.lookTables(held, s); err != nil {
 		return nil, err
 	}
 	j, err := u.openJournal()
@@ -99,19 +100,6 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 		observe(e)
 	})
 	return &report.Cutover{BlockedSeconds: time.Since(began).Seconds(), RefusedWrites: -1}, err
-}
-
-// lookOldTables reads old's tables although new serves.
-func (u *Upgrade) lookOldTables(ctx context.Context, s *survey) error {
-	last := s.decisions
-	s.decisions = nil // so that old is taken for the side that serves
-	err := u.lookTables(ctx, s)
-	s.decisions = last
-	for _, db := range s.databases {
-		db.links, db.way = nil, nil
-		u.linkUp(s, db)
-	}
-	return err
 }
 
 func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {

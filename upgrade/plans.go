@@ -17,7 +17,7 @@ const lockPause = 300 * time.Millisecond
 // preparePlan is everything up to ready, in the order in which it happens:
 // what old remembers, what new is, then rows, then what follows them.
 func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error) {
-	p := flow.Plan{Name: "prepare", Steps: []flow.Step{u.checkStep(s)}}
+	p := flow.Plan{Name: "prepare", Steps: []flow.Step{u.checkStep()}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	for _, db := range s.databases {
 		add(u.groundStep(s, "old", db))
@@ -38,10 +38,14 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 			return p, err
 		}
 		add(u.groundStep(s, "new", db), stages.before)
-		if identity, ok := u.identityStep(db); ok {
+		if identity, ok := u.identityStep("old", db); ok {
 			add(identity)
 		}
-		add(u.publicationsStep(db, db.links), stages.copy, stages.after, u.fenceStep(db), u.publicationsStep(db, db.way), u.compareStep(s, db), u.subscribeStep(s, db))
+		add(u.publicationsStep(db, db.links), stages.copy, stages.after)
+		if identity, ok := u.identityStep("new", db); ok {
+			add(identity)
+		}
+		add(u.fenceStep(db), u.publicationsStep(db, db.way), u.compareStep(s, db), u.subscribeStep(s, db))
 	}
 	for _, db := range s.databases {
 		add(u.catchupStep(s, db))

@@ -39,6 +39,7 @@ func (u *Upgrade) mustPass(ctx context.Context) error {
 		e := &ErrFindings{blocking}
 		return &ExitError{Code: ExitFindings, Says: e.Error(), On: blocking[0].On, Object: blocking[0].Object, Hint: "crossfade check says what to do about each", Err: e}
 	}
+	u.passed = true
 	return nil
 }
 
@@ -51,10 +52,11 @@ func (u *Upgrade) findings(ctx context.Context, err error) error {
 	return err
 }
 
-func (u *Upgrade) checkStep(s *survey) flow.Step {
+func (u *Upgrade) checkStep() flow.Step {
 	return flow.Step{
-		ID: "check", Title: "Look for what stands in the way", Done: never,
-		Do: func(ctx context.Context, _ *flow.Turn) error { return u.mustPass(ctx) },
+		ID: "check", Title: "Look for what stands in the way",
+		Done: func(context.Context) (bool, error) { return u.passed, nil },
+		Do:   func(ctx context.Context, _ *flow.Turn) error { return u.mustPass(ctx) },
 	}
 }
 

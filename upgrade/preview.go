@@ -5,15 +5,20 @@ import (
 	"fmt"
 	"strings"
 
+	"crossfade/cutover"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 )
 
 // Preview says, for the person who is asked for the upgrade's name, what
-// cutover, rollback, finish or abort will do from where the upgrade stands.
+// cutover, rollback, finish or abort will do from where the upgrade stands. A
+// plan in the wrong phase is an error; one whose work is done has no lines.
 func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
 	s, err := u.look(ctx, false)
 	if err != nil && (s == nil || s.oldErr != nil && s.newErr != nil) {
+		return nil, err
+	}
+	if done, err := u.timely(ctx, s, plan); done || err != nil {
 		return nil, err
 	}
 	names := make([]string, len(s.databases))
@@ -61,4 +66,39 @@ func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
 		lines = append(lines, "dropped on new, because this upgrade made them: "+strings.Join(z.Made, ", "))
 	}
 	return lines, nil
+}
+
+// timely refuses a plan that is not for the phase, and tells of one that is done.
+func (u *Upgrade) timely(ctx context.Context, s *survey, plan string) (done bool, err error) {
+	switch plan {
+	case "cutover", "rollback":
+		dir := cutover.Forward
+		if plan == "rollback" {
+			dir = cutover.Back
+		}
+		may, behind := begins(dir, s.phase)
+		switch d := s.last(); {
+		case may || s.phase == report.PhaseCutover && d.Direction == dir:
+			return false, nil
+		case behind:
+			return d == nil || u.crossed(ctx, s, *d), nil
+		}
+	case "finish":
+		if s.phase == report.PhaseOpen || s.phase == report.PhaseRolledBack || s.phase == report.PhaseFinished {
+			return false, nil
+		}
+		if s.phase == report.PhaseNew && u.journalSays("finish") {
+			return true, nil
+		}
+	case "abort":
+		switch s.phase {
+		case report.PhaseNew:
+			return true, nil
+		case report.PhasePreparing, report.PhaseReady, report.PhaseCutover, report.PhaseRolledBack:
+			return false, nil
+		}
+	default:
+		return false, nil
+	}
+	return false, wrongPhase(s.phase, plan)
 }

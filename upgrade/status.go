@@ -26,8 +26,8 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 	st := report.Status{At: time.Now(), Upgrade: u.rb.Upgrade, Writable: report.WritableUnknown}
 	s, err := u.look(ctx, false)
 	if s != nil {
-		for name, err := range map[string]error{"old": s.oldErr, "new": s.newErr} {
-			if err != nil {
+		for _, name := range []string{"old", "new"} {
+			if err := s.silent(name); err != nil {
 				st.Silent = append(st.Silent, report.Silence{On: name, Says: err.Error()})
 			}
 		}

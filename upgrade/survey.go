@@ -26,6 +26,7 @@ type survey struct {
 	home           string
 	decisions      []cutover.Decision // both sides' rows, one an attempt, oldest first
 	phase          report.Phase
+	onlyOld        bool  // new is given up: old's tables are the truth
 	fenceOld       *bool // closed, seen in the home database; nil: not known
 	fenceNew       *bool
 }
@@ -235,7 +236,7 @@ func (s *survey) decide() report.Phase {
 
 // serving is the side whose tables are the truth.
 func (s *survey) serving() cutover.Side {
-	if d := s.last(); d != nil && d.State == cutover.Open && d.Direction == cutover.Forward {
+	if d := s.last(); !s.onlyOld && d != nil && d.State == cutover.Open && d.Direction == cutover.Forward {
 		return s.new
 	}
 	return s.old
@@ -256,6 +257,9 @@ func (u *Upgrade) lookTables(ctx context.Context, s *survey) error {
 		}
 		db.assign()
 		problems = append(problems, db.problems...)
+		if err := u.assigned(ctx, s, db); err != nil {
+			return err
+		}
 		u.linkUp(s, db)
 	}
 	var mistakes []Problem
@@ -314,6 +318,99 @@ func (db *database) assign() {
 	}
 }
 
+// assigned replaces what the runbook says of sets by what has been published,
+// once there are publications: a table stays in the set that it was copied
+// with, and tables that were made since are a set of their own, because the
+// slots of the others began before they were published.
+func (u *Upgrade) assigned(ctx context.Context, s *survey, db *database) error {
+	if z := s.zero(); z == nil {
+		return nil
+	}
+	published := map[string][]TableName{}
+	prefix := link.Name(true, u.rb.Upgrade, u.tag(s, db), "")
+	side := s.serving()
+	if side.Name == "new" {
+		prefix = link.Name(false, u.rb.Upgrade, u.tag(s, db), "")
+	}
+	err := u.sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, `
+			SELECT substr(p.pubname, length($1) + 1), n.nspname::text, c.relname::text
+			FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid
+			LEFT JOIN pg_class c ON c.oid = r.prrelid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE starts_with(p.pubname, $1) ORDER BY 1, 2, 3`, prefix)
+		if err != nil {
+			return err
+		}
+		var set string
+		var schema, name *string
+		_, err = pgx.ForEachRow(rows, []any{&set, &schema, &name}, func() error {
+			published[set] = append(published[set], TableName{})
+			if schema != nil && *schema != "crossfade" {
+				published[set] = append(published[set], TableName{*schema, *name})
+			}
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return &pg.Error{Doing: "read what is published of " + db.name, On: side.Server.String(), Err: err}
+	}
+	if len(published) > 0 {
+		db.keep(published)
+	}
+	return nil
+}
+
+// laterSet begins the names of sets of tables that were made since prepare.
+const laterSet = "later"
+
+// keep makes the sets what published says; what is in none is a set of its
+// own, named later1, later2 …
+func (db *database) keep(published map[string][]TableName) {
+	in := map[TableName]string{}
+	for set, tables := range published {
+		for _, t := range tables {
+			in[t] = set
+		}
+	}
+	var sets []schema.Set
+	at := map[string]int{}
+	add := func(name string) {
+		if _, ok := at[name]; !ok {
+			at[name] = len(sets)
+			sets = append(sets, schema.Set{Name: name})
+		}
+	}
+	for _, set := range db.sets {
+		add(set.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(published)) {
+		add(name)
+	}
+	var fresh []schema.Table
+	for _, set := range db.sets {
+		for _, t := range set.Tables {
+			if name, ok := in[TableName{t.Schema, t.Name}]; ok {
+				sets[at[name]].Tables = append(sets[at[name]].Tables, t)
+				continue
+			}
+			if _, made := published[set.Name]; !made {
+				sets[at[set.Name]].Tables = append(sets[at[set.Name]].Tables, t)
+				continue
+			}
+			fresh = append(fresh, t)
+		}
+	}
+	if len(fresh) > 0 {
+		n := 1
+		for _, taken := at[fmt.Sprintf("%s%d", laterSet, n)]; taken; _, taken = at[fmt.Sprintf("%s%d", laterSet, n)] {
+			n++
+		}
+		sets = append(sets, schema.Set{Name: fmt.Sprintf("%s%d", laterSet, n), Tables: fresh})
+	}
+	db.sets = sets
+}
+
 // named reports whether a set's pattern, other than the one for everything,
 // matches a table.
 func (db *database) named(t TableName) bool {
@@ -344,15 +441,18 @@ func (db *database) roots() map[uint32]TableName {
 	return roots
 }
 
+// tag is how a database stands in names. The oid in it is old's, also where
+// only new answers.
+func (u *Upgrade) tag(s *survey, db *database) string {
+	if v, ok := s.before("tag/" + db.name); ok {
+		return v
+	}
+	return link.DatabaseTag(db.name, db.oid)
+}
+
 // linkUp names the links of a database in both directions.
 func (u *Upgrade) linkUp(s *survey, db *database) {
-	tag := link.DatabaseTag(db.name, db.oid)
-	if z := s.zero(); z != nil {
-		// The oid in a name is old's, also where only new answers.
-		if v, ok := z.Before["tag/"+db.name]; ok {
-			tag = v
-		}
-	}
+	tag := u.tag(s, db)
 	old := link.End{Side: "old", Server: u.old.With(db.name), Version: s.old.Version}
 	fresh := link.End{Side: "new", Server: u.new.With(db.name), Version: s.new.Version}
 	for _, set := range db.sets {

@@ -21,6 +21,7 @@ type Upgrade struct {
 	// oldFromNew is how new's server reaches old, newFromOld the other way.
 	oldFromNew, newFromOld *pg.Server
 	sessions               pg.Sessions
+	passed                 bool // this process has run check, and nothing blocks
 
 	mu  sync.Mutex
 	act Activity

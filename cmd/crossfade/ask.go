@@ -29,7 +29,7 @@ func (c consent) possible(out *output) error {
 	}
 	return &upgrade.ExitError{
 		Code: upgrade.ExitGate, Says: c.plan + ": not approved: there is no terminal to ask on",
-		Hint: "--yes answers for you; it never answers approve: file",
+		Hint: "--yes answers for you",
 	}
 }
 

@@ -58,11 +58,11 @@ func rows(text string) [][]string {
 	return out[2:]
 }
 
-func output1(t *testing.T, program string, args ...string) string {
+func helpOf(t *testing.T, program string, command ...string) string {
 	t.Helper()
-	b, err := exec.Command(program, args...).Output()
+	b, err := exec.Command(program, append(command, "--help")...).Output()
 	if err != nil {
-		t.Fatalf("%s %v: %v", program, args, err)
+		t.Fatalf("%s %v --help: %v", program, command, err)
 	}
 	return string(b)
 }
@@ -90,9 +90,9 @@ var (
 	blanks   = regexp.MustCompile(` {2,}`)
 )
 
-func TestContractCommands(t *testing.T) {
-	text, program := contract(t), built(t)
-	help := output1(t, program, "--help")
+func contractCommands(t *testing.T, program string) {
+	text := contract(t)
+	help := helpOf(t, program)
 	var listed, inTable []string
 	missing := map[string]bool{}
 	for _, l := range part(t, help, "COMMANDS") {
@@ -105,7 +105,7 @@ func TestContractCommands(t *testing.T) {
 		synopsis := strings.Trim(r[0], "`")
 		name, _, _ := strings.Cut(synopsis, " ")
 		inTable = append(inTable, name)
-		cmdHelp := output1(t, program, name, "--help")
+		cmdHelp := helpOf(t, program, name)
 		if got := part(t, cmdHelp, "USAGE"); len(got) != 1 || got[0] != "crossfade "+synopsis {
 			t.Errorf("%s: help says %q, the contract %q", name, got, synopsis)
 		}
@@ -135,7 +135,7 @@ func TestContractCommands(t *testing.T) {
 	}
 }
 
-func TestContractExitCodes(t *testing.T) {
+func contractExitCodes(t *testing.T, program string) {
 	text := contract(t)
 	want := map[string]string{}
 	var order []string
@@ -145,7 +145,7 @@ func TestContractExitCodes(t *testing.T) {
 		order = append(order, r[0])
 	}
 	var have []string
-	for _, l := range part(t, output1(t, built(t), "--help"), "EXIT STATUS") {
+	for _, l := range part(t, helpOf(t, program), "EXIT STATUS") {
 		c := blanks.Split(l, 2)
 		have = append(have, c[0])
 		if want[c[0]] != c[1] {

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -52,14 +56,61 @@ func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// built is the program as a user gets it.
-func built(t *testing.T) string {
-	t.Helper()
-	path := t.TempDir() + "/crossfade"
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
+// TestProgram is about the program as a user gets it, built once.
+func TestProgram(t *testing.T) {
+	program := t.TempDir() + "/crossfade"
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	t.Run("commands are the contract's", func(t *testing.T) { contractCommands(t, program) })
+	t.Run("exit codes are the contract's", func(t *testing.T) { contractExitCodes(t, program) })
+	t.Run("interrupt", func(t *testing.T) { interrupt(t, program) })
+}
+
+// interrupt: the first signal ends a command with 130 and says so, with --json
+// in the last line. status --watch needs no server that answers.
+func interrupt(t *testing.T, program string) {
+	runbook := t.TempDir() + "/crossfade.yaml"
+	text := "upgrade: demo\nold: {primary: 'host=127.0.0.1 port=1 user=x dbname=postgres'}\n" +
+		"new: [{cluster: demo, primary: 'host=127.0.0.1 port=2 user=x dbname=postgres'}]\n"
+	if err := os.WriteFile(runbook, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for s, name := range map[os.Signal]string{syscall.SIGINT: "SIGINT", syscall.SIGTERM: "SIGTERM", syscall.SIGHUP: "SIGHUP"} {
+		if signal.Ignored(s.(syscall.Signal)) { // the tests run under nohup
+			continue
+		}
+		cmd := exec.Command(program, "status", "--watch", "--json", "-f", runbook)
+		var said strings.Builder
+		cmd.Stderr = &said
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(stdout)
+		last := ""
+		for n := 0; lines.Scan(); n++ {
+			last = lines.Text()
+			if n == 0 {
+				if err := cmd.Process.Signal(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		err = cmd.Wait()
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 130 {
+			t.Errorf("%s: %v, want exit 130", name, err)
+		}
+		if !strings.HasPrefix(last, `{"type":"error","exit":130,"says":"interrupted by `+name+`"`) {
+			t.Errorf("%s: the last line is %s", name, last)
+		}
+		if got := said.String(); !strings.HasPrefix(got, "interrupted by "+name+": ending") || !strings.Contains(got, "\nhint: run the same command again to resume\n") {
+			t.Errorf("%s: it said %s", name, got)
+		}
+	}
 }

@@ -27,14 +27,12 @@ func crossfade(args []string) int {
 	// A panic of a goroutine that nobody can catch ends a Go program with exit
 	// code 2, which is the code of bad usage. With crash it ends by SIGABRT.
 	debug.SetTraceback("crash")
-	ctx, stop := signals(context.Background())
-	defer stop()
 	out := newOutput(os.Stdin, os.Stdout, os.Stderr)
 	out.json = wantsJSON(args)
-	told := context.AfterFunc(ctx, func() {
-		out.sayf("%v: ending, and undoing first what must be undone; a second signal kills", context.Cause(ctx))
+	ctx, stop := signals(context.Background(), func(cause error) {
+		out.sayf("%v: ending, and undoing first what must be undone; a second signal kills", cause)
 	})
-	defer told()
+	defer stop()
 	err := protect(func() error { return newApp(out).RunContext(ctx, append([]string{"crossfade"}, hoist(args)...)) })
 	return out.end(ctx, err)
 }
@@ -58,12 +56,13 @@ type crash struct {
 func (c *crash) Error() string { return fmt.Sprintf("a bug in crossfade: panic: %v", c.value) }
 
 // signals returns a context that the first SIGINT, SIGTERM or SIGHUP cancels,
-// with a cause that says so. A second one kills: the default is restored.
+// with a cause that says so; tell hears of it first. A second one kills: the
+// default is restored.
 //
 // A pipe that nobody reads any more must not kill a process that holds a
 // fence: SIGPIPE is taken, so that the write fails instead. It is not ignored,
 // because children would inherit that.
-func signals(parent context.Context) (context.Context, func()) {
+func signals(parent context.Context, tell func(cause error)) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	end := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup
@@ -78,7 +77,9 @@ func signals(parent context.Context) (context.Context, func()) {
 		select {
 		case s := <-got:
 			signal.Reset(end...)
-			cancel(fmt.Errorf("%w by %s", upgrade.ErrInterrupted, signalName(s)))
+			cause := fmt.Errorf("%w by %s", upgrade.ErrInterrupted, signalName(s))
+			tell(cause)
+			cancel(cause)
 		case <-done:
 		}
 	}()

@@ -4,19 +4,45 @@ package main
 
 import (
 	"os"
+	"strings"
+	"syscall"
+	"time"
 
 	"crossfade/upgrade/flow"
 )
 
-// injected is observe with a panic at the beginning of the step that
-// CROSSFADE_PANIC names: for the tests that show what becomes of a bug. No
-// released binary has it.
+// injected is observe with what a test wants to happen at the beginning of a
+// step, behind the event and before the step does anything. No released binary
+// has it.
+//
+//	CROSSFADE_PANIC=<step>        a bug: it panics
+//	CROSSFADE_KILL=<step>[+<d>]   it is killed, d later than it begins
+//	CROSSFADE_STOP=<step>         it is stopped, until somebody wakes it
 func injected(observe func(flow.Event)) func(flow.Event) {
-	step := os.Getenv("CROSSFADE_PANIC")
+	kill, late, delayed := strings.Cut(os.Getenv("CROSSFADE_KILL"), "+")
 	return func(e flow.Event) {
 		observe(e)
-		if step != "" && e.Kind == flow.Begin && e.Step == step {
-			panic("CROSSFADE_PANIC: " + step)
+		if e.Kind != flow.Begin {
+			return
 		}
+		switch e.Step {
+		case os.Getenv("CROSSFADE_PANIC"):
+			panic("CROSSFADE_PANIC: " + e.Step)
+		case os.Getenv("CROSSFADE_STOP"):
+			raise(syscall.SIGSTOP)
+		case kill:
+			d, err := time.ParseDuration(late)
+			if delayed && err == nil {
+				time.AfterFunc(d, func() { raise(syscall.SIGKILL) })
+				return
+			}
+			raise(syscall.SIGKILL)
+		}
+	}
+}
+
+func raise(s syscall.Signal) {
+	if err := syscall.Kill(os.Getpid(), s); err != nil {
+		panic(err)
 	}
 }

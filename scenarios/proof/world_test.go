@@ -255,3 +255,19 @@ func (w *world) wantPhase(phase, writable string) {
 		w.t.Fatalf("phase %v, writable %v; wanted %s and %s\n%v", s["phase"], s["writable"], phase, writable, s)
 	}
 }
+
+// runbookLine changes a line of the runbook.
+func (w *world) runbookLine(from, to string) {
+	w.t.Helper()
+	b, err := os.ReadFile(w.book())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	text := strings.Replace(string(b), from, to, 1)
+	if text == string(b) {
+		w.t.Fatalf("the runbook has no %q", from)
+	}
+	if err := os.WriteFile(w.book(), []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}

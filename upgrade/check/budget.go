@@ -94,13 +94,17 @@ func (f *Facts) directStandbys() (n int64) {
 	return n
 }
 
-func (f *Facts) standbyOfNew(name string) bool {
-	return slices.ContainsFunc(f.Want.NewStandbys, func(s Standby) bool { return strings.EqualFold(s.Name, name) })
+// standbyOfNew says whether a slot or a walsender of new is that of a standby
+// which this upgrade has built.
+func (f *Facts) standbyOfNew(s *Server, name string) bool {
+	return s.Side == OnNew && f.begun() && slices.ContainsFunc(f.Want.NewStandbys, func(s Standby) bool {
+		return strings.EqualFold(s.Name, name) || s.Slot == name && name != ""
+	})
 }
 
 func (f *Facts) slotsUsed(s *Server) (n int64) {
 	for _, slot := range s.Slots {
-		if !f.ours(slot.Name) && !(s.Side == OnNew && f.begun() && f.standbyOfNew(slot.Name)) {
+		if !f.ours(slot.Name) && !f.standbyOfNew(s, slot.Name) {
 			n++
 		}
 	}
@@ -109,7 +113,7 @@ func (f *Facts) slotsUsed(s *Server) (n int64) {
 
 func (f *Facts) sendersUsed(s *Server) (n int64) {
 	for _, w := range s.Senders {
-		if !f.ours(w.Application) && !f.ours(w.Slot) && !(s.Side == OnNew && f.begun() && f.standbyOfNew(w.Application)) {
+		if !f.ours(w.Application) && !f.ours(w.Slot) && !f.standbyOfNew(s, w.Application) {
 			n++
 		}
 	}

@@ -69,6 +69,13 @@ var budgetCases = []judged{
 		f.Old.Slots = []Slot{{Name: "metal", Type: "physical"}, {Name: "rock", Type: "physical"}}
 		f.Want.MaxWAL = 0
 	}, []string{"block replication-slots old max_replication_slots"}},
+	{"replication-slots", "nor those of standbys that are built", func(f *Facts) {
+		f.New.set("max_replication_slots", "2")
+		f.Want.NewStandbys = []Standby{{Name: "node-1", Slot: "node_1"}}
+		f.New.Slots = []Slot{{Name: "node_1", Type: "physical", Active: true}}
+		f.New.Senders = []Sender{{Application: "node-1", State: "streaming", Slot: "node_1"}}
+		f.Want.Ours = true
+	}, nil},
 	{"replication-slots", "our own do not count twice", func(f *Facts) {
 		f.Old.set("max_replication_slots", "1")
 		f.Old.Slots = []Slot{{Name: "cf_up_shop_main", Type: "logical", Plugin: "pgoutput"}}
@@ -244,6 +251,21 @@ var replicationCases = []judged{
 		[]string{"block idle-slot-timeout new idle_replication_slot_timeout"},
 	},
 	{"idle-slot-timeout", "off", func(f *Facts) {}, nil},
+	{"synchronized-standby-slots", "an idle slot", func(f *Facts) {
+		f.Old.set("synchronized_standby_slots", "metal, rock")
+		f.Old.Slots = []Slot{{Name: "metal", Type: "physical", Active: true}, {Name: "rock", Type: "physical"}}
+		f.Want.MaxWAL = 0
+	}, []string{"warn synchronized-standby-slots old synchronized_standby_slots"}},
+	{"synchronized-standby-slots", "in use", func(f *Facts) {
+		f.Old.set("synchronized_standby_slots", "metal")
+		f.Old.Slots = []Slot{{Name: "metal", Type: "physical", Active: true}}
+		f.Want.MaxWAL = 0
+	}, nil},
+	{"failover-loses-slots", "15 with a standby", func(f *Facts) {
+		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}}
+		f.Want.OldStandbys = []Standby{{Name: "metal"}}
+	}, []string{"note failover-loses-slots old"}},
+	{"failover-loses-slots", "no standby", func(f *Facts) {}, nil},
 	{"session-replication-role", "server, role, grant", func(f *Facts) {
 		f.Old.set("session_replication_role", "replica")
 		f.Old.RoleSettings = []RoleSetting{{Role: "etl", Name: "session_replication_role", Value: "replica"}}
@@ -287,36 +309,38 @@ var standbyCases = []judged{
 		f.Standbys = []StandbyFacts{standby("power", "75old", true)}
 		f.Standbys[0].AppName = "POWER"
 	}, nil},
-	{"standby-unknown", "not in the runbook", func(f *Facts) { f.Old.Senders = []Sender{{Application: "blues", State: "streaming"}} }, []string{"note standby-unknown old blues"}},
+	{"standby-unknown", "not in the runbook", func(f *Facts) {
+		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "blues", State: "streaming"}}
+	}, []string{"note standby-unknown old blues"}},
 	{"standby-unknown", "in the runbook by its other name", func(f *Facts) {
-		f.Old.Senders = []Sender{{Application: "walreceiver", State: "streaming"}, {Application: "sub", Logical: true}, {Application: "pg_basebackup", State: "backup"}}
+		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "walreceiver", State: "streaming"}, {Application: "sub", Logical: true}, {Application: "pg_basebackup", State: "backup"}}
 		f.Standbys = []StandbyFacts{standby("blues", "75old", true)}
 		f.Standbys[0].AppName = "walreceiver"
 	}, []string{"warn standby-misnamed blues walreceiver"}},
 	{"sync-names-any", "*", func(f *Facts) {
 		f.Old.set("synchronous_standby_names", "*")
-		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}}
+		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}}
 	}, []string{"block sync-names-any old synchronous_standby_names"}},
 	{"sync-names-any", "names", func(f *Facts) {
 		f.Old.set("synchronous_standby_names", "ANY 1 (metal, rock)")
-		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}, {Application: "rock", State: "streaming"}}
+		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}, {Application: "rock", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}, {Name: "rock"}}
 	}, nil},
 	{"sync-names-nobody", "one of two", func(f *Facts) {
 		f.Old.set("synchronous_standby_names", "FIRST 1 (metal, gone)")
-		f.Old.Senders = []Sender{{Application: "METAL", State: "streaming"}}
+		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "METAL", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}}
 	}, []string{"warn sync-names-nobody old synchronous_standby_names", "note sync-fragile old synchronous_standby_names"}},
 	{"sync-names-nobody", "on new", func(f *Facts) { f.New.set("synchronous_standby_names", "metal") }, []string{"warn sync-names-nobody new synchronous_standby_names"}},
 	{"sync-names-nobody", "off", func(f *Facts) {}, nil},
 	{"sync-fragile", "one of one", func(f *Facts) {
 		f.Old.set("synchronous_standby_names", "metal")
-		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}}
+		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}}
 	}, []string{"note sync-fragile old synchronous_standby_names"}},
 	{"sync-fragile", "asynchronous", func(f *Facts) {
-		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}}
+		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}}
 	}, nil},
 	{"replication-manager", "Patroni's session", func(f *Facts) {

@@ -130,7 +130,7 @@ func judgeFiring(f *Facts) []Finding {
 		for _, r := range d.things("rule") {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: d.Name, Object: r.More + "." + r.Name,
-				Says: fmt.Sprintf("rule %s on %s is enabled for replicas: rules do not act on applied rows, but on statements of sessions with session_replication_role = replica", r.Name, r.More),
+				Says: fmt.Sprintf("rule %s on %s is enabled ALWAYS or REPLICA: rules do not act on applied rows, but on statements of sessions with session_replication_role = replica", r.Name, r.More),
 			})
 		}
 	}

@@ -164,16 +164,8 @@ func judgeLocale(f *Facts) []Finding {
 	if !f.New.ok() || len(f.New.Collations) == 0 {
 		return nil
 	}
-	libc, icu := map[string]bool{"c": true, "posix": true}, false
-	for _, c := range f.New.Collations {
-		if c.Provider == "c" {
-			libc[plainLocale(c.Collate)] = true
-		}
-		icu = icu || c.Provider == "i"
-	}
-	for _, c := range f.New.Databases {
-		libc[plainLocale(c.Collate)], libc[plainLocale(c.Ctype)] = true, true
-	}
+	libc := f.New.libc()
+	icu := slices.ContainsFunc(f.New.Collations, func(c Collation) bool { return c.Provider == "i" })
 	var out []Finding
 	for _, d := range f.Databases {
 		if d.Old == nil || d.New != nil {
@@ -198,6 +190,20 @@ func judgeLocale(f *Facts) []Finding {
 	return out
 }
 
+// libc are the locales of the operating system that the server knows of.
+func (s *Server) libc() map[string]bool {
+	known := map[string]bool{"c": true, "posix": true}
+	for _, c := range s.Collations {
+		if c.Provider == "c" {
+			known[plainLocale(c.Collate)] = true
+		}
+	}
+	for _, c := range s.Databases {
+		known[plainLocale(c.Collate)], known[plainLocale(c.Ctype)] = true, true
+	}
+	return known
+}
+
 func judgeCollations(f *Facts) []Finding {
 	if !f.New.ok() || len(f.New.Collations) == 0 {
 		return nil
@@ -206,6 +212,7 @@ func judgeCollations(f *Facts) []Finding {
 	for _, c := range f.New.Collations {
 		have[c.Name] = true
 	}
+	libc := f.New.libc()
 	var out []Finding
 	for _, d := range f.Databases {
 		for _, t := range d.things("collation") {
@@ -213,13 +220,26 @@ func judgeCollations(f *Facts) []Finding {
 				out = append(out, Finding{
 					Level: Block, On: OnNew, Database: d.Name, Object: t.Name,
 					Says: fmt.Sprintf("%d columns have collation %s (%s), which new does not have: their tables cannot be made", t.N, schema.Name(t.Name), provider(t.Detail)),
-					Fix:  lines("generate that locale on the new server's host and restart the new server", "SELECT pg_import_system_collations('pg_catalog');", "in template0's place: in each database that exists; a database that prepare makes needs it in template1 and template0, so that initdb after the locale is there is the sure way"),
+					Fix:  haveLocale,
+				})
+			}
+		}
+		for _, t := range d.things("user-collation") {
+			if t.Detail == "c" && !libc[plainLocale(t.More)] {
+				out = append(out, Finding{
+					Level: Block, On: OnNew, Database: d.Name, Object: t.Name,
+					Says: fmt.Sprintf("collation %s has locale %s, which new's pg_collation does not list: it cannot be made there", t.Name, t.More),
+					Fix:  haveLocale,
 				})
 			}
 		}
 	}
 	return out
 }
+
+// haveLocale: databases are made from template0, which has the collations that
+// the operating system knew when initdb ran.
+const haveLocale = "generate that locale on the new server's host, then make the new cluster anew with initdb, which takes it up; or use another collation on old"
 
 func judgeCollationVersion(f *Facts) []Finding {
 	if !f.both() {

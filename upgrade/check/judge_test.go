@@ -368,3 +368,20 @@ func TestFixesFit(t *testing.T) {
 		t.Errorf("fixes: %v", fixes)
 	}
 }
+
+// BenchmarkRules: 100 lines of pg_hba.conf, 500 roles, 10 databases.
+func BenchmarkRules(b *testing.B) {
+	f := clean()
+	for i := range 100 {
+		f.Old.HBA.Rules = append(f.Old.HBA.Rules, pg.HBARule{Line: 10 + i, Type: "host", Databases: []string{"all"}, Users: []string{"all"}, Address: fmt.Sprintf("192.168.%d.0", i), Netmask: "255.255.255.0", Method: "md5"})
+	}
+	for i := range 500 {
+		f.Old.Roles = append(f.Old.Roles, Role{Name: fmt.Sprint("role", i), Login: true})
+	}
+	for i := range 10 {
+		f.Databases = append(f.Databases, DatabaseFacts{Name: fmt.Sprint("db", i)})
+	}
+	for b.Loop() {
+		judgeRules(f)
+	}
+}

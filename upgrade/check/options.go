@@ -57,8 +57,9 @@ type Database struct {
 type Standby struct {
 	Name   string
 	Server *pg.Server
-	// Upstream is another standby's name; "" is the primary.
+	// Upstream is another standby's name; "" and primary are the primary.
 	Upstream string
+	Slot     string // its physical slot on the upstream; "" is its name
 }
 
 // Accept is a finding that the operator answers for.

@@ -57,10 +57,10 @@ func (g *gathering) reach(ctx context.Context, on *Server, server *pg.Server, to
 			continue
 		}
 		tried[name] = true
-		target := by.With(name)
-		r := Reach{From: on.Side, To: to.Side, Database: name, Conninfo: target.Conninfo()}
+		other := by.With(name)
+		r := Reach{From: on.Side, To: to.Side, Database: name, Conninfo: other.Conninfo()}
 		began := time.Now()
-		r.Err = probe(ctx, conn, target)
+		r.Err = probe(ctx, conn, other)
 		switch pg.SQLState(r.Err) {
 		case insufficientPrivilege, "25006", "57014": // this session was refused or cancelled, not the one that it opens
 			g.missing(on.Side, name, "whether it reaches "+to.Side, r.Err, true)

@@ -86,37 +86,60 @@ const plainShop = `
 	ANALYZE`
 
 // TestPairs: every query runs on the oldest and newest majors, on both sides,
-// and nothing stands in the way of a plain upgrade.
+// and nothing stands in the way of a plain upgrade. 15 to 18 is in Test15.
 func TestPairs(t *testing.T) {
-	for _, majors := range [][2]int{{13, 17}, {15, 18}, {17, 18}} {
+	for _, majors := range [][2]int{{13, 17}, {17, 18}} {
 		t.Run(fmt.Sprintf("%d to %d", majors[0], majors[1]), func(t *testing.T) {
 			l := labtest.T(t)
 			old, nw := l.Primary("old", majors[0]), l.Primary("new", majors[1])
-			l.Exec(old, "", "CREATE DATABASE shop", "CREATE DATABASE second", "CREATE ROLE app LOGIN")
-			l.Exec(old, "shop", plainShop)
-			l.Exec(nw, "", "CREATE DATABASE second TEMPLATE template0")
-			o := pair(t, old, nw)
-			o.Databases, o.AllDatabases = nil, true
-			f, err := Gather(t.Context(), o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, i := range f.Incomplete {
-				t.Errorf("could not read %s of %s %s: %v", i.What, i.On, i.Database, i.Err)
-			}
-			if len(f.Databases) != 3 || len(f.Reach) != 5 || len(f.Programs) != 2 { // new has no shop: tried as postgres
-				t.Errorf("%d databases, %d reaches, %d programs", len(f.Databases), len(f.Reach), len(f.Programs))
-			}
-			for _, x := range Judge(f) {
-				if x.Level == Block {
-					t.Errorf("%s: %s", short(x), x.Says)
-				}
-			}
-			if n := len(f.Budgets()); n != 14 {
-				t.Errorf("%d budgets", n)
+			plain(t, l, old, nw)
+			if majors[0] < 14 {
+				before14(t, l, old, nw)
 			}
 		})
 	}
+}
+
+// plain is an upgrade in whose way nothing stands.
+func plain(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
+	l.Exec(old, "", "CREATE DATABASE shop", "CREATE DATABASE second")
+	l.Exec(old, "shop", plainShop)
+	l.Exec(nw, "", "CREATE DATABASE second TEMPLATE template0")
+	o := pair(t, old, nw)
+	o.Databases, o.AllDatabases = nil, true
+	f, err := Gather(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range f.Incomplete {
+		t.Errorf("could not read %s of %s %s: %v", i.What, i.On, i.Database, i.Err)
+	}
+	if len(f.Databases) != 3 || len(f.Reach) != 5 || len(f.Programs) != 2 { // new has no shop: tried as postgres
+		t.Errorf("%d databases, %d reaches, %d programs", len(f.Databases), len(f.Reach), len(f.Programs))
+	}
+	for _, x := range Judge(f) {
+		if x.Level == Block {
+			t.Errorf("%s: %s", short(x), x.Says)
+		}
+	}
+	if n := len(f.Budgets()); n != 14 {
+		t.Errorf("%d budgets", n)
+	}
+}
+
+// Test15 asks one pair of servers, from 15 to 18.
+func Test15(t *testing.T) {
+	l := labtest.T(t)
+	old := l.Start(lab.Options{Name: "old", Major: 15, HBA: []string{
+		"host postgres repl all trust", "host shop repl all scram-sha-256", "host all norepl all trust",
+	}})
+	nw := l.Start(lab.Options{Name: "new", Major: 18, HBA: []string{"host shop app all reject", "host shop locked all scram-sha-256"}})
+	t.Run("plain", func(t *testing.T) { plain(t, l, old, nw) })
+	l.Exec(old, "", "CREATE ROLE repl LOGIN REPLICATION PASSWORD 'right-Sekret-7'", "CREATE ROLE norepl LOGIN",
+		"CREATE ROLE app LOGIN", "CREATE ROLE locked LOGIN", "CREATE ROLE fine LOGIN")
+	t.Run("reach", func(t *testing.T) { reaches(t, old, nw) })
+	t.Run("pg_hba.conf", func(t *testing.T) { refuses(t, old, nw) })
+	t.Run("sets", func(t *testing.T) { crosses(t, l, old, nw) })
 }
 
 // dump is everything that a cluster says of itself.
@@ -152,9 +175,17 @@ func dump(t *testing.T, c *lab.Cluster) string {
 	return regexp.MustCompile(`(?m)^\\(un)?restrict .*$`).ReplaceAllString(all.String(), "")
 }
 
-// statements are those that the tool sent, as a server with log_statement = all
-// logged them: pid and text.
-func statements(c *lab.Cluster) [][2]string {
+// statements are those that the tool has sent so far, as a server with
+// log_statement = all logged them: pid and text.
+func statements(t *testing.T, l *labtest.Lab, c *lab.Cluster) [][2]string {
+	t.Helper()
+	// The log is written by a process of its own, in the order of what it got.
+	end := fmt.Sprintf("end of %d", time.Now().UnixNano())
+	l.Value(c, "", "SELECT '"+end+"'")
+	err := pg.Poll(t.Context(), 10*time.Millisecond, "the log", func(context.Context) (bool, error) { return strings.Contains(c.Log(), end), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out [][2]string
 	text := c.Log()
 	for _, entry := range regexp.MustCompile(`(?m)^\d{4}-\d\d-\d\d `).Split(text, -1) {
@@ -187,10 +218,10 @@ func TestLeavesNothing(t *testing.T) {
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("(-before +after):\n%s", diff)
 	}
-	first := [2]int{len(statements(old)), len(statements(nw))}
+	first := [2]int{len(statements(t, l, old)), len(statements(t, l, nw))}
 	for _, c := range []*lab.Cluster{old, nw} {
 		open, proofs := map[string]bool{}, 0
-		for _, s := range statements(c) {
+		for _, s := range statements(t, l, c) {
 			pid, sql := s[0], strings.TrimSpace(comment.ReplaceAllString(s[1], ""))
 			verb, _, _ := strings.Cut(sql, " ")
 			switch verb = strings.ToUpper(strings.TrimRight(strings.Fields(verb)[0], ";")); verb {
@@ -219,7 +250,7 @@ func TestLeavesNothing(t *testing.T) {
 	}
 	l.Exec(old, "shop", `DO $$ BEGIN FOR i IN 1..300 LOOP EXECUTE format('CREATE TABLE many%s (id serial PRIMARY KEY)', i); END LOOP; END $$`)
 	run(t, o)
-	second := [2]int{len(statements(old)) - first[0], len(statements(nw)) - first[1]}
+	second := [2]int{len(statements(t, l, old)) - first[0], len(statements(t, l, nw)) - first[1]}
 	if second != first {
 		t.Errorf("%v statements with 4 tables, %v with 304", first, second)
 	}
@@ -307,14 +338,8 @@ func TestServers(t *testing.T) {
 	})
 }
 
-// TestReach: whether the servers reach each other is tried from the servers.
-func TestReach(t *testing.T) {
-	l := labtest.T(t)
-	old := l.Start(lab.Options{Name: "old", Major: 15, HBA: []string{
-		"host postgres repl all trust", "host shop repl all scram-sha-256", "host all norepl all trust",
-	}})
-	nw := l.Primary("new", 18)
-	l.Exec(old, "", "CREATE DATABASE shop", "CREATE ROLE repl LOGIN REPLICATION PASSWORD 'right-Sekret-7'", "CREATE ROLE norepl LOGIN")
+// reaches: whether the servers reach each other is tried from the servers.
+func reaches(t *testing.T, old, nw *lab.Cluster) {
 	for _, c := range []struct {
 		name  string
 		extra []string
@@ -354,12 +379,8 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// TestHBA: a pg_hba.conf on new that refuses the application.
-func TestHBA(t *testing.T) {
-	l := labtest.T(t)
-	old := l.Primary("old", 15)
-	nw := l.Start(lab.Options{Name: "new", Major: 18, HBA: []string{"host shop app all reject", "host shop locked all scram-sha-256"}})
-	l.Exec(old, "", "CREATE DATABASE shop", "CREATE ROLE app LOGIN", "CREATE ROLE locked LOGIN", "CREATE ROLE fine LOGIN")
+// refuses: a pg_hba.conf on new that refuses the application.
+func refuses(t *testing.T, old, nw *lab.Cluster) {
 	for _, role := range []string{"app", "locked", "fine"} {
 		conn, err := pgx.Connect(t.Context(), old.Conninfo("shop", "user="+role))
 		if err != nil {
@@ -376,12 +397,9 @@ func TestHBA(t *testing.T) {
 	}
 }
 
-// TestSets: foreign keys across the sets that the caller makes.
-func TestSets(t *testing.T) {
-	l := labtest.T(t)
-	old, nw := l.Primary("old", 15), l.Primary("new", 18)
-	l.Exec(old, "", "CREATE DATABASE shop")
-	l.Exec(old, "shop", plainShop, "CREATE TABLE log (a int NOT NULL, b int)", "CREATE UNIQUE INDEX log_a ON log (a)", "CREATE UNIQUE INDEX log_b ON log (b)")
+// crosses: foreign keys across the sets that the caller makes.
+func crosses(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
+	l.Exec(old, "shop", "CREATE TABLE log (a int NOT NULL, b int)", "CREATE UNIQUE INDEX log_a ON log (a)", "CREATE UNIQUE INDEX log_b ON log (b)")
 	o := pair(t, old, nw)
 	o.Databases[0].Identity = map[string]string{"public.log": "index:log_b"}
 	o.Databases[0].Sets = func(tables []schema.Table) []schema.Set {

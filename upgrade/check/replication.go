@@ -23,6 +23,8 @@ var replicationChecks = []Check{
 	{ID: "publications", Title: "Old publishes nothing to others", Acceptable: true, Judge: judgePublications},
 	{ID: "slot-wal-limit", Title: "WAL is kept long enough for the slots, and not for ever", Acceptable: true, Judge: judgeSlotWAL},
 	{ID: "idle-slot-timeout", Title: "Slots are not given up for being idle", Judge: judgeIdleSlots},
+	{ID: "synchronized-standby-slots", Title: "Nobody waits for a standby's slot that is idle", Acceptable: true, Judge: judgeSynchronizedSlots},
+	{ID: "failover-loses-slots", Title: "A failover of old would not lose the slots", Acceptable: true, Judge: judgeFailover},
 	{ID: "session-replication-role", Title: "Nobody writes past the fence", Judge: judgeSessionRole},
 	{ID: "event-triggers-off", Title: "Event triggers can refuse DDL at the cutover", Acceptable: true, Judge: judgeEventTriggersOff},
 }
@@ -284,7 +286,7 @@ func judgeSlotWAL(f *Facts) []Finding {
 func (f *Facts) otherSlots(s *Server, max string) []Finding {
 	var out []Finding
 	for _, slot := range s.Slots {
-		if f.ours(slot.Name) || slot.Temporary || slot.Synced {
+		if f.ours(slot.Name) || f.standbyOfNew(s, slot.Name) || slot.Temporary || slot.Synced {
 			continue
 		}
 		level, says := Note, "it may fall behind by that much from then on"
@@ -313,6 +315,39 @@ func judgeIdleSlots(f *Facts) []Finding {
 		}
 	}
 	return out
+}
+
+// judgeSynchronizedSlots: from 17 on, failover slots send nothing that the
+// slots named there have not confirmed.
+func judgeSynchronizedSlots(f *Facts) []Finding {
+	if !f.Old.ok() {
+		return nil
+	}
+	var idle []string
+	for _, name := range splitList(f.Old.setting("synchronized_standby_slots")) {
+		if !slices.ContainsFunc(f.Old.Slots, func(s Slot) bool { return s.Name == name && s.Active }) {
+			idle = append(idle, name)
+		}
+	}
+	if len(idle) == 0 {
+		return nil
+	}
+	return []Finding{{
+		Level: Warn, On: OnOld, Object: "synchronized_standby_slots",
+		Says: fmt.Sprintf("synchronized_standby_slots names %s, which no standby uses now: failover slots send nothing until one does, and the cutover's gate waits", some(idle, "slot", "slots")),
+		Fix:  lines("bring that standby back, or take its slot out:", "ALTER SYSTEM SET synchronized_standby_slots = '…' with those in use, then SELECT pg_reload_conf()"),
+	}}
+}
+
+// judgeFailover: before 17 a promoted standby has no logical slots.
+func judgeFailover(f *Facts) []Finding {
+	if !f.Old.ok() || f.Old.InRecovery || f.Old.Major() >= 17 || len(f.Old.standbys()) == 0 {
+		return nil
+	}
+	return []Finding{{
+		Level: Note, On: OnOld,
+		Says: fmt.Sprintf("PostgreSQL %d keeps logical slots on the primary alone: if a standby of old is promoted before the cutover, every set is copied again", f.Old.Major()),
+	}}
 }
 
 // judgeSessionRole: the fence is made of ordinary triggers, which sessions with

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"crossfade/schema"
+	"crossfade/upgrade/pg"
 )
 
 var standbyChecks = []Check{
@@ -208,18 +209,15 @@ func judgeSyncAny(f *Facts) []Finding {
 			apps = append(apps, quoteSync(w.Application))
 		}
 		slices.Sort(apps)
-		list := "FIRST 1 (name, …)"
+		// Where nobody streams, every commit that asks for a standby waits already.
+		list := ""
 		if len(apps) > 0 {
 			list = "FIRST 1 (" + strings.Join(slices.Compact(apps), ", ") + ")"
-		}
-		to := "the names of its standbys, like " + list
-		if len(apps) > 0 {
-			to = fmt.Sprintf("ALTER SYSTEM SET synchronous_standby_names = '%s';", strings.ReplaceAll(list, "'", "''"))
 		}
 		out = append(out, Finding{
 			Level: Block, On: s.Side, Object: "synchronous_standby_names",
 			Says: fmt.Sprintf("synchronous_standby_names is %s, and * matches subscriptions too: one of this upgrade would become the synchronous standby, and commits of the application would wait for the other cluster", names),
-			Fix:  lines(to, "SELECT pg_reload_conf();"),
+			Fix:  lines("ALTER SYSTEM SET synchronous_standby_names = "+strings.TrimSpace(pg.Literal(list))+";", "SELECT pg_reload_conf();"),
 		})
 	}
 	return out

@@ -94,7 +94,7 @@ func (r *runner) step(ctx context.Context, s *Step) error {
 		return r.record(e, Skip, 0, nil)
 	}
 	if err := r.record(e, Begin, 0, nil); err != nil {
-		return err
+		return r.failed(ctx, e, time.Now(), err)
 	}
 	if s.Commit {
 		// From here signals are only noted: whatever Do returns, unless it is
@@ -187,9 +187,15 @@ func (r *runner) turn(e Event) *Turn {
 
 func (r *runner) record(e Event, kind Kind, took time.Duration, err error) error {
 	e.At, e.Kind, e.Took, e.Err = time.Now(), kind, took, err
-	jerr := r.j.record(r.p, e)
-	r.observe(e)
-	return jerr
+	return errors.Join(r.j.record(r.p, e), tell(r.observe, e))
+}
+
+// tell tells of an event. A panic there is a failure of the step like one of
+// its own: what was begun can still be undone.
+func tell(observe func(Event), e Event) (err error) {
+	defer catch(&err)
+	observe(e)
+	return nil
 }
 
 func call(ctx context.Context, limit time.Duration, what string, f func(context.Context, *Turn) error, t *Turn) (err error) {

@@ -39,7 +39,7 @@ func (l *loader) plan(m marks) (*queue, *yard) {
 	l.bytes.Store(0)
 	l.tables.Store(0)
 	for _, t := range l.work {
-		t.left, t.node, t.spoiled = 0, "", false
+		t.left = 0
 		loaded := false
 		// Marks of a set that starts again were taken away; what stands was
 		// copied from this very snapshot, or belongs to a set that stays.

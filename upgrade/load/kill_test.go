@@ -74,7 +74,7 @@ func TestCancelled(t *testing.T) {
 	w.lab.Must(lock.Close(t.Context()))
 
 	before := w.lab.Value(w.old, db, "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '"+slotOf("rest")+"'")
-	o.Chunk = 4 << 20
+	o.Chunk = 1 << 20
 	w.must(o)
 	if after := w.lab.Value(w.old, db, "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '"+slotOf("rest")+"'"); after != before || w.made != 2 {
 		t.Errorf("the whole set was copied again: its slot was at %s and is at %s, %d snapshots", before, after, w.made)
@@ -83,9 +83,9 @@ func TestCancelled(t *testing.T) {
 }
 
 func TestWorkersKilled(t *testing.T) {
-	w, sets := underLoad(t, 5)
+	w, sets := underLoad(t, 2)
 	o := w.options(sets...)
-	o.Chunk = 4 << 20
+	o.Chunk = 1 << 20
 	killed := make(chan int)
 	go func() {
 		n := 0
@@ -114,9 +114,9 @@ func TestWorkersKilled(t *testing.T) {
 // TestNewKilled: new forgets commits that did not wait for their flush. Rows
 // and marks are forgotten together, and the same run makes up for it.
 func TestNewKilled(t *testing.T) {
-	w, sets := underLoad(t, 5)
+	w, sets := underLoad(t, 2)
 	o := w.options(sets...)
-	o.Chunk = 4 << 20
+	o.Chunk = 1 << 20
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -126,6 +126,7 @@ func TestNewKilled(t *testing.T) {
 			w.lab.Must(w.new.Boot(context.Background()))
 		}
 	}()
+	defer func() { <-done }()
 	w.must(o)
 	<-done
 	t.Log(strings.Join(w.notes, "\n"))
@@ -136,9 +137,9 @@ func TestNewKilled(t *testing.T) {
 }
 
 func TestOldKilled(t *testing.T) {
-	w, sets := underLoad(t, 5)
+	w, sets := underLoad(t, 2)
 	o := w.options(sets...)
-	o.Chunk = 4 << 20
+	o.Chunk = 1 << 20
 	booted := make(chan struct{})
 	go func() {
 		defer close(booted)
@@ -159,10 +160,10 @@ func TestOldKilled(t *testing.T) {
 
 // TestRewritten: VACUUM FULL moves rows to other pages between two chunks.
 func TestRewritten(t *testing.T) {
-	w, sets := underLoad(t, 5)
+	w, sets := underLoad(t, 2)
 	w.lab.Exec(w.old, db, "DELETE FROM pgbench_accounts WHERE aid % 3 = 0")
 	o := w.options(sets...)
-	o.Chunk, o.Jobs = 4<<20, 1
+	o.Chunk, o.Jobs = 1<<20, 1
 	go func() {
 		w.begun(3)
 		w.lab.Exec(w.old, db, "VACUUM FULL pgbench_accounts")
@@ -206,7 +207,7 @@ func TestAgainBehindForeignKeys(t *testing.T) {
 func TestSnapshotGone(t *testing.T) {
 	w, sets := underLoad(t, 2)
 	o := w.options(sets...)
-	o.Chunk = 2 << 20
+	o.Chunk = 1 << 20
 	go func() {
 		w.begun(1)
 		w.lab.Exec(w.old, "", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'crossfade' AND query LIKE 'SELECT pg_export_snapshot%'")

@@ -18,10 +18,12 @@ import (
 //	loaded/<set>/<table>         the table is loaded
 //	chunk/<set>/<table>/emptied  there was made room for its chunks
 //	chunk/<set>/<table>/<ctid>   one chunk of it is loaded
-//	copied                       the step has ended once
+//	copied                       the copy has ended once
+//	analyzed                     statistics were gathered
 //
-// The value of all but the last is the consistent point of the copy.
-func loadedKey(set string, t schema.Table) string   { return "loaded/" + set + "/" + t.String() }
+// The value of the first three is the consistent point of the copy.
+func loadedKey(set string, t schema.Table) string { return "loaded/" + set + "/" + t.String() }
+
 func chunkPrefix(set string, t schema.Table) string { return "chunk/" + set + "/" + t.String() + "/" }
 
 const (
@@ -143,17 +145,23 @@ func (o Options) built(m marks) bool {
 	return !slices.ContainsFunc(o.Tail, func(e schema.Entry) bool { return !m.has(e) })
 }
 
-// done looks whether nothing is left to do.
-func (o Options) done(ctx context.Context) (done bool, err error) {
+// readMarks reads the ledger in a session of its own; nothing is there where
+// new lacks the database.
+func (o Options) readMarks(ctx context.Context) (marks, error) {
 	conn, err := o.New.Connect(ctx)
 	if pg.SQLState(err) == undefinedDatabase {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer closeQuietly(conn)
-	m, err := readMarks(ctx, conn)
+	return readMarks(ctx, conn)
+}
+
+// done looks whether nothing is left to do.
+func (o Options) done(ctx context.Context) (done bool, err error) {
+	m, err := o.readMarks(ctx)
 	if err != nil || len(m) == 0 || !o.built(m) {
 		return false, err
 	}

@@ -112,14 +112,16 @@ func (l *loader) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the slots and the snapshot of %s (%s): %w", l.o.Database, strings.Join(names, ", "), err)
 	}
+	l.points = s.Point
+	if l.keeper, err = l.o.keep(ctx, s); err != nil {
+		return err
+	}
 	for _, name := range names {
 		if s.Point[name] == 0 {
 			return fmt.Errorf("the slot of set %s has no consistent point", name)
 		}
 	}
-	l.points = s.Point
-	l.keeper, err = l.o.keep(ctx, s)
-	return err
+	return nil
 }
 
 // referenced looks which tables foreign keys point to by now: a plan that was

@@ -249,8 +249,11 @@ func (w *world) bench(args ...string) (stop func()) {
 	all := append([]string{"-n", "-T", "600", "-h", w.old.Socket, "-p", fmt.Sprint(w.old.Port), "-U", w.old.Superuser}, args...)
 	cmd := w.old.Command(ctx, "pgbench", append(all, db)...)
 	w.lab.Must(cmd.Start())
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait() // it is killed, or ends with the server
+	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		<-done

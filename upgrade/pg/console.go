@@ -64,7 +64,11 @@ func (s *Server) ConnectAs(ctx context.Context, l Login) (*pgx.Conn, error) {
 	conf.ConnectTimeout = connectTimeout
 	conn, err := pgx.ConnectConfig(ctx, conf)
 	if err != nil {
-		return nil, s.failed(ctx, "log in as "+l.User, err)
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+		}
+		// No hint: what helps the tool in is not what helps somebody else in.
+		return nil, &Error{Doing: "log in as " + l.User, On: fmt.Sprintf("%s, database %s", s, s.Database()), Err: err}
 	}
 	return conn, nil
 }

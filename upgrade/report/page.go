@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -27,15 +28,15 @@ func (p *page) printf(format string, args ...any) {
 
 // table writes rows with their columns aligned. Cells hold no tab.
 func (p *page) table(rows [][]string) {
-	t := tabwriter.NewWriter(p.w, 0, 0, 2, ' ', 0)
+	var b bytes.Buffer
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		if p.err == nil {
-			// The last cell has no tab behind it: tabwriter leaves no blanks at the line's end.
-			_, p.err = fmt.Fprintln(t, strings.Join(r, "\t"))
-		}
+		// Neither can fail: a bytes.Buffer takes everything.
+		_, _ = fmt.Fprintln(t, strings.Join(r, "\t"))
 	}
-	if p.err == nil {
-		p.err = t.Flush()
+	_ = t.Flush()
+	for line := range strings.Lines(b.String()) {
+		p.printf("%s\n", strings.TrimRight(line, " \n")) // a row whose last cell is empty
 	}
 }
 

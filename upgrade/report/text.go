@@ -16,7 +16,7 @@ func (s Status) Text(w io.Writer) error {
 	p.printf("%s\n", s.headline())
 	p.printf("upgrade %s, phase %s, %s\n", s.Upgrade, orUnknown(string(s.Phase)), s.At.UTC().Format("2006-01-02 15:04:05 UTC"))
 	for _, q := range s.Silent {
-		p.printf("no answer from %s: %s\n", q.On, q.Says)
+		p.printf("no answer from %s: %s\n", q.On, oneLine(q.Says))
 	}
 	for _, n := range s.Notes {
 		p.printf("note: %s\n", n)

@@ -109,9 +109,14 @@ func (n *Node) slot() string {
 // builder is one node and what the steps of all nodes share.
 type builder struct {
 	*Node
-	o   Options
-	new *cluster
+	o      Options
+	new    *cluster
+	goodAt time.Time // when the node was last seen as it should be
 }
+
+// goodFor is how long one look at a node serves the steps that follow each
+// other; the last of them always looks itself.
+const goodFor = time.Second
 
 // cluster is the identity of the new primary, asked once.
 type cluster struct {
@@ -166,7 +171,7 @@ func (o Options) builders() []*builder {
 	}
 	var all []*builder
 	for i := range o.Nodes {
-		all = append(all, &builder{&o.Nodes[i], o, shared})
+		all = append(all, &builder{Node: &o.Nodes[i], o: o, new: shared})
 	}
 	slices.SortStableFunc(all, func(a, b *builder) int { return depth(a.Node) - depth(b.Node) })
 	return all
@@ -263,8 +268,16 @@ func (b *builder) step(act, title string) flow.Step {
 // unless makes a Done of a step: the node streams as it should, or done says so.
 func (b *builder) unless(done func(ctx context.Context) (bool, error)) func(context.Context) (bool, error) {
 	return func(ctx context.Context) (bool, error) {
-		if ok, _, err := b.good(ctx); ok || err != nil {
-			return ok, err
+		if time.Since(b.goodAt) < goodFor {
+			return true, nil
+		}
+		ok, _, err := b.good(ctx)
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			b.goodAt = time.Now()
+			return true, nil
 		}
 		return done(ctx)
 	}

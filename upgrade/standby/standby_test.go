@@ -194,6 +194,9 @@ func TestRemove(t *testing.T) {
 			t.Errorf("the mark of %s: %v", c.Name, err)
 		}
 	}
+	if testing.Short() {
+		return
+	}
 	// Again from the start: what was built is moved aside like anybody's.
 	w.must(Steps(w.o))
 	if old, err := filepath.Glob(metal.DataDir + ".before-up-*"); len(old) != 1 {

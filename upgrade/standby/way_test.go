@@ -92,7 +92,7 @@ func TestInterrupted(t *testing.T) {
 	// Killed behind each step that is left: what runs again goes on from there.
 	w.must(Remove(w.o))
 	steps := Steps(w.o)
-	for n := range steps {
+	for n := 1; n < len(steps); n += 2 {
 		if _, err := w.run(steps[:n]); err != nil {
 			t.Fatal(err)
 		}
@@ -220,6 +220,7 @@ func TestUnprivileged(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("every test is without root's rights here")
 	}
+	t.Parallel()
 	u, err := user.Lookup("nobody")
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +244,7 @@ func TestUnprivileged(t *testing.T) {
 	if err := errors.Join(err, from.Close(), to.Close(), os.Chmod(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), to.Name(), "-test.run", "TestRemove")
+	cmd := exec.CommandContext(t.Context(), to.Name(), "-test.run", "TestRemove", "-test.short")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "HOME="+os.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}

@@ -22,8 +22,11 @@ func (w *world) bench(clients int, args ...string) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		w.tb.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait() // it is killed, or ends with the server
+	}()
 	stopped := false
 	stop = func() {
 		if !stopped {

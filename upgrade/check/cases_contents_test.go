@@ -259,6 +259,9 @@ var databaseCases = []judged{
 		"collation-missing", "nl_BE", func(f *Facts) { f.thing(Thing{Kind: "collation", Name: "nl_BE", Detail: "c", N: 2}) },
 		[]string{"block collation-missing new shop nl_BE"},
 	},
+	{"collation-missing", "of the user's own", func(f *Facts) {
+		f.thing(Thing{Kind: "user-collation", Name: "public.dutch", Detail: "c", More: "nl_BE.UTF-8"}, Thing{Kind: "user-collation", Name: "public.eng", Detail: "c", More: "en_US.UTF-8"})
+	}, []string{"block collation-missing new shop public.dutch"}},
 	{"collation-missing", "there", func(f *Facts) { f.thing(Thing{Kind: "collation", Name: "en_US", Detail: "c", N: 2}) }, nil},
 	{"collation-version", "another library on new", func(f *Facts) { f.New.Databases[0].ActualVersion = "2.41" }, []string{"note collation-version new shop shop"}},
 	{"collation-version", "changed under old", func(f *Facts) { f.Databases[0].Old.CollationVersion = "2.31" }, []string{"warn collation-version old shop shop"}},

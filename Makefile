@@ -1,0 +1,44 @@
+# The first command typed on a fresh machine is make demo or make test: both
+# need Go, bash and make, and fetch the PostgreSQL that is missing.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := build
+.PHONY: build demo test test-all lint clean
+
+# One package after the other: each boots servers of its own.
+TESTFLAGS ?= -p 1 -timeout 15m
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+## build: bin/crossfade and bin/lab
+build:
+	go build -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/crossfade ./cmd/lab
+
+## demo: upgrade a running cluster from PostgreSQL 15 to 18 and back, before your eyes
+demo: build
+	bin/lab play upgrade --crossfade bin/crossfade
+
+## test: everything against real servers; the last line counts
+test:
+	mkdir -p bin
+	go build -buildvcs=false -o bin/lab ./cmd/lab
+	go test -json $(TESTFLAGS) ./... | bin/lab tally
+
+## test-all: the same with the race detector, and every scenario
+test-all:
+	mkdir -p bin
+	go build -buildvcs=false -o bin/lab ./cmd/lab
+	CROSSFADE_ALL=1 go test -race -json -p 1 -timeout 60m ./... | bin/lab tally
+
+## lint: formatting, vet, staticcheck, errcheck
+lint:
+	@unformatted=$$(go tool gofumpt -l cmd cutover scenarios schema upgrade); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (go tool gofumpt -w .):"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+	go tool errcheck ./...
+
+## clean: what make has made, and the test cache
+clean:
+	rm -rf bin
+	go clean -testcache

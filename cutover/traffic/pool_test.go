@@ -1,0 +1,432 @@
+package traffic
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"crossfade/scenarios/lab"
+	"crossfade/scenarios/lab/labtest"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+)
+
+func server(t *testing.T, name, conninfo string) *pg.Server {
+	t.Helper()
+	s, err := pg.Parse(name, conninfo, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.As("crossfade test")
+}
+
+// world is an old and a new cluster with a database shop each, and a pooler.
+type world struct {
+	*labtest.Lab
+	t          *testing.T
+	oldC, newC *lab.Cluster
+	old, new   *pg.Server
+	pool       *lab.Pool
+	sw         *PgBouncer
+	shop       string // conninfo through the pooler
+}
+
+func newWorld(t *testing.T, hba []string, o lab.PoolOptions) *world {
+	t.Helper()
+	l := labtest.T(t)
+	w := &world{Lab: l, t: t}
+	w.oldC = l.Start(lab.Options{Name: "old", Major: 15})
+	w.newC = l.Start(lab.Options{Name: "new", Major: 17, HBA: hba})
+	for _, c := range []*lab.Cluster{w.oldC, w.newC} {
+		l.Exec(c, "", "CREATE DATABASE shop", "CREATE ROLE app LOGIN PASSWORD 'secret'")
+		l.Ledger(c.Conninfo("shop"))
+	}
+	w.old, w.new = server(t, "old", w.oldC.Conninfo("shop")), server(t, "new", w.newC.Conninfo("shop"))
+	if o.Databases == nil {
+		o.Databases = map[string]lab.Backend{"shop": {Cluster: w.oldC, Extra: "pool_size=10"}}
+	}
+	for name, b := range o.Databases {
+		if b.Cluster == nil {
+			b.Cluster = w.oldC
+			o.Databases[name] = b
+		}
+	}
+	w.pool = l.PgBouncer(o)
+	w.shop = w.pool.Conninfo("shop")
+	w.sw = &PgBouncer{
+		Databases: []string{"shop"}, AppUsers: []string{"postgres"},
+		Instances: []Instance{{Admin: server(t, "pool", w.pool.AdminConninfo()), Config: w.pool.Config}},
+	}
+	return w
+}
+
+func (w *world) where() string {
+	w.t.Helper()
+	at, err := w.sw.Where(w.t.Context())
+	w.Must(err)
+	return at
+}
+
+func (w *world) paused() bool {
+	w.t.Helper()
+	var paused bool
+	i := w.sw.Instances[0]
+	ctx := w.t.Context()
+	conn, err := i.Admin.Console(ctx)
+	w.Must(err)
+	dbs, err := i.databases(ctx, conn)
+	w.Must(err)
+	paused = dbs["shop"].paused
+	w.Must(conn.Close(ctx))
+	return paused
+}
+
+// TestSwitch sends clients there and back under load, without an error.
+func TestSwitch(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil, lab.PoolOptions{})
+	before, err := os.ReadFile(w.pool.Config)
+	w.Must(err)
+	writer := w.Write(w.shop, lab.WriterOptions{Writers: 4})
+	ctx := t.Context()
+	var slowest time.Duration
+	for n, to := range []*pg.Server{w.new, w.old, w.new, w.old} {
+		w.Must(w.sw.Prepare(ctx, to))
+		began := time.Now()
+		w.Must(w.sw.Pause(ctx))
+		paused := time.Now()
+		if !w.paused() {
+			t.Error("not paused")
+		}
+		if n == 2 { // not what was prepared
+			w.Must(os.WriteFile(prepared(w.pool.Config), []byte("torn"), 0o644))
+		}
+		w.Must(w.sw.Point(ctx, to))
+		pointed := time.Now()
+		w.Must(w.sw.Resume(ctx))
+		t.Logf("pause %s, point %s, resume %s", paused.Sub(began), pointed.Sub(paused), time.Since(pointed))
+		slowest = max(slowest, time.Since(began))
+		w.Must(w.sw.Point(ctx, to))
+		w.Must(w.sw.Resume(ctx))
+		if at := w.where(); at != to.Address() {
+			t.Errorf("clients are at %s, not at %s", at, to.Address())
+		}
+		if _, err := os.Stat(prepared(w.pool.Config)); err == nil {
+			t.Error("the prepared file is still there")
+		}
+	}
+	t.Logf("slowest pause to resume: %s", slowest)
+	report := writer.Stop()
+	t.Logf("%+v", report.Longest)
+	if len(report.Failures) > 0 {
+		t.Errorf("clients saw %v", report.Failures)
+	}
+	after, err := os.ReadFile(w.pool.Config)
+	w.Must(err)
+	if string(before) != string(after) {
+		t.Errorf("there and back the configuration is\n%s, not\n%s", after, before)
+	}
+	for _, c := range []*lab.Cluster{w.oldC, w.newC} {
+		if w.Value(c, "shop", "SELECT (count(*) > 0)::text FROM public.ledger") != "true" {
+			t.Errorf("nobody wrote on %s", c.Name)
+		}
+	}
+	w.Must(w.sw.Prepare(ctx, w.new))
+	w.Must(w.sw.Withdraw(ctx))
+	w.Must(w.sw.Withdraw(ctx))
+	if left, _ := filepath.Glob(w.pool.Config + "*"); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+
+	// Restarted while it was paused: it is not paused any more.
+	w.Must(w.sw.Pause(ctx))
+	w.Must(w.pool.Kill(ctx))
+	if err := w.sw.Resume(ctx); err == nil || !strings.Contains(err.Error(), w.sw.Instances[0].on()) || !strings.Contains(err.Error(), "restarted") {
+		t.Errorf("resume of a dead pooler: %v", err)
+	}
+	if err := w.sw.Point(ctx, w.new); err == nil {
+		t.Error("point of a dead pooler worked")
+	}
+	w.Must(w.pool.Boot(ctx))
+	w.Must(w.sw.Resume(ctx))
+	if at := w.where(); at != "" && at != w.new.Address() {
+		t.Errorf("it came back with %s", at)
+	}
+}
+
+// TestHeldUp has a transaction open, so that PAUSE waits for it in vain.
+func TestHeldUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil, lab.PoolOptions{})
+	second := w.PgBouncer(lab.PoolOptions{Name: "second", Databases: map[string]lab.Backend{"shop": {Cluster: w.oldC}}})
+	other := &PgBouncer{Databases: []string{"shop"}, Instances: []Instance{{Admin: server(t, "pool", second.AdminConninfo()), Config: second.Config}}}
+	ctx := t.Context()
+	w.sw.PauseTimeout = 300 * time.Millisecond
+	holder, err := server(t, "holder", w.shop).ConnectAs(ctx, pg.Login{User: "postgres"})
+	w.Must(err)
+	w.Must(pg.Exec(ctx, holder, "BEGIN; SELECT 1"))
+	writer := w.Write(w.shop, lab.WriterOptions{Writers: 2})
+	group := Group{w.sw, other}
+	err = group.Pause(ctx)
+	if err == nil {
+		t.Fatal("paused with a transaction open")
+	}
+	t.Log(err)
+	for _, word := range []string{"300ms", "user postgres", "backend pid ", w.sw.Instances[0].on()} {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%q is not in %v", word, err)
+		}
+	}
+	if w.paused() {
+		t.Error("still paused")
+	}
+	rows, err := second.Admin(ctx, "SHOW DATABASES")
+	w.Must(err)
+	if slices.ContainsFunc(rows, func(r []string) bool { return slices.Contains(r[len(r)-2:], "1") }) {
+		t.Errorf("the other pooler is paused: %v", rows)
+	}
+	w.Must(pg.Exec(ctx, holder, "COMMIT"))
+	w.Must(holder.Close(ctx))
+	w.Must(group.Pause(ctx))
+	w.Must(group.Resume(ctx))
+	if report := writer.Stop(); len(report.Failures) > 0 {
+		t.Errorf("clients saw %v", report.Failures)
+	}
+}
+
+// ids are the problems, id and object.
+func (w *world) ids(sw *PgBouncer, to *pg.Server) string {
+	w.t.Helper()
+	problems, err := sw.Problems(w.t.Context(), to)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var ids []string
+	for _, p := range problems {
+		w.t.Logf("%s %q: %v", p.ID, p.Object, p)
+		ids = append(ids, p.ID+":"+p.Object)
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"host shop refused all reject", "host shop app all scram-sha-256", "host all unheard 192.0.2.1/32 trust"}, lab.PoolOptions{
+		Databases: map[string]lab.Backend{
+			"shop": {Extra: "pool_size=10"}, "shop_ro": {DB: "shop"}, "long": {DB: "shop", Extra: "pool_mode=session"},
+			"forced": {DB: "shop", Extra: "user=app password=secret"}, "wrong": {DB: "shop", Extra: "user=app password=wrong"},
+			"asks": {DB: "shop", Extra: "auth_user=postgres"},
+		},
+		Users:    map[string]string{"app": "secret"},
+		Settings: map[string]string{"query_wait_timeout": "3"},
+	})
+	w.Exec(w.newC, "", "CREATE ROLE refused LOGIN", "CREATE ROLE late LOGIN VALID UNTIL '2000-01-01'")
+	everything := []string{"shop", "shop_ro", "long", "forced", "wrong", "asks"}
+	for _, c := range []struct {
+		what string
+		sw   PgBouncer
+		want string
+	}{
+		{"all is well", PgBouncer{Databases: []string{"shop", "shop_ro", "forced", "asks", "long"}, AppUsers: []string{"app", "postgres"}}, "pool-session:long pool-alias:wrong"},
+		{"aliases", PgBouncer{Databases: []string{"shop"}}, "pool-alias:asks pool-alias:forced pool-alias:long pool-alias:shop_ro pool-alias:wrong"},
+		{"not there", PgBouncer{Databases: append(everything, "blog")}, "pool-session:long pool-database:blog pool-login:app"},
+		{"refused by a rule", PgBouncer{Databases: everything[:4], AppUsers: []string{"refused", "app"}}, "pool-hba:refused"},
+		{"no role, an old one", PgBouncer{Databases: everything[:2], AppUsers: []string{"nobody", "late"}}, "pool-login:nobody pool-login:late"},
+		{"sent away", PgBouncer{Databases: everything, Blocked: 5 * time.Second}, "pool-wait: "},
+	} {
+		c.sw.Instances = w.sw.Instances
+		got := w.ids(&c.sw, w.new)
+		ok := got == c.want
+		if c.what != "all is well" && c.what != "aliases" {
+			ok = true
+			for _, one := range strings.Fields(c.want) {
+				ok = ok && strings.Contains(got, one)
+			}
+		}
+		if !ok {
+			t.Errorf("%s: %s, not %s", c.what, got, c.want)
+		}
+	}
+	ctx := t.Context()
+
+	sw := *w.sw
+	sw.Databases, sw.AppUsers = []string{"shop"}, []string{"refused"}
+	err := sw.Prepare(ctx, w.new)
+	if err == nil || !strings.Contains(err.Error(), "pg_hba.conf refuses user refused") || !strings.Contains(err.Error(), "shop_ro leads to") {
+		t.Errorf("prepare: %v", err)
+	}
+	if _, err := os.Stat(prepared(w.pool.Config)); err == nil {
+		t.Error("a refused prepare wrote a file")
+	}
+	sw.AppUsers = []string{"app"}
+	sw.Accepted = func(p Problem) bool { return p.ID == PoolAlias }
+	w.Must(sw.Prepare(ctx, w.new))
+	w.Must(sw.Withdraw(ctx))
+
+	// The pooler has another password hash than new.
+	users, err := os.ReadFile(filepath.Join(w.pool.Home, "userlist.txt"))
+	w.Must(err)
+	w.Must(os.WriteFile(filepath.Join(w.pool.Home, "userlist.txt"), []byte(strings.Replace(string(users), `"secret"`, `"SCRAM-SHA-256$4096:AAAA$B:C"`, 1)), 0o644))
+	if got := w.ids(&sw, w.new); !strings.Contains(got, "pool-login:app") {
+		t.Errorf("another hash: %s", got)
+	}
+	w.Must(os.WriteFile(filepath.Join(w.pool.Home, "userlist.txt"), users, 0o644))
+
+	// What the file says is not what the pooler does.
+	text, err := os.ReadFile(w.pool.Config)
+	w.Must(err)
+	w.Must(os.WriteFile(w.pool.Config, []byte(strings.Replace(string(text), "shop = host=127.0.0.1", "shop = host=192.0.2.1", 1)), 0o644))
+	if got := w.ids(&sw, w.new); !strings.Contains(got, "pool-config:shop") {
+		t.Errorf("a file that was not loaded: %s", got)
+	}
+	w.Must(os.WriteFile(w.pool.Config, text, 0o644))
+
+	link := filepath.Join(w.pool.Home, "link.ini")
+	w.Must(os.Symlink(w.pool.Config, link))
+	for _, path := range []string{link, w.pool.Config + ".not"} {
+		sw.Instances = []Instance{{Admin: sw.Instances[0].Admin, Config: path}}
+		if got := w.ids(&sw, w.new); !strings.Contains(got, "pool-config") {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	sw.Instances = w.sw.Instances
+	_, err = w.pool.Admin(ctx, "PAUSE shop")
+	w.Must(err)
+	if got := w.ids(&sw, w.new); !strings.Contains(got, "pool-paused:shop") {
+		t.Errorf("paused already: %s", got)
+	}
+	w.Must(sw.Resume(ctx))
+	w.Must(w.newC.Stop(ctx, lab.Fast))
+	if got := w.ids(&sw, w.new); !strings.Contains(got, "pool-reach:") {
+		t.Errorf("new is down: %s", got)
+	}
+}
+
+// TestShared has several processes behind one port.
+func TestShared(t *testing.T) {
+	see := func(conninfo, reuse string) view {
+		return view{Instance: Instance{Admin: server(t, "pool", conninfo)}, set: map[string]string{"so_reuseport": reuse, "listen_port": "6432"}}
+	}
+	tcp, a, b := see("host=pool1 port=6432", "1"), see("host=/run/a port=6432", "1"), see("host=/run/b port=6432", "1")
+	sw := &PgBouncer{}
+	for n, c := range [][]view{{see("host=pool1 port=6432", "0")}, {a, b}} {
+		if got := sw.shared(c); len(got) != 0 {
+			t.Errorf("%d: %v", n, got)
+		}
+	}
+	for n, c := range [][]view{{tcp}, {a}, {tcp, tcp}} {
+		if got := sw.shared(c); len(got) != len(c) || got[0].ID != PoolShared || got[0].Acceptable {
+			t.Errorf("%d: %v", n, got)
+		}
+	}
+}
+
+// TestEffects compares what the pooler and the wrapped programs were told with
+// what the effects say.
+func TestEffects(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil, lab.PoolOptions{Databases: map[string]lab.Backend{"shop": {}, "two-b": {DB: "shop"}}})
+	w.sw.Databases = []string{"shop", "two-b"}
+	host := &recorder{}
+	w.sw.Instances[0].Host = host
+	ctx := t.Context()
+	for _, c := range []struct {
+		call Call
+		do   func() error
+	}{
+		{Prepare, func() error { return w.sw.Prepare(ctx, w.new) }},
+		{Pause, func() error { return w.sw.Pause(ctx) }},
+		{Point, func() error { return w.sw.Point(ctx, w.new) }},
+		{Resume, func() error { return w.sw.Resume(ctx) }},
+		{Withdraw, func() error { return w.sw.Withdraw(ctx) }},
+	} {
+		host.ran = nil
+		logged := len(w.pool.Log())
+		w.Must(c.do())
+		var want []string
+		for _, e := range w.sw.Does(c.call, w.new) {
+			if e.Run != nil {
+				want = append(want, strings.Join(e.Run, " "))
+			} else if word, _, _ := strings.Cut(e.SQL, " "); !strings.Contains(w.pool.Log()[logged:], word) {
+				t.Errorf("%s: the pooler was not told %s", c.call, e.SQL)
+			}
+		}
+		if got := strings.Join(host.ran, "\n"); got != strings.Join(want, "\n") {
+			t.Errorf("%s ran\n%s, not\n%s", c.call, got, strings.Join(want, "\n"))
+		}
+	}
+}
+
+// recorder is this machine, remembering every program that changes something.
+type recorder struct {
+	pg.Local
+	ran []string
+}
+
+func (r *recorder) Run(ctx context.Context, c pg.Cmd) error {
+	switch c.Args[0] {
+	case "cat", "ls", "test":
+	default:
+		r.ran = append(r.ran, strings.Join(c.Args, " "))
+	}
+	return r.Local.Run(ctx, c)
+}
+
+func TestHook(t *testing.T) {
+	dir := t.TempDir()
+	script := filepath.Join(dir, "move-dns")
+	text := fmt.Sprintf("#!/bin/sh\necho \"$1 $2 $CROSSFADE_UPGRADE $CROSSFADE_TO $CROSSFADE_TO_HOST $CROSSFADE_TO_PORT\" >> %s/log\n"+
+		"[ -e %s/fail-$2 ] && { echo no luck >&2; exit 3; }\n[ -e %s/hang-$2 ] && sleep 30\n[ $2 = where ] && echo there:5432\nexit 0\n", dir, dir, dir)
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	to := server(t, "new", "host=wacken port=5433 user=crossfade password=secret dbname=shop")
+	h := &Hook{Run: []string{script, "zone"}, Timeout: 500 * time.Millisecond, Env: func() []string { return []string{"CROSSFADE_UPGRADE=up"} }}
+	var _ Switch = h
+	ctx := t.Context()
+	touch := func(name string) {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range []error{h.Prepare(ctx, to), h.Pause(ctx), h.Point(ctx, to), h.Resume(ctx), h.Withdraw(ctx)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if at, err := h.Where(ctx); at != "there:5432" || err != nil {
+		t.Errorf("%q %v", at, err)
+	}
+	touch("fail-pause")
+	if err := h.Pause(ctx); err == nil || !strings.Contains(err.Error(), "no luck") {
+		t.Error(err)
+	}
+	touch("hang-point")
+	if err := h.Point(ctx, to); err == nil || !strings.Contains(err.Error(), "longer than 500ms") {
+		t.Error(err)
+	}
+	log, _ := os.ReadFile(filepath.Join(dir, "log"))
+	want := `zone check up new wacken 5433
+zone pause up   
+zone point up new wacken 5433
+zone resume up   
+zone where up   
+zone pause up   
+zone resume up   
+zone point up new wacken 5433
+`
+	if string(log) != want {
+		t.Errorf("%s, not\n%s", log, want)
+	}
+	if e := h.Does(Point, to); len(e) != 1 || e[0].On != "local" || !slices.Equal(e[0].Run, []string{script, "zone", "point"}) {
+		t.Errorf("%+v", e)
+	}
+	if e := (Group{h, h}).Does(Withdraw, to); len(e) != 0 {
+		t.Errorf("%+v", []flow.Effect(e))
+	}
+}

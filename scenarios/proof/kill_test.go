@@ -1,0 +1,276 @@
+package proof
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"time"
+)
+
+// killTables are shopTables, a table that takes a while to copy, and a trigger
+// that fires on apply unless somebody sees to it.
+const killTables = shopTables + `
+CREATE TABLE big (id bigint PRIMARY KEY, pad text);
+INSERT INTO big SELECT g, repeat('x', 200) FROM generate_series(1, 60000) g;
+CREATE INDEX ON big (pad, id);
+CREATE TABLE audit (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text);
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.audit (what) VALUES (NEW.what); RETURN NULL; END $$;
+CREATE TRIGGER noted AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION noted();
+ALTER TABLE orders ENABLE ALWAYS TRIGGER noted;
+`
+
+// crossingSteps is every step of a cutover and of a rollback, in order.
+var crossingSteps = []string{
+	"arm", "gate", "traffic/prepare", "traffic/pause", "barrier", "canary", "drain", "sequences", "forward/stop", "back/prove", "durable", "close",
+	"close/kept", "open", "traffic/point", "traffic/resume", "read-only", "back/follow", "forward/drop", "disarm",
+}
+
+// TestPrepareKilled: prepare is killed in the middle of every step, by turns
+// here and elsewhere, and each time goes on. Then it has nothing to do any more.
+func TestPrepareKilled(t *testing.T) {
+	w := newWorld(t, setting{sql: killTables})
+	clients := w.load()
+	clients.start()
+	steps := w.steps("prepare")
+	for _, step := range steps {
+		after := time.Duration(rand.Int64N(int64(20 * time.Millisecond)))
+		if len(step) > 5 && step[:5] == "copy/" {
+			after = time.Duration(rand.Int64N(int64(500 * time.Millisecond)))
+		}
+		began := false
+		r := w.follow(w.exe, "", func(p *os.Process, e event) {
+			if e.Kind == "begin" && e.Step == step && !began {
+				began = true
+				time.AfterFunc(after, func() { kill(p) })
+			}
+		}, "prepare").end()
+		switch {
+		case r.exit == -1:
+			t.Logf("killed %s behind the beginning of %s", after, step)
+		case r.exit == 0 && (!began || step == steps[len(steps)-1]):
+			t.Logf("%s was done already, or nothing came after it", step)
+		case r.exit == 0:
+			t.Logf("done %s behind the beginning of %s", after, step)
+		default:
+			t.Fatalf("killed at %s\n%s", step, r)
+		}
+	}
+	w.do(0, "prepare")
+	w.wantPhase("ready", "old")
+	clients.flow(20)
+	clients.stop()
+	w.equal()
+	w.idle("prepare")
+	w.do(0, "cutover", "--yes")
+	w.idle("cutover", "--yes")
+	clients.judge("after prepare was killed", w.new, w.old)
+	w.do(0, "rollback", "--yes")
+	w.idle("rollback", "--yes")
+	w.do(0, "cutover", "--yes")
+	w.do(0, "finish", "--yes")
+	w.idle("finish", "--yes")
+}
+
+// steps are the ids of a plan's steps, in order.
+func (w *world) steps(plan string) []string {
+	w.t.Helper()
+	var ids []string
+	for _, s := range w.do(0, "plan", "--only", plan, "--json").lines("step") {
+		ids = append(ids, s["id"].(string))
+	}
+	if len(ids) < 5 {
+		w.t.Fatalf("plan %s has steps %v", plan, ids)
+	}
+	return ids
+}
+
+// idle runs a plan whose work is done: it must do nothing.
+func (w *world) idle(args ...string) {
+	w.t.Helper()
+	looks := []string{"check", "compare/shop", "compare/side"}
+	before := [2]string{w.footprint(w.old), w.footprint(w.new)}
+	r := w.do(0, append(args, "--json")...)
+	for _, e := range r.lines("event") {
+		if e["kind"] == "begin" && !slices.Contains(looks, e["step"].(string)) {
+			w.t.Errorf("%v, done already, begins %v again", args, e["step"])
+		}
+	}
+	for i, c := range []string{w.footprint(w.old), w.footprint(w.new)} {
+		if d := diff(before[i], c); d != "" {
+			w.t.Errorf("%v, done already, changed %s:\n%s", args, []string{"old", "new"}[i], d)
+		}
+	}
+}
+
+// TestCutoverKilled: cutover and rollback are killed at the beginning of each
+// step, and somebody elsewhere, without the journal, runs the command again.
+func TestCutoverKilled(t *testing.T) {
+	w := newWorld(t, setting{sql: killTables, pooled: true, cutover: "  max_blocked: 3s\n"})
+	w.do(0, "prepare")
+	clients := w.load()
+	steps := some(crossingSteps, "arm", "traffic/pause", "canary", "forward/stop", "back/prove", "close", "close/kept", "open", "traffic/point", "traffic/resume", "back/follow", "disarm")
+	for i, step := range steps {
+		back := steps[(i+len(steps)/2)%len(steps)]
+		clients.start()
+		w.killedCrossing(clients, "cutover", step)
+		w.do(0, "cutover", "--yes")
+		w.wantPhase("open", "new")
+		clients.flow(20)
+		clients.judge("cutover killed at "+step, w.new, w.old)
+		w.Exec(w.new, "shop", "INSERT INTO orders (what) VALUES ('on new')")
+		clients.start()
+		w.killedCrossing(clients, "rollback", back)
+		w.do(0, "rollback", "--yes")
+		w.wantPhase("rolled_back", "old")
+		clients.flow(20)
+		clients.judge("rollback killed at "+back, w.old, w.new)
+		w.Exec(w.old, "shop", "INSERT INTO orders (what) VALUES ('on old')")
+		w.equal()
+		if got := w.Value(w.old, "shop", "SELECT (SELECT count(*) FROM orders WHERE what LIKE 'on %') || ' ' || count(*) FROM audit"); got != fmt.Sprintf("%d %[1]d", 2*(i+1)) {
+			t.Fatalf("orders made and noted: %s, wanted %d of each", got, 2*(i+1))
+		}
+	}
+}
+
+// killedCrossing kills a crossing at a step and wants what the contract says
+// of that moment: who serves, that he serves within the budget, and that
+// nobody else does.
+func (w *world) killedCrossing(clients *load, command, step string) {
+	w.t.Helper()
+	clients.flow(5)
+	began := time.Now()
+	w.killed(step, command, "--yes")
+	w.elsewhere()
+	phase, writable := w.truth()
+	from, to, before, behind := "old", "new", []string{"ready", "rolled_back"}, "open"
+	if command == "rollback" {
+		from, to, before, behind = "new", "old", []string{"open"}, "rolled_back"
+	}
+	at := slices.Index(crossingSteps, step)
+	var phases []string
+	want := ""
+	switch {
+	case at == 0:
+		phases, want = before, from
+	case at <= slices.Index(crossingSteps, "close"):
+		phases, want = []string{"cutover"}, from
+	case at <= slices.Index(crossingSteps, "open"):
+		phases, want = []string{"cutover"}, "none"
+	default:
+		phases, want = []string{behind}, to
+	}
+	if !slices.Contains(phases, phase) || writable != want {
+		w.t.Errorf("%s killed at %s: phase %s, writable %s; wanted %v and %s", command, step, phase, writable, phases, want)
+	}
+	if want == from {
+		clients.flow(20)
+		gap := clients.pool.GapSince(began).Length
+		if gap > 4*time.Second {
+			w.t.Errorf("%s killed at %s: writers stood still for %s", command, step, gap)
+		}
+		w.t.Logf("%s killed at %s: phase %s, writable %s, longest gap %s", command, step, phase, writable, gap.Round(time.Millisecond))
+		return
+	}
+	w.t.Logf("%s killed at %s: phase %s, writable %s", command, step, phase, writable)
+}
+
+// TestCutoverKilledAnywhere: the same at random moments.
+func TestCutoverKilledAnywhere(t *testing.T) {
+	w := newWorld(t, setting{sql: killTables, pooled: true, cutover: "  max_blocked: 3s\n"})
+	w.do(0, "prepare")
+	clients := w.load()
+	rounds := 3
+	if all() {
+		rounds = 25
+	}
+	clients.start()
+	for i := range rounds {
+		for _, command := range []string{"cutover", "rollback"} {
+			for again := true; again; {
+				step := crossingSteps[3+rand.IntN(len(crossingSteps)-3)]
+				after := time.Duration(rand.Int64N(int64(60 * time.Millisecond)))
+				r := w.follow(w.exe, "", func(p *os.Process, e event) {
+					if e.Kind == "begin" && e.Step == step {
+						time.AfterFunc(after, func() { kill(p) })
+					}
+				}, command, "--yes").end()
+				wantExit(t, r, -1, 0)
+				w.elsewhere()
+				phase, writable := w.truth()
+				t.Logf("round %d: %s killed %s behind %s: exit %d, phase %s, writable %s", i, command, after, step, r.exit, phase, writable)
+				again = rand.IntN(2) == 0 && r.exit != 0
+			}
+			w.do(0, command, "--yes")
+			clients.flow(10)
+			if command == "cutover" {
+				clients.judge(fmt.Sprintf("cutover, round %d", i), w.new, w.old)
+			} else {
+				clients.judge(fmt.Sprintf("rollback, round %d", i), w.old, w.new)
+				w.equal()
+			}
+			clients.start()
+		}
+	}
+}
+
+// TestAbortAfterKill: a cutover that was killed before open is taken back by
+// abort, from elsewhere: then nothing of the tool is left on any server.
+func TestAbortAfterKill(t *testing.T) {
+	w := newWorld(t, setting{sql: killTables, pooled: true, cutover: "  max_blocked: 3s\n"})
+	old, fresh := w.footprint(w.old), w.footprint(w.new)
+	clients := w.load()
+	for _, step := range some(crossingSteps[:14], "barrier", "close/kept") {
+		clients.start()
+		w.do(0, "prepare")
+		w.killedCrossing(clients, "cutover", step)
+		r := w.inject("CROSSFADE_KILL=unfence/old", "abort", "--yes")
+		wantExit(t, r, -1)
+		w.elsewhere()
+		w.do(0, "abort", "--yes")
+		clients.flow(20)
+		clients.judge("abort behind "+step, w.old, nil)
+		if d := diff(old, w.footprint(w.old)); d != "" {
+			t.Errorf("killed at %s, aborted: old, - before, + after:\n%s", step, d)
+		}
+		if d := diff(fresh, w.footprint(w.new)); d != "" {
+			t.Errorf("killed at %s, aborted: new, - before, + after:\n%s", step, d)
+		}
+		w.elsewhere()
+	}
+}
+
+// TestAbortAndFinishKilled: both are killed at each of their steps, and
+// finish from elsewhere what they began.
+func TestAbortAndFinishKilled(t *testing.T) {
+	w := newWorld(t, setting{sql: killTables})
+	old, fresh := w.footprint(w.old), w.footprint(w.new)
+	w.do(0, "prepare")
+	for _, step := range w.steps("abort") {
+		w.killed(step, "abort", "--yes")
+		w.elsewhere()
+		if !w.takes(w.old) {
+			t.Errorf("abort killed at %s: old takes no writes", step)
+		}
+	}
+	w.do(0, "abort", "--yes")
+	w.idle("abort", "--yes")
+	for i, before := range []string{old, fresh} {
+		if d := diff(before, w.footprint([]*cluster{w.old, w.new}[i])); d != "" {
+			t.Errorf("aborted: side %d, - before, + after:\n%s", i, d)
+		}
+	}
+	w.do(0, "prepare")
+	w.do(0, "cutover", "--yes")
+	for _, step := range w.steps("finish") {
+		r := w.inject("CROSSFADE_KILL="+step, "finish", "--yes")
+		wantExit(t, r, -1, 0)
+		w.elsewhere()
+		if !w.takes(w.new) || w.takes(w.old) {
+			t.Errorf("finish killed at %s: old takes writes: %t, new: %t", step, w.takes(w.old), w.takes(w.new))
+		}
+	}
+	w.do(0, "finish", "--yes")
+	w.onlyFence()
+}

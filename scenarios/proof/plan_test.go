@@ -1,0 +1,400 @@
+package proof
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"crossfade/scenarios/lab"
+	"crossfade/scenarios/lab/labtest"
+)
+
+// planTables has what gives a step of every kind something to do: a trigger
+// that fires on apply, a table without identity, sequences, partitions.
+const planTables = shopTables + `
+CREATE TABLE audit (at timestamptz DEFAULT clock_timestamp(), what text, n bigserial PRIMARY KEY);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $f$BEGIN INSERT INTO public.audit (what) VALUES (TG_OP); RETURN NULL; END$f$;
+CREATE TRIGGER note AFTER INSERT ON lines FOR EACH STATEMENT EXECUTE FUNCTION note();
+ALTER TABLE lines ENABLE ALWAYS TRIGGER note;
+CREATE TABLE bare (line text);
+COMMENT ON TABLE bare IS 'it''s; a $comment$ with "everything"';
+`
+
+// TestPlanIsWhatRan: every write, DDL and argv that the servers and the
+// programs saw from prepare to finish is an effect of the plan that was
+// printed before, and each effect of the plan was seen.
+func TestPlanIsWhatRan(t *testing.T) {
+	w, p := newPlanned(t, "")
+	stored := w.planned()
+	w.do(0, "prepare")
+	w.do(0, "cutover", "--yes")
+	w.Exec(w.new, "shop", "INSERT INTO orders (what) VALUES ('on new')", "SELECT nextval('free_numbers')")
+	w.do(0, "rollback", "--yes")
+	w.Exec(w.old, "shop", "INSERT INTO orders (what) VALUES ('on old again')")
+	w.do(0, "cutover", "--yes")
+	w.do(0, "finish", "--yes")
+	for _, line := range p.compare(stored, "prepare", "cutover", "rollback", "finish") {
+		t.Error(line)
+	}
+	t.Logf("%d statements and programs, all of the plan", p.seen)
+}
+
+// TestPlanIsNotWhatRan: one statement that Do sends otherwise than Does says
+// is found, as what was never planned and what was never done.
+func TestPlanIsNotWhatRan(t *testing.T) {
+	w, p := newPlanned(t, "crossfade_drift")
+	stored := w.planned()
+	w.do(0, "prepare", "--until", "ground/old/side")
+	lines := strings.Join(p.compare(stored), "\n")
+	if !strings.Contains(lines, "not in the plan") || !strings.Contains(lines, "DRIFT") {
+		t.Errorf("a statement that was changed in Do alone was not found:\n%s", lines)
+	}
+}
+
+// planned is a world whose servers and programs write everything down.
+type planned struct {
+	w        *world
+	servers  map[string]*lab.Cluster // by how the plan calls them
+	wrappers []*lab.Wrapper
+	seen     int
+}
+
+func newPlanned(t *testing.T, tags string) (*world, *planned) {
+	t.Helper()
+	told := map[string]string{"log_statement": "all", "log_replication_commands": "on", "log_destination": "stderr,jsonlog"}
+	p := &planned{}
+	w := newWorld(t, setting{
+		sql: planTables, oldSet: told, newSet: told,
+		dbs: "  - name: shop\n    identity: {public.bare: full}\n    sets:\n      - {name: orders, tables: [public.orders, public.lines]}\n      - {name: rest, tables: [\"*\"]}\n  - {name: side}\n",
+		wire: func(w *world, s *setting) {
+			p.w = w
+			p.servers = map[string]*lab.Cluster{"old": w.old, "new": w.new}
+			for _, c := range p.servers {
+				i := &lab.Install{Major: c.Major, Bin: c.Bin}
+				wr, err := i.Wrap(filepath.Join(w.Dir, fmt.Sprint("bin", c.Major)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.wrappers = append(p.wrappers, wr)
+				if c == w.old {
+					s.oldBin = wr.Bin
+				} else {
+					s.newBin = wr.Bin
+				}
+			}
+			p.wrappers = append(p.wrappers, w.wrapSystem())
+			w.pool = w.PgBouncer(lab.PoolOptions{Databases: map[string]lab.Backend{"shop": {Cluster: w.old, DB: "shop"}}})
+			hook := w.script("hook", "#!/bin/sh\nexit 0\n")
+			s.cutover += fmt.Sprintf("  traffic:\n    - pgbouncer: {databases: [shop], instances: [{admin: %q, config: %q}]}\n    - hook: {run: [%q]}\n", w.pool.AdminConninfo(), w.pool.Config, hook)
+			s.newLines += w.standbyLines("metal", s.newBin)
+		},
+	})
+	if tags != "" {
+		w.exe = binary(t, tags)
+	}
+	return w, p
+}
+
+// wrapSystem puts wrapped programs of the system first in the tool's PATH.
+func (w *world) wrapSystem() *lab.Wrapper {
+	w.t.Helper()
+	plain := filepath.Join(w.Dir, "system")
+	if err := os.Mkdir(plain, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, name := range []string{"mv", "cp", "rm", "touch", "mkdir", "chmod", "chown", "sh", "tee", "cat", "ln", "install", "rmdir"} {
+		if real, err := exec.LookPath(name); err == nil {
+			if err := os.Symlink(real, filepath.Join(plain, name)); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+	i := &lab.Install{Bin: plain}
+	wr, err := i.Wrap(filepath.Join(w.Dir, "wrapped"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.env = append(w.env, "PATH="+wr.Bin+":"+os.Getenv("PATH"))
+	return wr
+}
+
+// effect is one effect of a stored plan.
+type effect struct {
+	Plan, Step string
+	On         string   `json:"on"`
+	Database   string   `json:"database"`
+	SQL        string   `json:"sql"`
+	Run        []string `json:"run"`
+}
+
+func (e effect) String() string {
+	if e.SQL == "" {
+		return fmt.Sprintf("%s %s on %s: %q", e.Plan, e.Step, e.On, e.Run)
+	}
+	return fmt.Sprintf("%s %s on %s %s: %s", e.Plan, e.Step, e.On, e.Database, short(e.SQL))
+}
+
+// planned stores the whole plan.
+func (w *world) planned() []effect {
+	w.t.Helper()
+	r := w.do(0, "plan", "--json")
+	if err := os.WriteFile(filepath.Join(w.dir, "plan.json"), []byte(r.stdout), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	var all []effect
+	for _, line := range r.lines("step") {
+		b, err := json.Marshal(line["effects"])
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		var some []effect
+		if err := json.Unmarshal(b, &some); err != nil {
+			w.t.Fatal(err)
+		}
+		for _, e := range some {
+			e.Plan, e.Step = fmt.Sprint(line["plan"]), fmt.Sprint(line["id"])
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// act is one statement or program that was seen.
+type act struct {
+	on, database, sql string
+	run               []string
+	app               string
+}
+
+func (a act) String() string {
+	if a.sql == "" {
+		return fmt.Sprintf("%q", a.run)
+	}
+	return fmt.Sprintf("on %s %s (%s): %s", a.on, a.database, a.app, short(a.sql))
+}
+
+func short(sql string) string {
+	sql = strings.Join(strings.Fields(sql), " ")
+	return sql[:min(len(sql), 300)]
+}
+
+// piece is one statement of an effect, as a pattern.
+type piece struct {
+	effect
+	text string
+	is   *regexp.Regexp
+	met  int
+}
+
+// compare tells what was done and not planned, and what of the plans named was
+// planned and not done.
+func (p *planned) compare(stored []effect, plans ...string) []string {
+	pieces := map[string][]*piece{} // by server and database
+	programs := []*piece{}
+	for _, e := range stored {
+		if e.Run != nil {
+			programs = append(programs, &piece{effect: e, is: pattern(strings.Join(e.Run, "\x00"))})
+			continue
+		}
+		for _, part := range statements(e.SQL) {
+			key := e.On + "/" + e.Database
+			pieces[key] = append(pieces[key], &piece{effect: e, text: part, is: pattern(part)})
+		}
+	}
+	var says []string
+	for _, a := range p.acts() {
+		if a.run != nil {
+			met := false
+			for _, q := range programs {
+				if q.is.MatchString(strings.Join(a.run, "\x00")) {
+					q.met++
+					met = true
+				}
+			}
+			p.seen++
+			if !met {
+				says = append(says, "not in the plan: "+a.String())
+			}
+			continue
+		}
+		for _, part := range statements(a.sql) {
+			met := false
+			for _, q := range pieces[a.on+"/"+a.database] {
+				if q.is.MatchString(part) {
+					q.met++
+					met = true
+				}
+			}
+			if met {
+				p.seen++
+			}
+			if !met && !reads(part) {
+				a.sql = part
+				says = append(says, "not in the plan: "+a.String())
+			}
+		}
+	}
+	for _, some := range append(slices.Collect(mapsValues(pieces)), programs) {
+		for _, q := range some {
+			if q.met == 0 && slices.Contains(plans, q.Plan) && !strings.HasPrefix(q.On, "pgbouncer") {
+				q.SQL = q.text
+				says = append(says, "planned and not done: "+q.String())
+			}
+		}
+	}
+	slices.Sort(says)
+	return slices.Compact(says)
+}
+
+func mapsValues(m map[string][]*piece) func(func([]*piece) bool) {
+	return func(yield func([]*piece) bool) {
+		for _, v := range m {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+var holes = regexp.MustCompile(`\\\$[a-z][a-z0-9_]*`)
+
+// pattern is a regular expression for an effect's statement: a $name stands
+// for a literal, or a list of them.
+func pattern(text string) *regexp.Regexp {
+	quoted := regexp.QuoteMeta(strings.TrimSpace(text))
+	return regexp.MustCompile(`\A(?s:` + holes.ReplaceAllString(quoted, `(?: ?E?'(?:[^']|'')*'|[-+.:/\w]+|\(.*\))`) + `)\z`)
+}
+
+// statements cuts SQL at the semicolons that end statements.
+func statements(sql string) []string {
+	var parts []string
+	begin := 0
+	end := func(i int) {
+		if part := strings.TrimSpace(sql[begin:i]); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	for i := 0; i < len(sql); i++ {
+		rest := sql[i:]
+		switch {
+		case rest[0] == ';':
+			end(i)
+			begin = i + 1
+		case rest[0] == '\'' || rest[0] == '"':
+			escapes := rest[0] == '\'' && i > 0 && sql[i-1] == 'E'
+			for j := i + 1; j < len(sql); j++ {
+				if escapes && sql[j] == '\\' {
+					j++
+				} else if sql[j] == rest[0] {
+					i = j
+					break
+				}
+			}
+		case strings.HasPrefix(rest, "--"):
+			if n := strings.IndexByte(rest, '\n'); n >= 0 {
+				i += n
+			} else {
+				i = len(sql)
+			}
+		default:
+			if tag := dollar.FindString(rest); tag != "" && (i == 0 || !word(sql[i-1])) {
+				if n := strings.Index(rest[len(tag):], tag); n >= 0 {
+					i += len(tag) + n + len(tag) - 1
+				}
+			}
+		}
+	}
+	end(len(sql))
+	return parts
+}
+
+var dollar = regexp.MustCompile(`\A\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$`)
+
+func word(b byte) bool {
+	return b == '_' || b == '$' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
+}
+
+// changes are functions that a SELECT changes something with.
+var changes = regexp.MustCompile(`(?i)\b(setval|nextval|pg_(terminate|cancel)_backend|pg_reload_conf|pg_drop_replication_slot|pg_create_\w+|pg_copy_\w+|pg_replication_slot_advance|pg_replication_origin_(create|drop|advance|session_\w+)|pg_logical_slot_get_\w+|pg_switch_wal|pg_promote|pg_restore_\w+|lo_\w+|pg_logical_emit_message)\s*\(`)
+
+// readsWith are the words that a statement begins with that changes nothing.
+var readsWith = regexp.MustCompile(`(?i)\A(SELECT|WITH|VALUES|TABLE|SHOW|SET|RESET|BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT|LOCK|FETCH|CLOSE|DECLARE|PREPARE|EXECUTE|DEALLOCATE|DISCARD|SAVEPOINT|RELEASE|COPY .* TO STDOUT|IDENTIFY_SYSTEM|READ_REPLICATION_SLOT|TIMELINE_HISTORY|START_REPLICATION|EXPLAIN)\b`)
+
+// reads reports whether a statement changes nothing.
+func reads(sql string) bool {
+	for strings.HasPrefix(sql, "--") {
+		_, sql, _ = strings.Cut(sql, "\n")
+		sql = strings.TrimSpace(sql)
+	}
+	flat := strings.Join(strings.Fields(sql), " ")
+	return readsWith.MatchString(flat) && !changes.MatchString(flat)
+}
+
+// entry is a line of a server's JSON log.
+type entry struct {
+	App, Db, Message, Detail string
+}
+
+var spoken = regexp.MustCompile(`(?s)\A(?:statement: |execute [^:]+: |received replication command: )(.*)\z`)
+
+// acts are what the servers' and the programs' logs say of the tool.
+func (p *planned) acts() []act {
+	t := p.w.t
+	t.Helper()
+	var all []act
+	for side, c := range p.servers {
+		b, err := os.ReadFile(filepath.Join(c.Home, "log", "server.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			var e struct {
+				App     string `json:"application_name"`
+				DB      string `json:"dbname"`
+				Message string `json:"message"`
+			}
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatalf("%s: %v: %s", c.Name, err, line)
+			}
+			said := spoken.FindStringSubmatch(e.Message)
+			if said == nil || !ours(e.App) {
+				continue
+			}
+			a := act{on: side, database: e.DB, sql: said[1], app: e.App}
+			if e.DB == "postgres" {
+				a.database = ""
+			}
+			all = append(all, a)
+		}
+	}
+	for _, wr := range p.wrappers {
+		calls, err := wr.Calls()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range calls {
+			if slices.Equal(c.Args, []string{"--version"}) {
+				continue
+			}
+			program := filepath.Join(wr.Bin, c.Program)
+			if wr.Major == 0 {
+				program = c.Program
+			}
+			all = append(all, act{run: append([]string{program}, c.Args...)})
+		}
+	}
+	return all
+}
+
+// ours reports whether a session is one of the tool, its programs, or its links.
+func ours(app string) bool {
+	return strings.HasPrefix(app, "crossfade") || strings.HasPrefix(app, "pg_") || strings.HasPrefix(app, "cf_") || strings.HasPrefix(app, "cb_")
+}
+
+var _ = labtest.T
