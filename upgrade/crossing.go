@@ -477,7 +477,7 @@ func (u *Upgrade) lift(s *survey, side, db string) string {
 func (u *Upgrade) standbysOf(side string) []string {
 	var names []string
 	add := func(name string) {
-		if !u.accepted("standby-missing", name) {
+		if !u.accepted(standbyMissing, name) {
 			names = append(names, name)
 		}
 	}

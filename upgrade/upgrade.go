@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"crossfade/cutover/traffic"
+	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 )
@@ -37,6 +39,9 @@ type Activity struct {
 // Open reads the servers' addresses from the runbook. Nothing is connected.
 func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
 	u := &Upgrade{rb: rb, app: "crossfade " + rb.Upgrade}
+	if err := acceptable(rb); err != nil {
+		return nil, err
+	}
 	cluster := rb.New[0]
 	for _, s := range []struct {
 		at             **pg.Server
@@ -55,6 +60,39 @@ func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
 		*s.at = server.As(u.app)
 	}
 	return u, nil
+}
+
+// standbyMissing is the finding of a standby that does not stream when a
+// crossing begins.
+const standbyMissing = "standby-missing"
+
+// acceptable refuses accept: entries that name no finding, or one that nobody
+// can answer for.
+func acceptable(rb *Runbook) error {
+	may := map[string]bool{standbyMissing: true}
+	for _, c := range check.Checks() {
+		may[c.ID] = c.Acceptable
+	}
+	for _, id := range []string{traffic.PoolAlias, traffic.PoolSession, traffic.PoolWait, traffic.PoolLogin} {
+		may[id] = true
+	}
+	for _, id := range []string{traffic.PoolConfig, traffic.PoolDatabase, traffic.PoolPaused, traffic.PoolShared, traffic.PoolReach, traffic.PoolHBA} {
+		may[id] = false
+	}
+	var problems []Problem
+	for _, a := range rb.Accept {
+		ok, known := may[a.ID]
+		switch {
+		case !known:
+			problems = append(problems, rb.Problem(a.At, fmt.Sprintf("accept: there is no finding %q; crossfade check prints their ids", a.ID)))
+		case !ok:
+			problems = append(problems, rb.Problem(a.At, fmt.Sprintf("accept: %s cannot be accepted: going on would break the running application, lose rows, or get nowhere", a.ID)))
+		}
+	}
+	if len(problems) > 0 {
+		return &RunbookError{Problems: problems}
+	}
+	return nil
 }
 
 func first(s ...string) string {

@@ -3,6 +3,7 @@ package proof
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +13,6 @@ import (
 	"testing"
 
 	"crossfade/scenarios/lab"
-	"crossfade/scenarios/lab/labtest"
 )
 
 // planTables has what gives a step of every kind something to do: a trigger
@@ -30,7 +30,7 @@ COMMENT ON TABLE bare IS 'it''s; a $comment$ with "everything"';
 // programs saw from prepare to finish is an effect of the plan that was
 // printed before, and each effect of the plan was seen.
 func TestPlanIsWhatRan(t *testing.T) {
-	w, p := newPlanned(t, "")
+	w, p := newPlanned(t)
 	stored := w.planned()
 	w.do(0, "prepare")
 	w.do(0, "cutover", "--yes")
@@ -48,11 +48,13 @@ func TestPlanIsWhatRan(t *testing.T) {
 // TestPlanIsNotWhatRan: one statement that Do sends otherwise than Does says
 // is found, as what was never planned and what was never done.
 func TestPlanIsNotWhatRan(t *testing.T) {
-	w, p := newPlanned(t, "crossfade_drift")
+	w, p := newPlanned(t)
 	stored := w.planned()
+	w.exe = mutant(t, "upgrade/pg/session.go", "conn.PgConn().Exec(ctx, sql)",
+		`conn.PgConn().Exec(ctx, strings.Replace(sql, "CREATE SCHEMA IF NOT EXISTS crossfade", "CREATE SCHEMA IF NOT EXISTS crossfade AUTHORIZATION CURRENT_USER", 1))`)
 	w.do(0, "prepare", "--until", "ground/old/side")
 	lines := strings.Join(p.compare(stored), "\n")
-	if !strings.Contains(lines, "not in the plan") || !strings.Contains(lines, "DRIFT") {
+	if !strings.Contains(lines, "not in the plan") || !strings.Contains(lines, "AUTHORIZATION") {
 		t.Errorf("a statement that was changed in Do alone was not found:\n%s", lines)
 	}
 }
@@ -65,7 +67,7 @@ type planned struct {
 	seen     int
 }
 
-func newPlanned(t *testing.T, tags string) (*world, *planned) {
+func newPlanned(t *testing.T) (*world, *planned) {
 	t.Helper()
 	told := map[string]string{"log_statement": "all", "log_replication_commands": "on", "log_destination": "stderr,jsonlog"}
 	p := &planned{}
@@ -95,10 +97,39 @@ func newPlanned(t *testing.T, tags string) (*world, *planned) {
 			s.newLines += w.standbyLines("metal", s.newBin)
 		},
 	})
-	if tags != "" {
-		w.exe = binary(t, tags)
-	}
 	return w, p
+}
+
+// mutant is the program with one place of its source changed.
+func mutant(t testing.TB, file, from, to string) string {
+	t.Helper()
+	file, err := filepath.Abs(filepath.Join("..", "..", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(b), from) != 1 {
+		t.Fatalf("%s does not have %q once", file, from)
+	}
+	dir := t.TempDir()
+	changed, overlay, exe := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "crossfade")
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, text := range map[string]string{changed: strings.Replace(string(b), from, to, 1), overlay: string(replace)} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command("go", "build", "-tags", "crossfade_panic", "-overlay", overlay, "-o", exe, "crossfade/cmd/crossfade").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build the mutant: %v\n%s", err, out)
+	}
+	return exe
 }
 
 // wrapSystem puts wrapped programs of the system first in the tool's PATH.
@@ -397,4 +428,26 @@ func ours(app string) bool {
 	return strings.HasPrefix(app, "crossfade") || strings.HasPrefix(app, "pg_") || strings.HasPrefix(app, "cf_") || strings.HasPrefix(app, "cb_")
 }
 
-var _ = labtest.T
+// standbyLines are the runbook's lines of one standby of new, built before the
+// cutover in a place of the lab's.
+func (w *world) standbyLines(name, bin string) string {
+	w.t.Helper()
+	place := w.Reserve(name, w.new.Major)
+	w.standbys = append(w.standbys, place)
+	var set strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(place.Settings())) {
+		fmt.Fprintf(&set, "%s: %q, ", k, place.Settings()[k])
+	}
+	return fmt.Sprintf("    standbys:\n      - {name: %s, conninfo: %q, host: %q, bin: %q, data: %q, settings: {%s}}\n",
+		name, place.Conninfo(""), "local:", bin, place.DataDir, strings.TrimSuffix(set.String(), ", "))
+}
+
+// script writes a program for hooks.
+func (w *world) script(name, text string) string {
+	w.t.Helper()
+	path := filepath.Join(w.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}

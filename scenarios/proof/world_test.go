@@ -67,6 +67,8 @@ type world struct {
 	pool     *lab.Pool
 	dir      string // of the runbook and the journal
 	exe      string
+	env      []string       // of the commands, over this process's
+	standbys []*lab.Cluster // of new, built by the tool
 }
 
 // setting shapes a world.
@@ -82,6 +84,11 @@ type setting struct {
 	oldSet   map[string]string // settings of old
 	newSet   map[string]string
 	standby  bool // a standby metal of old
+	// wire is called when the clusters are there, before old's databases are
+	// filled; it may start more, and change what the runbook is made of.
+	wire           func(w *world, s *setting)
+	oldBin, newBin string // of the runbook; "": those of the clusters
+	host           *lab.Host
 }
 
 // shopTables is a small database with what usually goes wrong in it.
@@ -120,8 +127,12 @@ func newWorld(t testing.TB, s setting) *world {
 		}
 		return out
 	}
-	w.old = w.Start(lab.Options{Name: "wacken", Major: s.old, Settings: with(s.oldSet)})
-	w.new = w.Start(lab.Options{Name: "wacken18", Major: s.new, Settings: with(s.newSet)})
+	w.old = w.Start(lab.Options{Name: "wacken", Major: s.old, Settings: with(s.oldSet), Host: s.host})
+	w.new = w.Start(lab.Options{Name: "wacken18", Major: s.new, Settings: with(s.newSet), Host: s.host})
+	s.oldBin, s.newBin = w.old.Bin, w.new.Bin
+	if s.wire != nil {
+		s.wire(w, &s)
+	}
 	w.Exec(w.old, "", "CREATE DATABASE shop", "CREATE DATABASE side", "CREATE ROLE app LOGIN")
 	w.Ledger(w.old.Conninfo("shop"))
 	sql := s.sql
@@ -161,7 +172,7 @@ catchup: {stable: 200ms}
 cutover:
   approve: auto
   patience: 60s
-%s%s`, w.old.Conninfo("postgres"), w.old.Bin, s.oldLines, w.new.Conninfo("postgres"), w.new.Bin, s.newLines, s.dbs, s.cutover, s.extra)
+%s%s`, w.old.Conninfo("postgres"), s.oldBin, s.oldLines, w.new.Conninfo("postgres"), s.newBin, s.newLines, s.dbs, s.cutover, s.extra)
 	if err := os.WriteFile(w.book(), []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
@@ -199,6 +210,7 @@ func (r ran) String() string {
 func (w *world) start(args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
 	w.t.Helper()
 	cmd := exec.Command(w.exe, append(args, "-f", w.book())...)
+	cmd.Env = append(os.Environ(), w.env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -214,6 +226,7 @@ func (w *world) try(args ...string) ran {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, w.exe, append(args, "-f", w.book())...)
+	cmd.Env = append(os.Environ(), w.env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.WaitDelay = 5 * time.Second

@@ -41,6 +41,9 @@ var pinned = map[string]string{
 	"bytea_output":                        "hex",
 	"TimeZone":                            "UTC",
 	"xmloption":                           "content",
+	// Catalog queries look costly to the planner; compiling them takes longer
+	// than running them.
+	"jit": "off",
 }
 
 // pinLater are settings that some majors or roles may not send at startup:

@@ -153,9 +153,10 @@ func TestInTheWay(t *testing.T) {
 	w.Exec(w.primary, "", "SELECT pg_drop_replication_slot('metal')")
 
 	if os.Geteuid() == 0 {
-		n.DataDir = filepath.Join("/tmp", "crossfade-nobodys", "data")
-		w.Must(os.MkdirAll(filepath.Dir(n.DataDir), 0o755))
-		defer func() { _ = os.RemoveAll(filepath.Dir(n.DataDir)) }()
+		dir, err := os.MkdirTemp("/tmp", "crossfade-root-")
+		w.Must(err)
+		defer func() { _ = os.RemoveAll(dir) }()
+		n.DataDir = filepath.Join(dir, "data")
 		refused("a folder of root", n, "belongs to root")
 	}
 
