@@ -38,8 +38,8 @@ func (st *Stage) dumpText(ctx context.Context, of *lab.Cluster) (string, error) 
 }
 
 // readDump takes a dump apart. What crossfade keeps on a cluster during an
-// upgrade is left out. differences leaves out the replica identities that the
-// scenario's runbook sets: they go when it is finished.
+// upgrade is left out, and so are, until it is finished, the replica identities
+// that the scenario's runbook sets.
 func (st *Stage) readDump(text string) dump {
 	d := dump{}
 	database, about := "", "cluster"
@@ -137,9 +137,9 @@ func (st *Stage) reference(ctx context.Context, text string) (string, error) {
 	return again, ref.Remove(ctx)
 }
 
-// shape is what each side must look like: old as it was before crossfade
-// touched it, and new as the new major prints the same.
-type shape map[string]dump
+// shape is what each side must look like, by pg_dumpall: old as it was before
+// crossfade touched it, and new as the new major prints the same.
+type shape map[string]string
 
 // shape looks at old before anything is done to it.
 func (st *Stage) shape(ctx context.Context) (shape, error) {
@@ -151,5 +151,5 @@ func (st *Stage) shape(ctx context.Context) (shape, error) {
 	if err != nil {
 		return nil, err
 	}
-	return shape{sideOld: st.readDump(text), sideNew: st.readDump(again)}, nil
+	return shape{sideOld: text, sideNew: again}, nil
 }

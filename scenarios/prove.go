@@ -347,7 +347,7 @@ func (p *prover) schema(ctx context.Context) (string, error) {
 		return "", err
 	}
 	have := p.stage.readDump(text)
-	if some, n := have.differences(p.want[p.side]); n > 0 {
+	if some, n := have.differences(p.stage.readDump(p.want[p.side])); n > 0 {
 		return "", fmt.Errorf("%s differ from old as it was: %s", plural(int64(n), "object"), strings.Join(some, "; "))
 	}
 	return fmt.Sprintf("%s as pg_dump prints them, as on old before", plural(int64(len(have)), "object")), nil

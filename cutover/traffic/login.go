@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"crossfade/upgrade/pg"
@@ -19,6 +20,8 @@ type guest struct {
 	database string // on the server
 	name     string // of the pooler
 	lookup   string // auth_query, where he is the one that asks it
+	seen     bool   // known only because the pooler has a pool for him
+	idle     bool   // and no client of his is there now
 }
 
 // guests are the logins that the pooler needs on the server for its databases.
@@ -41,6 +44,12 @@ func (b *PgBouncer) guests(v view, secrets map[string]string) []guest {
 		for _, user := range b.AppUsers {
 			all = append(all, guest{user: user, secret: secrets[user], database: dbname, name: db})
 		}
+		for _, p := range v.pools {
+			if p["database"] == db && !slices.Contains(b.AppUsers, p["user"]) {
+				idle := p["cl_active"] == "0" && p["cl_waiting"] == "0"
+				all = append(all, guest{user: p["user"], secret: secrets[p["user"]], database: dbname, name: db, seen: true, idle: idle})
+			}
+		}
 		asker, ok := e.get("auth_user")
 		if !ok {
 			asker = v.set["auth_user"]
@@ -58,6 +67,7 @@ func (b *PgBouncer) guests(v view, secrets map[string]string) []guest {
 		if q := first(e.get("auth_query")); q != "" {
 			query = q
 		}
+		all = slices.DeleteFunc(all, func(g guest) bool { return g.seen && g.name == db && g.user == asker })
 		all = append(all, guest{user: asker, secret: secrets[asker], database: place, name: db, lookup: query})
 	}
 	return all
@@ -83,7 +93,7 @@ func (b *PgBouncer) logins(ctx context.Context, v view, to *pg.Server) ([]Proble
 	for _, g := range b.guests(v, secrets) {
 		d := doors[g.database]
 		if d == nil {
-			d = b.door(ctx, to.With(g.database), v.set["server_tls_sslmode"])
+			d = b.door(ctx, to, g.database, v.set["server_tls_sslmode"])
 			doors[g.database] = d
 			if d.err != nil {
 				problems = append(problems, Problem{
@@ -92,7 +102,7 @@ func (b *PgBouncer) logins(ctx context.Context, v view, to *pg.Server) ([]Proble
 				})
 			}
 		}
-		if d.err == nil {
+		if d.err == nil || d.hba != nil {
 			problems = append(problems, b.login(ctx, v, d, g)...)
 		}
 	}
@@ -100,7 +110,7 @@ func (b *PgBouncer) logins(ctx context.Context, v view, to *pg.Server) ([]Proble
 		// Where no user is known, at least the server answers.
 		e, _, ok := v.file.find(db)
 		if dbname := e.database(db); ok && doors[dbname] == nil {
-			doors[dbname] = b.door(ctx, to.With(dbname), v.set["server_tls_sslmode"])
+			doors[dbname] = b.door(ctx, to, dbname, v.set["server_tls_sslmode"])
 			if err := doors[dbname].err; err != nil {
 				problems = append(problems, Problem{ID: PoolReach, On: v.on(), Object: db, State: pg.SQLState(err), Says: fmt.Sprintf("%s is not reached from its host: %v", to, err)})
 			}
@@ -127,14 +137,20 @@ type role struct {
 	Password string
 }
 
-func (b *PgBouncer) door(ctx context.Context, s *pg.Server, sslmode string) *door {
-	d := &door{server: s, sslmode: sslmode, roles: map[string]role{}}
-	d.err = d.look(ctx)
+// door looks at a database of the server. One that does not exist yet has
+// rules all the same: they are read through the server's own database, and
+// err says that it is missing.
+func (b *PgBouncer) door(ctx context.Context, to *pg.Server, database, sslmode string) *door {
+	d := &door{server: to.With(database), sslmode: sslmode, roles: map[string]role{}}
+	d.err = d.look(ctx, d.server)
+	if pg.SQLState(d.err) == noDatabase && d.look(ctx, to) != nil {
+		d.hba = nil
+	}
 	return d
 }
 
-func (d *door) look(ctx context.Context) error {
-	conn, err := d.server.ConnectAsClient(ctx)
+func (d *door) look(ctx context.Context, through *pg.Server) error {
+	conn, err := through.ConnectAsClient(ctx)
 	if err != nil {
 		return err
 	}
@@ -184,7 +200,11 @@ func (d *door) look(ctx context.Context) error {
 	return nil
 }
 
-const insufficientPrivilege = "42501"
+const (
+	insufficientPrivilege = "42501"
+	noDatabase            = "3D000"
+	noObject              = "42704"
+)
 
 // login judges one login by the rules, the catalogs, and where the password is
 // known by doing it.
@@ -195,24 +215,28 @@ func (b *PgBouncer) login(ctx context.Context, v view, d *door, g guest) []Probl
 		return []Problem{p}
 	}
 	method := ""
-	if d.hba != nil {
+	r, known := d.roles[g.user]
+	// A role that is to be made yet is a member of nothing so far.
+	if d.hba != nil && (known || !d.hba.Groups()) {
 		rule, ok, says := d.hba.Lets(pg.Caller{Database: g.database, User: g.user, Addr: d.addr, SSL: d.ssl})
 		if !ok {
-			p.ID, p.Fix = PoolHBA, "let that user in there, and reload it"
+			p.ID, p.Fix, p.Acceptable = PoolHBA, "let that user in there, and reload it", g.idle
 			return refuse("%s", says)
 		}
 		method = rule.Method
 	}
-	r, ok := d.roles[g.user]
 	switch {
-	case !ok:
+	case d.err != nil, !known && g.seen:
+		return nil // the database is to be made yet; a user that was once seen may be gone
+	case !known:
+		p.State = noObject
 		return refuse("there is no role %s", g.user)
 	case !r.Login:
+		p.Acceptable = g.idle
 		return refuse("role %s may not log in, or not connect to that database", g.user)
 	}
 	hashed := strings.HasPrefix(g.secret, "SCRAM-SHA-256$") || strings.HasPrefix(g.secret, "md5") && len(g.secret) == 35
-	known := method == "trust" || g.secret != "" && !hashed
-	if known {
+	if method == "trust" || g.secret != "" && !hashed {
 		if err := b.enter(ctx, d, g); err != nil {
 			return refuse("%v", err)
 		}

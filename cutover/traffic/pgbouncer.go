@@ -37,7 +37,8 @@ type PgBouncer struct {
 	// PgBouncer must not send them away sooner. 0 asks nothing.
 	Blocked time.Duration
 	// AppUsers are the roles that the application logs in as where the pooler
-	// passes on the user of the client. They must be let in by new.
+	// passes on the user of the client. They must be let in by new, and so
+	// must those that the pooler has pools for, named here or not.
 	AppUsers []string
 	// Accepted says which acceptable problems the operator answers for; nil: none.
 	Accepted func(Problem) bool

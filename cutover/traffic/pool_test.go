@@ -268,6 +268,21 @@ func TestProblems(t *testing.T) {
 	w.Must(sw.Prepare(ctx, w.new))
 	w.Must(sw.Withdraw(ctx))
 
+	// An application that is named nowhere: the pooler has seen it. On new the
+	// database is yet to be made.
+	app, err := server(t, "app", w.shop).ConnectAs(ctx, pg.Login{User: "app", Password: "secret"})
+	w.Must(err)
+	w.Must(pg.Exec(ctx, app, "SELECT 1"))
+	unnamed := PgBouncer{Databases: []string{"shop"}, Instances: w.sw.Instances}
+	if got := w.ids(&unnamed, w.new); strings.Contains(got, "pool-hba") || strings.Contains(got, "pool-login") {
+		t.Errorf("an application that is let in: %s", got)
+	}
+	closed := w.Start(lab.Options{Name: "closed", Major: 17, HBA: []string{"host all app all reject"}})
+	if got := w.ids(&unnamed, server(t, "new", closed.Conninfo("postgres"))); !strings.Contains(got, "pool-hba:app") || !strings.Contains(got, "pool-reach:shop") {
+		t.Errorf("an application that is not: %s", got)
+	}
+	w.Must(app.Close(ctx))
+
 	// The pooler has another password hash than new.
 	users, err := os.ReadFile(filepath.Join(w.pool.Home, "userlist.txt"))
 	w.Must(err)

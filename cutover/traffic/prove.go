@@ -34,6 +34,7 @@ type view struct {
 	shown map[string]database
 	set   map[string]string // SHOW CONFIG
 	users []map[string]string
+	pools []map[string]string // one for each user and database that a client came for
 	file  *ini
 }
 
@@ -91,7 +92,10 @@ func (b *PgBouncer) look(ctx context.Context, i Instance) (view, []Problem, erro
 		if v.set, err = i.settings(ctx, conn); err != nil {
 			return err
 		}
-		v.users, err = i.show(ctx, conn, "USERS")
+		if v.users, err = i.show(ctx, conn, "USERS"); err != nil {
+			return err
+		}
+		v.pools, err = i.show(ctx, conn, "POOLS")
 		return err
 	})
 	if err != nil {

@@ -3,7 +3,6 @@ package proof
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -434,12 +433,8 @@ func (w *world) standbyLines(name, bin string) string {
 	w.t.Helper()
 	place := w.Reserve(name, w.new.Major)
 	w.standbys = append(w.standbys, place)
-	var set strings.Builder
-	for _, k := range slices.Sorted(maps.Keys(place.Settings())) {
-		fmt.Fprintf(&set, "%s: %q, ", k, place.Settings()[k])
-	}
-	return fmt.Sprintf("    standbys:\n      - {name: %s, conninfo: %q, host: %q, bin: %q, data: %q, settings: {%s}}\n",
-		name, place.Conninfo(""), "local:", bin, place.DataDir, strings.TrimSuffix(set.String(), ", "))
+	return fmt.Sprintf("    standbys:\n      - {name: %s, conninfo: %q, host: %q, bin: %q, data: %q}\n",
+		name, place.Conninfo(""), "local:", bin, place.DataDir)
 }
 
 // script writes a program for hooks.

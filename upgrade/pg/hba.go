@@ -110,6 +110,14 @@ func (h *HBA) Errors() error {
 	return errors.Join(errs...)
 }
 
+// Groups is whether a rule asks what a user is a member of.
+func (h *HBA) Groups() bool {
+	return slices.ContainsFunc(h.Rules, func(r HBARule) bool {
+		return slices.ContainsFunc(r.Users, func(u string) bool { return strings.HasPrefix(u, "+") }) ||
+			slices.Contains(r.Databases, "samerole") || slices.Contains(r.Databases, "samegroup")
+	})
+}
+
 // Caller is somebody who asks to be let in.
 type Caller struct {
 	Database, User string
