@@ -16,8 +16,9 @@ import (
 func (x *crossing) backProve() flow.Step {
 	var drop, does []flow.Effect
 	for _, db := range x.Databases {
+		does = append(does, slots(db.Way)...)
 		for _, l := range db.Way {
-			does = append(does, l.DropSlot(), l.CreateSlot(), l.Subscription(true))
+			does = append(does, l.DropSlot(), l.Subscription(true))
 			drop = append(drop, l.DropSubscription()...)
 		}
 		if len(db.Way) > 0 {
@@ -81,6 +82,20 @@ func DropLinks(ctx context.Context, from, to *pgx.Conn, links []link.Link) error
 	return nil
 }
 
+// slots makes one slot for each link of a database: the first waits for the
+// running transactions of the cluster, the others are copies of it.
+func slots(links []link.Link) []flow.Effect {
+	var does []flow.Effect
+	for i, l := range links {
+		if i == 0 {
+			does = append(does, l.CreateSlot())
+			continue
+		}
+		does = append(does, l.CopySlot(links[0]))
+	}
+	return does
+}
+
 func (x *crossing) proveDatabase(ctx context.Context, db *Database) error {
 	if err := x.dropWay(ctx, db); err != nil {
 		return err
@@ -93,9 +108,9 @@ func (x *crossing) proveDatabase(ctx context.Context, db *Database) error {
 	if err != nil {
 		return err
 	}
-	for _, l := range db.Way {
-		if err := pg.Exec(ctx, sender, l.CreateSlot().SQL); err != nil {
-			return &pg.Error{Doing: "create slot " + l.Name, On: l.From.Server.String(), Err: err}
+	for i, e := range slots(db.Way) {
+		if err := pg.Exec(ctx, sender, e.SQL); err != nil {
+			return &pg.Error{Doing: "create slot " + db.Way[i].Name, On: db.Way[i].From.Server.String(), Err: err}
 		}
 	}
 	for _, l := range db.Way {

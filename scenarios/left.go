@@ -23,13 +23,15 @@ const leftSQL = `
 	UNION ALL SELECT 'in postgresql.auto.conf: ' || name FROM pg_file_settings WHERE sourcefile ~ 'postgresql.auto.conf$'
 		AND name NOT IN ('primary_conninfo', 'primary_slot_name', 'synchronous_standby_names', 'recovery_min_apply_delay', 'cluster_name')`
 
-// fenceKept is what finish leaves on old: its fence, until it is retired.
+// fenceKept is what finish leaves on the side that does not serve: its fence,
+// until it is retired.
 func fenceKept(thing string) bool {
 	return strings.HasPrefix(thing, "schema crossfade") || strings.HasPrefix(thing, "trigger crossfade_fence") || strings.HasPrefix(thing, "setting ")
 }
 
-// left looks for what crossfade has left: with "fence" there may be the fence on old.
-func (st *Stage) left(ctx context.Context, may string) (string, error) {
+// left looks for what crossfade has left while one side serves: with "fence"
+// there must be the fence of the other side, and nothing else.
+func (st *Stage) left(ctx context.Context, serves, may string) (string, error) {
 	var bad []string
 	var kept int64
 	for _, side := range []string{sideOld, sideNew} {
@@ -42,7 +44,7 @@ func (st *Stage) left(ctx context.Context, may string) (string, error) {
 				return "", err
 			}
 			for _, r := range rows {
-				if may == "fence" && side == sideOld && fenceKept(r[0]) {
+				if may == "fence" && side != serves && fenceKept(r[0]) {
 					kept++
 					continue
 				}
@@ -55,9 +57,9 @@ func (st *Stage) left(ctx context.Context, may string) (string, error) {
 	}
 	if may == "fence" {
 		if kept == 0 {
-			return "", errors.New("old's fence is gone")
+			return "", errors.New("the fence of the side that was given up is gone")
 		}
-		return "old's fence and nothing else", nil
+		return "the fence of the side that was given up, and nothing else", nil
 	}
 	return "nothing on any server", nil
 }

@@ -76,7 +76,7 @@ type play struct {
 	result  *Result
 	titles  map[string]string // of steps, by plan and step
 	want    shape
-	open    []int // crossings whose writers still write
+	open    []int  // crossings whose writers still write
 	serves  string // the side that was proven last
 	acts    int
 }
@@ -376,12 +376,13 @@ func (p *play) measure(last map[string]lab.Report) {
 
 // left looks at what crossfade has left on the servers.
 func (p *play) left(ctx context.Context, may string) error {
-	says, err := p.stage.left(ctx, may)
+	serves := cmp.Or(p.serves, sideOld)
+	says, err := p.stage.left(ctx, serves, may)
 	if err != nil {
 		return fmt.Errorf("crossfade has left what it must not: %w", err)
 	}
 	p.stage.finished = true
-	as, err := (&prover{stage: p.stage, want: p.want, side: cmp.Or(p.serves, sideOld)}).schema(ctx)
+	as, err := (&prover{stage: p.stage, want: p.want, side: serves}).schema(ctx)
 	if err != nil {
 		return err
 	}

@@ -115,7 +115,7 @@ func (p *prover) rows(ctx context.Context) (string, error) {
 	}
 	says := fmt.Sprintf("%s on %s, none only on %s", plural(acked, "row"), p.serves().Name, p.other().Name)
 	if unacked > 0 {
-		says += fmt.Sprintf(" (%s more whose answer was lost)", number(unacked))
+		says += fmt.Sprintf(" (%s more that nobody was told of)", number(unacked))
 	}
 	return says, errors.Join(errs...)
 }

@@ -104,7 +104,7 @@ type Act struct {
 	Run   string `yaml:"run"`   // crossfade's command and flags, split at blanks; -f and --json come with it
 	Exit  int    `yaml:"exit"`  // the exit code it must have
 	Prove string `yaml:"prove"` // the side that serves now: old or new. The load is stopped, judged, and goes on
-	Left  string `yaml:"left"`  // what there may be of crossfade: nothing, or fence on old
+	Left  string `yaml:"left"`  // what there may be of crossfade: nothing, or the fence of the side that was given up
 }
 
 // Expect is what must be true beside what Prove always proves.

@@ -24,6 +24,7 @@ var servers struct {
 	sync.Mutex
 	lab      *lab.Lab
 	clusters map[int]*lab.Cluster
+	hard     map[int]*pg.Server
 	n        int
 }
 
@@ -53,6 +54,7 @@ func cluster(t testing.TB, major int) *lab.Cluster {
 			t.Fatal(err)
 		}
 		servers.lab, servers.clusters = l, map[int]*lab.Cluster{}
+		servers.hard = map[int]*pg.Server{}
 	}
 	if c, ok := servers.clusters[major]; ok {
 		return c
@@ -71,21 +73,37 @@ func cluster(t testing.TB, major int) *lab.Cluster {
 }
 
 // fresh is a new empty database of a shared server, as crossfade reaches it.
-func fresh(t testing.TB, major int) *pg.Server {
+func fresh(t testing.TB, major int, template ...string) *pg.Server {
 	t.Helper()
 	c := cluster(t, major)
 	servers.Lock()
 	servers.n++
 	name := fmt.Sprintf("db%d", servers.n)
 	servers.Unlock()
-	must(t, c.Exec(t.Context(), "postgres", "CREATE DATABASE "+name+" TEMPLATE template0"))
+	must(t, c.Exec(t.Context(), "postgres", "CREATE DATABASE "+name+" TEMPLATE "+append(template, "template0")[0]))
 	s, err := pg.Parse(fmt.Sprintf("pg%d", major), c.Conninfo(name), "")
 	must(t, err)
 	return s
 }
 
-// hard is a new database with scenarios/hard.sql in it.
+// hard is a new database with what scenarios/hard.sql makes in it: a copy of
+// one that was loaded once, which has all but the properties of the database.
 func hard(t testing.TB, major int) *pg.Server {
+	t.Helper()
+	servers.Lock()
+	original, ok := servers.hard[major]
+	servers.Unlock()
+	if !ok {
+		original = loaded(t, major)
+		servers.Lock()
+		servers.hard[major] = original
+		servers.Unlock()
+	}
+	return fresh(t, major, original.Database())
+}
+
+// loaded is a new database that scenarios/hard.sql was loaded into.
+func loaded(t testing.TB, major int) *pg.Server {
 	t.Helper()
 	s := fresh(t, major)
 	script, err := os.ReadFile("../scenarios/hard.sql")

@@ -94,7 +94,7 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	st.before = u.restoreStep("schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
 	indexes, tail := load.Assign(entries, db.sets)
 	st.copy = load.Step(load.Options{
-		Old: u.old, New: u.new, Database: db.name, Version: s.old.Version, Sets: db.sets,
+		Old: u.old, New: u.new, Database: db.name, Version: s.old.Version, Encoding: db.encoding, Sets: db.sets,
 		Indexes: indexes, Tail: tail,
 		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk,
 		Snapshot:    func(ctx context.Context, sets []string) (*load.Snapshot, error) { return u.snapshot(ctx, s, db, sets) },
@@ -233,20 +233,13 @@ func (u *Upgrade) slot(ctx context.Context, s *survey, db *database, set string)
 // statisticsSteps gather statistics and fill materialized views, when rows are
 // there and are kept in step.
 func (u *Upgrade) statisticsSteps(s *survey, db *database) []flow.Step {
-	var analyze, refresh []flow.Effect
-	for _, target := range []int{1, 10, 0} {
-		for _, sql := range schema.Analyze(db.inventory.Tables, target, 100) {
-			analyze = append(analyze, effect("new", db.name, sql))
-		}
-	}
+	// ANALYZE of a partitioned table reaches its partitions.
+	tables := slices.DeleteFunc(slices.Clone(db.inventory.Tables), func(t schema.Table) bool { return t.Partition })
+	var refresh []flow.Effect
 	for _, v := range db.inventory.MaterializedViews {
 		refresh = append(refresh, effect("new", db.name, v.Refresh()))
 	}
-	steps := []flow.Step{{
-		ID: "analyze/" + db.name, Title: "Gather statistics of " + db.name + " on new", Does: analyze,
-		Done: func(ctx context.Context) (bool, error) { return u.analyzed(ctx, db) },
-		Do:   u.exec(analyze, nil),
-	}}
+	steps := []flow.Step{load.Analyze(load.Options{New: u.new, Database: db.name, Jobs: u.rb.Copy.Jobs}, tables)}
 	if len(refresh) > 0 {
 		steps = append(steps, flow.Step{
 			ID: "refresh/" + db.name, Title: "Fill the materialized views of " + db.name + " on new", Does: refresh,
@@ -261,20 +254,6 @@ func (u *Upgrade) statisticsSteps(s *survey, db *database) []flow.Step {
 		})
 	}
 	return steps
-}
-
-// analyzed reports whether every table of new that has rows has statistics.
-func (u *Upgrade) analyzed(ctx context.Context, db *database) (bool, error) {
-	without := 0
-	err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `
-			SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-			WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'crossfade') AND n.nspname !~ '^pg_'
-			  AND c.reltuples <> 0 AND NOT EXISTS (SELECT FROM pg_statistic t WHERE t.starelid = c.oid)
-			  AND (c.relkind = 'p' OR pg_relation_size(c.oid) > 0)
-			  AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)`).Scan(&without)
-	})
-	return without == 0, err
 }
 
 // verifyStep compares every row of a database while both sides move.
@@ -329,7 +308,7 @@ func (u *Upgrade) compareRows(ctx context.Context, s *survey, db *database, each
 		o.Tables = append(o.Tables, set.Tables...)
 	}
 	if t != nil {
-		o.Progress = func(done, total int64) { t.Progress(done, total, "tables", db.name) }
+		o.Progress = func(done, total int64) { t.Progress(done, total, "bytes", db.name) }
 	}
 	return verify.Run(ctx, o)
 }

@@ -35,6 +35,7 @@ type survey struct {
 type database struct {
 	name      string
 	oid       uint32
+	encoding  string // of old's database
 	book      Database
 	inventory *schema.Inventory // of the side that serves, or of old
 	sets      []schema.Set
@@ -132,20 +133,20 @@ func (u *Upgrade) look(ctx context.Context, full bool) (*survey, error) {
 // lookDatabases lists the databases of the upgrade.
 func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 	books := slices.Clone(u.rb.Databases)
-	oids := map[string]uint32{}
+	oids, encodings := map[string]uint32{}, map[string]string{}
 	from := s.old
 	if s.oldErr != nil {
 		from = s.new
 	}
 	err := u.sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `SELECT oid, datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname`)
+		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname`)
 		if err != nil {
 			return err
 		}
 		var oid uint32
-		var name string
-		_, err = pgx.ForEachRow(rows, []any{&oid, &name}, func() error {
-			oids[name] = oid
+		var name, encoding string
+		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &encoding}, func() error {
+			oids[name], encodings[name] = oid, encoding
 			if u.rb.Databases == nil {
 				books = append(books, DefaultDatabase(name))
 			}
@@ -160,7 +161,7 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 		if _, there := oids[b.Name]; !there && s.oldErr == nil {
 			return &RunbookError{Problems: []Problem{u.rb.Problem(b.At, fmt.Sprintf("database %s does not exist on old; name one that does", b.Name))}}
 		}
-		s.databases = append(s.databases, &database{name: b.Name, oid: oids[b.Name], book: b})
+		s.databases = append(s.databases, &database{name: b.Name, oid: oids[b.Name], encoding: encodings[b.Name], book: b})
 	}
 	if len(s.databases) == 0 {
 		return exitf(ExitFindings, "create one, or correct old.primary", "%s has no database to upgrade", from.Server)

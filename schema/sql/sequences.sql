@@ -1,6 +1,6 @@
 -- Every user sequence with its parameters and, where one function call tells
 -- them, its values: pg_sequence_last_value is NULL for a sequence that is not
--- called, whatever setval(…, false) left in it. Nothing else is read: this
+-- called, whatever setval(..., false) left in it. Nothing else is read: this
 -- runs while clients wait.
 SELECT c.oid, n.nspname, c.relname, pg_get_userbyid(c.relowner), s.seqtypid::int8, s.seqincrement, s.seqmin, s.seqmax,
        s.seqstart, s.seqcache, s.seqcycle, c.relpersistence::text, p.readable,

@@ -33,12 +33,15 @@ func SlotEffects(links []Link) []flow.Effect {
 	first := links[0]
 	effects := []flow.Effect{first.From.effect(fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", pg.Ident(first.Name)))}
 	for _, l := range links[1:] {
-		effects = append(effects, l.copySlot(first))
+		effects = append(effects, l.CopySlot(first))
 	}
 	return effects
 }
 
-func (l Link) copySlot(from Link) flow.Effect {
+// CopySlot is the effect that makes the slot at the same point as that of from,
+// a link of the same database that nothing has consumed yet (12+). It waits
+// for nobody, as creating one does.
+func (l Link) CopySlot(from Link) flow.Effect {
 	return l.From.effect(fmt.Sprintf("SELECT pg_copy_logical_replication_slot(%s, %s)", pg.Literal(from.Name), pg.Literal(l.Name)))
 }
 
@@ -68,7 +71,7 @@ func CreateSlots(ctx context.Context, conn *pgx.Conn, links []Link, limit time.D
 		return nil, errors.Join(err, rep.Close(context.WithoutCancel(ctx)))
 	}
 	for _, l := range links[1:] {
-		if err := pg.Exec(ctx, conn, l.copySlot(first).SQL); err != nil {
+		if err := pg.Exec(ctx, conn, l.CopySlot(first).SQL); err != nil {
 			err = &pg.Error{Doing: "copy the slot " + first.Name + " as " + l.Name, On: l.From.Server.String(), Err: err}
 			return nil, errors.Join(err, rep.Close(context.WithoutCancel(ctx)))
 		}

@@ -3,7 +3,6 @@ package pg
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"golang.org/x/sync/errgroup"
 )
 
 // pinned are settings that every major from 11 on knows. They go into the
@@ -249,47 +247,4 @@ func Brief(sql string) string {
 		return string(r[:117]) + "…"
 	}
 	return sql
-}
-
-// Pipe streams a COPY … TO STDOUT on from into a COPY … FROM STDIN on to
-// without decoding rows, and returns the rows that PostgreSQL counted and the
-// bytes that passed. seen is told the bytes of each piece; nil is silent.
-// After an error the connections are closed: neither can be used again.
-func Pipe(ctx context.Context, from, to *pgconn.PgConn, out, in string, seen func(int)) (rows, bytes int64, err error) {
-	r, w := io.Pipe()
-	g, ctx := errgroup.WithContext(ctx)
-	count := &counter{w: w, seen: seen}
-	g.Go(func() error {
-		_, err := from.CopyTo(ctx, count, out)
-		return closeWith(w.CloseWithError(err), err)
-	})
-	g.Go(func() error {
-		tag, err := to.CopyFrom(ctx, r, in)
-		rows = tag.RowsAffected()
-		return closeWith(r.CloseWithError(err), err)
-	})
-	err = g.Wait()
-	return rows, count.n, err
-}
-
-func closeWith(closing, err error) error {
-	if err != nil {
-		return err
-	}
-	return closing
-}
-
-type counter struct {
-	w    io.Writer
-	n    int64
-	seen func(int)
-}
-
-func (c *counter) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
-	c.n += int64(n)
-	if c.seen != nil {
-		c.seen(n)
-	}
-	return n, err
 }
