@@ -18,11 +18,11 @@ func (x *crossing) backProve() flow.Step {
 	for _, db := range x.Databases {
 		does = append(does, slots(db.Way)...)
 		for _, l := range db.Way {
-			does = append(does, l.DropSlot(), l.Subscription(true))
+			does = append(does, l.DropSlot(), l.Subscription(false))
 			drop = append(drop, l.DropSubscription()...)
 		}
 		if len(db.Way) > 0 {
-			does = append(does, link.CanaryEffect(db.Way))
+			does = append(does, link.EnableAll(db.Way), link.CanaryEffect(db.Way))
 		}
 	}
 	return x.blockedStep(flow.Step{
@@ -114,10 +114,18 @@ func (x *crossing) proveDatabase(ctx context.Context, db *Database) error {
 		}
 	}
 	for _, l := range db.Way {
-		if err := pg.Exec(ctx, applier, l.Subscription(true).Fill(l.Vars()).SQL); err != nil {
-			return &pg.Error{Doing: "create subscription " + l.Name, On: l.To.Server.String() + ", database " + l.Database, Err: err,
-				Hint: "the way back needs " + l.To.Side + " to reach " + l.From.Side + ": from_old and from_new in the runbook, and pg_hba.conf there"}
+		if err := pg.Exec(ctx, applier, l.Subscription(false).Fill(l.Vars()).SQL); err != nil {
+			return &pg.Error{
+				Doing: "create subscription " + l.Name, On: l.To.Server.String() + ", database " + l.Database, Err: err,
+				Hint: "the way back needs " + l.To.Side + " to reach " + l.From.Side + ": from_old and from_new in the runbook, and pg_hba.conf there",
+			}
 		}
+	}
+	if len(db.Way) == 0 {
+		return nil
+	}
+	if err := pg.Exec(ctx, applier, link.EnableAll(db.Way).SQL); err != nil {
+		return &pg.Error{Doing: "enable the way back", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 	}
 	if _, err := link.Pass(ctx, sender, applier, db.Way); err != nil {
 		return err

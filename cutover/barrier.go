@@ -153,24 +153,37 @@ func (x *crossing) lock() flow.Step {
 	}
 }
 
-func (x *crossing) lockAll(ctx context.Context) error {
+// meet opens the sessions of the barrier while nobody is blocked yet.
+func (x *crossing) meet(ctx context.Context) error {
+	x.release()
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
 		conn, err := x.Closing.Server.With(db.Name).Connect(ctx)
 		if err != nil {
 			return err
 		}
-		x.mu.Lock()
-		x.barrier[db.Name] = conn
-		x.mu.Unlock()
 		var deadlock time.Duration
-		if err := conn.QueryRow(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'deadlock_timeout'").Scan(&deadlock); err != nil {
-			return &pg.Error{Doing: "read deadlock_timeout", On: x.Closing.Server.String(), Err: err}
-		}
-		left := x.left()
+		err = conn.QueryRow(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'deadlock_timeout'").Scan(&deadlock)
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.barrier[db.Name] = conn
 		// Below deadlock_timeout, so that in a deadlock it is the tool whose
 		// wait ends and never the application's.
-		lock := min(x.LockTimeout, deadlock/2)
-		vars := map[string]string{"left": ms(left), "lock": ms(lock), "statement": ms(min(x.LockTimeout, left))}
+		x.lockWait = min(x.LockTimeout, deadlock/2)
+		if err != nil {
+			return &pg.Error{Doing: "read deadlock_timeout", On: x.Closing.Server.String(), Err: err}
+		}
+		return nil
+	})
+}
+
+func (x *crossing) lockAll(ctx context.Context) error {
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		conn, err := x.held(db.Name)
+		if err != nil {
+			return err
+		}
+		left := x.left()
+		vars := map[string]string{"left": ms(left), "lock": ms(x.lockWait), "statement": ms(min(x.LockTimeout, left))}
 		for _, e := range x.lockEffects(db) {
 			if err := pg.Exec(ctx, conn, e.Fill(vars).SQL); err != nil {
 				return &pg.Error{Doing: "lock the tables", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}

@@ -119,6 +119,7 @@ type crossing struct {
 	far      map[string]*pgx.Conn // opening side
 	barrier  map[string]*pgx.Conn // holds the locks
 	first    time.Time            // of all attempts: patience counts from here
+	lockWait time.Duration        // for one lock of the barrier
 	blocked  time.Time            // of this attempt: max_blocked counts from here
 	took     time.Duration        // blocked until open
 	fence    map[string]pg.LSN

@@ -196,6 +196,9 @@ func (x *crossing) forwardStop() flow.Step {
 		for _, l := range db.Links {
 			stop, start = append(stop, l.Disable()), append(start, l.Enable())
 		}
+		if len(db.Links) > 0 {
+			stop = append(stop, link.EndWorkers(db.Links))
+		}
 	}
 	return x.blockedStep(flow.Step{
 		ID: "forward/stop", Title: "Stop applying on " + x.Opening.Name, Does: stop,

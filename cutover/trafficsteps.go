@@ -33,7 +33,9 @@ func (x *crossing) trafficPause() flow.Step {
 			if err := x.mayBegin(ctx, t); err != nil {
 				return err
 			}
-			x.begin()
+			if err := x.meet(ctx); err != nil {
+				return err
+			}
 			if len(x.Traffic) == 0 {
 				return nil
 			}
@@ -44,6 +46,7 @@ func (x *crossing) trafficPause() flow.Step {
 				}
 				x.guard = g
 			}
+			x.begin()
 			ctx, cancel := x.budget(ctx)
 			defer cancel()
 			err := x.Traffic.Pause(ctx)

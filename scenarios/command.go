@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,10 +77,11 @@ type invocation struct {
 func (i *invocation) String() string { return "crossfade " + strings.Join(i.words, " ") }
 
 // crossfade runs the binary with a runbook and --json, keeps what it prints and
-// hands every line of its results to each. The error is for a binary that
+// hands every line of its results to each, and of what it says beside them to
+// say, from another goroutine. The error is for a binary that
 // could not be run or understood, never for its exit code. Cancelling ctx
 // interrupts it, and it has a minute to undo.
-func crossfade(ctx context.Context, binary, runbook, base string, words []string, each func(line)) (*invocation, error) {
+func crossfade(ctx context.Context, binary, runbook, base string, words []string, each func(line), say func(string)) (*invocation, error) {
 	inv := &invocation{words: words, base: base}
 	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
 		return nil, err
@@ -98,7 +100,7 @@ func crossfade(ctx context.Context, binary, runbook, base string, words []string
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = time.Minute
-	cmd.Stderr = said
+	cmd.Stderr = io.MultiWriter(said, &lineWriter{say: say})
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, errors.Join(err, results.Close(), said.Close())
@@ -118,6 +120,24 @@ func crossfade(ctx context.Context, binary, runbook, base string, words []string
 		return inv, fmt.Errorf("%s: %w", inv, err)
 	}
 	return inv, nil
+}
+
+// lineWriter hands on whole lines.
+type lineWriter struct {
+	say  func(string)
+	rest []byte
+}
+
+func (w *lineWriter) Write(b []byte) (int, error) {
+	w.rest = append(w.rest, b...)
+	for {
+		line, rest, whole := bytes.Cut(w.rest, []byte("\n"))
+		if !whole {
+			return len(b), nil
+		}
+		w.say(string(line))
+		w.rest = rest
+	}
 }
 
 func (i *invocation) read(from io.Reader, each func(line)) error {

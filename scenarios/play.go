@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -201,7 +202,7 @@ func (p *play) run(ctx context.Context, a Act) error {
 	base := filepath.Join(p.stage.Dir, "crossfade", fmt.Sprintf("%02d-%s", p.acts, words[0]))
 	c := Crossing{Command: words[0], began: time.Now()}
 	t := &tellerOf{play: p, crossing: &c}
-	inv, err := crossfade(ctx, p.options.Crossfade, p.stage.Runbook, base, words, t.line)
+	inv, err := crossfade(ctx, p.options.Crossfade, p.stage.Runbook, base, words, t.line, t.said)
 	if inv != nil {
 		p.result.Commands = append(p.result.Commands, Command{inv.String(), inv.exit, inv.seconds})
 	}
@@ -240,6 +241,7 @@ type tellerOf struct {
 	notes    int
 	steps    map[string]int // by plan
 	tables   int
+	last     string // that was said
 }
 
 func (t *tellerOf) line(l line) {
@@ -269,6 +271,18 @@ func (t *tellerOf) line(l line) {
 	case "cutover":
 		t.crossing.FenceLSN, t.crossing.Blocked, t.crossing.Steps = l.FenceLSN, l.Blocked, l.Steps
 		t.crossing.Refused, t.crossing.Canaries = l.Refused, l.Canaries
+	}
+}
+
+// clock is the time of day that crossfade's lines of progress begin with.
+var clock = regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{3} +`)
+
+// said tells what crossfade says to who watches, each thing once.
+func (t *tellerOf) said(text string) {
+	text = strings.TrimRight(clock.ReplaceAllString(text, ""), " ")
+	if text != "" && text != t.last {
+		t.play.printf("    %s\n", cut(text, 140))
+		t.last = text
 	}
 }
 

@@ -77,8 +77,11 @@ func (c *carrier) compareLocale(d, have Database) {
 
 func defaultPrivileges(owner string) []DatabasePrivilege {
 	return []DatabasePrivilege{
-		{"", "CONNECT", false}, {"", "TEMPORARY", false},
-		{owner, "CONNECT", false}, {owner, "CREATE", false}, {owner, "TEMPORARY", false},
+		{"", "CONNECT", false},
+		{"", "TEMPORARY", false},
+		{owner, "CONNECT", false},
+		{owner, "CREATE", false},
+		{owner, "TEMPORARY", false},
 	}
 }
 

@@ -66,8 +66,13 @@ type attribute struct {
 
 func (r Role) attributes() []attribute {
 	return []attribute{
-		{"SUPERUSER", r.Superuser}, {"INHERIT", r.Inherit}, {"CREATEROLE", r.CreateRole}, {"CREATEDB", r.CreateDB},
-		{"LOGIN", r.Login}, {"REPLICATION", r.Replication}, {"BYPASSRLS", r.BypassRLS},
+		{"SUPERUSER", r.Superuser},
+		{"INHERIT", r.Inherit},
+		{"CREATEROLE", r.CreateRole},
+		{"CREATEDB", r.CreateDB},
+		{"LOGIN", r.Login},
+		{"REPLICATION", r.Replication},
+		{"BYPASSRLS", r.BypassRLS},
 	}
 }
 

@@ -20,7 +20,7 @@ var queries = template.Must(template.New("").Funcs(template.FuncMap{
 	},
 	"acl": aclSQL,
 	"sorted": func(options string) string { // an array as text, whatever its order
-		return `(SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(` + options + `) o)`
+		return `CASE WHEN ` + options + ` IS NOT NULL THEN (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(` + options + `) o) END`
 	},
 }).ParseFS(sqlFiles, "sql/*.sql"))
 

@@ -449,15 +449,18 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 	if s.silent(c.Closing.Name) != nil {
 		return d, nil // behind open: the decision remembers them
 	}
-	err := u.sessions.Do(ctx, c.Closing.Server.With(db.name), func(conn *pgx.Conn) error {
-		firing, err := schema.FiringTriggers(ctx, conn)
-		for _, t := range firing {
-			d.Quiet, d.Loud, d.Wake = append(d.Quiet, t.Disable()), append(d.Loud, t.Restore()), append(d.Wake, t.Restore())
+	firing := db.inventory.Triggers
+	if c.Closing.Name == s.serving().Name {
+		err := u.sessions.Do(ctx, c.Closing.Server.With(db.name), func(conn *pgx.Conn) (err error) {
+			firing, err = schema.FiringTriggers(ctx, conn)
+			return err
+		})
+		if err != nil {
+			return d, &pg.Error{Doing: "read the triggers that fire on apply", On: c.Closing.Server.String(), Err: err}
 		}
-		return err
-	})
-	if err != nil {
-		return d, &pg.Error{Doing: "read the triggers that fire on apply", On: c.Closing.Server.String(), Err: err}
+	} // else a plan drawn ahead: that side may not even have the database yet
+	for _, t := range firing {
+		d.Quiet, d.Loud, d.Wake = append(d.Quiet, t.Disable()), append(d.Loud, t.Restore()), append(d.Wake, t.Restore())
 	}
 	return d, nil
 }

@@ -137,12 +137,6 @@ func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Even
 	})
 }
 
-// sqlStep is a step that executes effects each time and finds nothing to do
-// where it has been done: every statement says IF EXISTS or looks itself.
-func (u *Upgrade) sqlStep(id, title string, does []flow.Effect) flow.Step {
-	return flow.Step{ID: id, Title: title, Does: does, Done: never, Do: u.exec(does, nil)}
-}
-
 func never(context.Context) (bool, error) { return false, nil }
 
 // dropLinksStep takes links away on both sides, whatever of them is there.

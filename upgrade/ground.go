@@ -26,6 +26,10 @@ const (
 // groundEffects make the tool's own schema in one database of one side.
 func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Effect {
 	sql := []string{"CREATE SCHEMA IF NOT EXISTS crossfade"}
+	if db.name == s.home {
+		// One transaction: a schema without the row would be a stranger's.
+		sql[0] += ";\n" + cutover.Table + ";\n" + rowZero
+	}
 	for _, set := range db.sets {
 		sql = append(sql, link.CanaryTable(set.Name))
 	}
@@ -33,9 +37,6 @@ func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Eff
 		sql = append(sql, schema.Ledger("new", db.name).SQL)
 	}
 	sql = append(sql, cutover.Ground(u.rb.Upgrade, side == "new")...)
-	if db.name == s.home {
-		sql = append(sql, cutover.Table, rowZero)
-	}
 	if side == "new" {
 		// Closed from its first day: what arrives here comes from old alone.
 		sql = append(sql, cutover.ReadOnly(db.name))
@@ -273,6 +274,11 @@ func (u *Upgrade) settingsBack(s *survey, side string) []flow.Effect {
 // that are forgotten must not fill a disk.
 func (u *Upgrade) duringSettings(ctx context.Context, side string, version int) (map[string]string, error) {
 	want := map[string]string{"wal_retrieve_retry_interval": "200ms"}
+	if version < 160000 {
+		// There the launcher waits so long between two workers, too, and the
+		// first workers of the way back start while writers wait.
+		want["wal_retrieve_retry_interval"] = "50ms"
+	}
 	if version < 130000 {
 		return want, nil
 	}

@@ -111,8 +111,11 @@ func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
 			drop = append(drop, l.DropSubscription()...)
 		}
 		sql := cutover.Lowered + ";\n" + u.lift(s, "old", db.name)
-		for _, t := range db.inventory.Triggers {
-			sql += ";\n" + t.Restore()
+		// They are disabled on old, which follows: what they were is remembered.
+		if d := s.last(); d != nil {
+			for _, q := range d.Wake[db.name] {
+				sql += ";\n" + q
+			}
 		}
 		if db.name == s.home {
 			sql += fmt.Sprintf(";\nINSERT INTO crossfade.upgrade (attempt, upgrade, direction, state) VALUES (%d, %s, 'back', 'open')", attempt, pg.Literal(u.rb.Upgrade))

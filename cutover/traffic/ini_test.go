@@ -5,52 +5,54 @@ import (
 	"testing"
 )
 
+var pointCases = []struct {
+	what, from, to string
+	names          string
+	err            string
+}{
+	{
+		"every other byte stays",
+		"; a comment = x\n# another\n\n[databases]\n  shop = host=old port=5432 dbname=shop pool_size=5 application_name='a; b=c'\nblog = host=old\n[pgbouncer]\nlisten_port = 6432\nshop = host=not port=a database\n",
+		"; a comment = x\n# another\n\n[databases]\n  shop = host=new port=5433 dbname=shop pool_size=5 application_name='a; b=c'\nblog = host=old\n[pgbouncer]\nlisten_port = 6432\nshop = host=not port=a database\n",
+		"shop", "",
+	},
+	{
+		"no host, no port, no newline at the end",
+		"[databases]\nshop = dbname=shop", "[databases]\nshop = dbname=shop host=new port=5433", "shop", "",
+	},
+	{"an empty string", "[databases]\nshop =\n[pgbouncer]\n", "[databases]\nshop = host=new port=5433\n[pgbouncer]\n", "shop", ""},
+	{
+		"quotes, tabs, carriage returns, hostaddr, words around =",
+		"[databases]\r\n\tshop\t=\tport = '5432'   host='old host'  hostaddr=10.0.0.1 password='it''s host=x' user=a\r\n",
+		"[databases]\r\n\tshop\t=\tport = 5433   host=new  password='it''s host=x' user=a\r\n",
+		"shop", "",
+	},
+	{
+		"quoted names, several, twice in the file, a second section",
+		"[databases]\n\"my \"\"shop\"\"\" = host=a\nb=host=a port=1\n[users]\nx = pool_mode=session\n[databases]\nb = port=1 host=a\n",
+		"[databases]\n\"my \"\"shop\"\"\" = host=new port=5433\nb=host=new port=5433\n[users]\nx = pool_mode=session\n[databases]\nb = port=5433 host=new\n",
+		"my \"shop\"|b", "",
+	},
+	{
+		"the entry for any database stays, and is copied",
+		"[databases]\n* = host=old port=5432 auth_user=asker\n\n[pgbouncer]\n",
+		"[databases]\n* = host=old port=5432 auth_user=asker\nshop = host=new port=5433 auth_user=asker\n\n[pgbouncer]\n",
+		"shop", "",
+	},
+	{"any database and a name to quote", "[databases]\n*=host=old", "[databases]\n*=host=old\n\"two-b\" = host=new port=5433", "two-b", ""},
+	{"an include elsewhere", "%include /etc/a.ini\n[databases]\nshop=host=a\n", "%include /etc/a.ini\n[databases]\nshop=host=new port=5433\n", "shop", ""},
+	{"in an included file", "[databases]\n%include /etc/dbs.ini\n", "", "shop", "/etc/dbs.ini"},
+	{"perhaps in an included file", "[databases]\n*=host=a\n%include /etc/dbs.ini\n", "", "shop", "/etc/dbs.ini"},
+	{"not there", "[databases]\nblog=host=a\n", "", "shop", "shop is not in"},
+	{"another section only", "[pgbouncer]\nshop=host=a\n", "", "shop", "shop is not in"},
+	{"a section without end", "[databases\nshop=host=a\n", "", "shop", "line 1"},
+	{"a line that is nothing", "[databases]\nshop\n", "", "shop", "line 2"},
+	{"a quote without end", "[databases]\nx=host=a\nshop= host='a\n", "", "shop", "line 3"},
+	{"a word without value", "[databases]\nshop= host=a port\n", "", "shop", "line 2"},
+}
+
 func TestPoint(t *testing.T) {
-	for _, c := range []struct {
-		what, from, to string
-		names          string
-		err            string
-	}{
-		{
-			"every other byte stays",
-			"; a comment = x\n# another\n\n[databases]\n  shop = host=old port=5432 dbname=shop pool_size=5 application_name='a; b=c'\nblog = host=old\n[pgbouncer]\nlisten_port = 6432\nshop = host=not port=a database\n",
-			"; a comment = x\n# another\n\n[databases]\n  shop = host=new port=5433 dbname=shop pool_size=5 application_name='a; b=c'\nblog = host=old\n[pgbouncer]\nlisten_port = 6432\nshop = host=not port=a database\n",
-			"shop", "",
-		},
-		{
-			"no host, no port, no newline at the end",
-			"[databases]\nshop = dbname=shop", "[databases]\nshop = dbname=shop host=new port=5433", "shop", "",
-		},
-		{"an empty string", "[databases]\nshop =\n[pgbouncer]\n", "[databases]\nshop = host=new port=5433\n[pgbouncer]\n", "shop", ""},
-		{
-			"quotes, tabs, carriage returns, hostaddr, words around =",
-			"[databases]\r\n\tshop\t=\tport = '5432'   host='old host'  hostaddr=10.0.0.1 password='it''s host=x' user=a\r\n",
-			"[databases]\r\n\tshop\t=\tport = 5433   host=new  password='it''s host=x' user=a\r\n",
-			"shop", "",
-		},
-		{
-			"quoted names, several, twice in the file, a second section",
-			"[databases]\n\"my \"\"shop\"\"\" = host=a\nb=host=a port=1\n[users]\nx = pool_mode=session\n[databases]\nb = port=1 host=a\n",
-			"[databases]\n\"my \"\"shop\"\"\" = host=new port=5433\nb=host=new port=5433\n[users]\nx = pool_mode=session\n[databases]\nb = port=5433 host=new\n",
-			"my \"shop\"|b", "",
-		},
-		{
-			"the entry for any database stays, and is copied",
-			"[databases]\n* = host=old port=5432 auth_user=asker\n\n[pgbouncer]\n",
-			"[databases]\n* = host=old port=5432 auth_user=asker\nshop = host=new port=5433 auth_user=asker\n\n[pgbouncer]\n",
-			"shop", "",
-		},
-		{"any database and a name to quote", "[databases]\n*=host=old", "[databases]\n*=host=old\n\"two-b\" = host=new port=5433", "two-b", ""},
-		{"an include elsewhere", "%include /etc/a.ini\n[databases]\nshop=host=a\n", "%include /etc/a.ini\n[databases]\nshop=host=new port=5433\n", "shop", ""},
-		{"in an included file", "[databases]\n%include /etc/dbs.ini\n", "", "shop", "/etc/dbs.ini"},
-		{"perhaps in an included file", "[databases]\n*=host=a\n%include /etc/dbs.ini\n", "", "shop", "/etc/dbs.ini"},
-		{"not there", "[databases]\nblog=host=a\n", "", "shop", "shop is not in"},
-		{"another section only", "[pgbouncer]\nshop=host=a\n", "", "shop", "shop is not in"},
-		{"a section without end", "[databases\nshop=host=a\n", "", "shop", "line 1"},
-		{"a line that is nothing", "[databases]\nshop\n", "", "shop", "line 2"},
-		{"a quote without end", "[databases]\nx=host=a\nshop= host='a\n", "", "shop", "line 3"},
-		{"a word without value", "[databases]\nshop= host=a port\n", "", "shop", "line 2"},
-	} {
+	for _, c := range pointCases {
 		t.Run(c.what, func(t *testing.T) {
 			names := strings.Split(c.names, "|")
 			f, err := parseINI([]byte(c.from))

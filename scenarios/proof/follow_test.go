@@ -241,7 +241,7 @@ func (l *load) start() {
 	}
 	l.pool = write(through, 2, 5*time.Millisecond, 20*time.Millisecond)
 	write(l.w.old.Conninfo("shop"), 1, 10*time.Millisecond, 50*time.Millisecond)
-	write(l.w.new.Conninfo("shop"), 1, 10*time.Millisecond, 50*time.Millisecond)
+	write(l.w.new.Conninfo("shop"), 1, 10*time.Millisecond, 200*time.Millisecond)
 }
 
 func (l *load) stop() {
@@ -322,13 +322,14 @@ func (w *world) rows(c *lab.Cluster, db string) string {
 var noise = regexp.MustCompile(`(?m)^(--.*|\\(un)?restrict .*|SET transaction_timeout = 0;)?\n`)
 
 // fences are the statements of a dump that are the tool's own.
-var fences = regexp.MustCompile(`(?m)^CREATE TRIGGER crossfade_fence .*\n`)
+var fences = regexp.MustCompile(`(?m)^CREATE TRIGGER crossfade_fence .*\n|^CREATE EVENT TRIGGER crossfade_.*\n.*\n|^ALTER EVENT TRIGGER crossfade_.*\n`)
 
 // dump is the schema of a database in the words of new's pg_dump, without what
-// is the tool's own.
+// is the tool's own, and without the views: each major tells their queries in
+// other words.
 func (w *world) dump(c *lab.Cluster, db string) string {
 	w.t.Helper()
-	out, err := w.new.Command(w.t.Context(), "pg_dump", "-s", "-N", "crossfade", "--no-publications", "--no-subscriptions", "-d", c.Conninfo(db)).Output()
+	out, err := w.new.Command(w.t.Context(), "pg_dump", "-s", "-N", "crossfade", "-T", "totals", "-T", "best", "--no-publications", "--no-subscriptions", "-d", c.Conninfo(db)).Output()
 	w.Must(err)
 	// Triggers that fire on apply are disabled on the side that follows.
 	text := regexp.MustCompile(`(?m)^ALTER TABLE .* (DISABLE|ENABLE ALWAYS|ENABLE REPLICA) TRIGGER .*\n`).ReplaceAllString(string(out), "")

@@ -15,17 +15,17 @@ func TestThereAndBack(t *testing.T) {
 	w.do(0, "prepare")
 	w.wantPhase("ready", "old")
 	w.do(0, "prepare")
-	w.do(0, "cutover", "--yes")
+	t.Log(w.do(0, "cutover", "--yes"))
 	w.wantPhase("open", "new")
 	if err := writer.Flow(t.Context(), 200); err != nil {
 		t.Fatal(err)
 	}
-	w.do(0, "rollback", "--yes")
+	t.Log(w.do(0, "rollback", "--yes"))
 	w.wantPhase("rolled_back", "old")
 	if err := writer.Flow(t.Context(), 200); err != nil {
 		t.Fatal(err)
 	}
-	w.do(0, "cutover", "--yes")
+	t.Log(w.do(0, "cutover", "--yes"))
 	if err := writer.Flow(t.Context(), 200); err != nil {
 		t.Fatal(err)
 	}

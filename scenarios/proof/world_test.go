@@ -54,7 +54,9 @@ func binary(tb testing.TB, tags string) string {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if binaries.dir != "" {
-		os.RemoveAll(binaries.dir)
+		if err := os.RemoveAll(binaries.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 	}
 	os.Exit(code)
 }

@@ -3,7 +3,7 @@
 {{template "common"}}
 SELECT 'column', quote_ident(n.nspname) || '.' || quote_ident(c.relname) || '.' || quote_ident(a.attname), ARRAY[
   'type', format_type(a.atttypid, a.atttypmod),
-  'position', CASE WHEN c.relispartition OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+  'position', CASE WHEN c.relispartition OR c.oid NOT IN (SELECT inhrelid FROM pg_inherits)
     THEN row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum)::text END,
   'not null', CASE WHEN a.attnotnull THEN 'true' END,
   'collation', CASE WHEN a.attcollation <> t.typcollation THEN
@@ -14,7 +14,7 @@ SELECT 'column', quote_ident(n.nspname) || '.' || quote_ident(c.relname) || '.' 
   'storage', CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage::text END,
   'compression', {{if since 14}}nullif(a.attcompression::text, ''){{else}}NULL{{end}},
   'statistics', nullif(a.attstattarget, -1)::text,
-  'options', (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attoptions) o WHERE o NOT LIKE 'pg\_%'),
+  'options', CASE WHEN a.attoptions IS NOT NULL THEN (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attoptions) o WHERE o NOT LIKE 'pg\_%') END,
   'foreign options', {{sorted "a.attfdwoptions"}},
   'privileges', CASE WHEN a.attacl IS NOT NULL THEN {{acl "a.attacl" "c" "c.relowner"}} END,
   'inherited', CASE WHEN NOT c.relispartition AND c.relkind IN ('r', 'p') AND NOT a.attislocal THEN 'only' END]
@@ -24,5 +24,5 @@ JOIN ns n ON n.oid = c.relnamespace
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND c.relpersistence <> 't'
-  AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_class'::regclass AND m.objid = c.oid)
+  AND c.oid NOT IN (SELECT objid FROM member WHERE classid = 'pg_class'::regclass)
   AND NOT (c.relkind = 'c' AND EXISTS (SELECT FROM member m WHERE m.classid = 'pg_type'::regclass AND m.objid = c.reltype))

@@ -16,5 +16,5 @@ LEFT JOIN pg_type t ON t.oid = k.contypid
 LEFT JOIN ns tn ON tn.oid = t.typnamespace
 WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND (n.oid IS NOT NULL AND c.relpersistence <> 't' OR tn.oid IS NOT NULL)
   AND NOT (k.contype = 'f' AND k.conparentid <> 0)
-  AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_class'::regclass AND m.objid = k.conrelid
-                  OR m.classid = 'pg_type'::regclass AND m.objid = k.contypid)
+  AND k.conrelid NOT IN (SELECT objid FROM member WHERE classid = 'pg_class'::regclass)
+  AND k.contypid NOT IN (SELECT objid FROM member WHERE classid = 'pg_type'::regclass)

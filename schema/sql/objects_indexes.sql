@@ -5,16 +5,23 @@ SELECT 'index', quote_ident(n.nspname) || '.' || quote_ident(i.relname), ARRAY[
   'clustered', CASE WHEN x.indisclustered THEN 'true' END,
   'replica identity', CASE WHEN x.indisreplident THEN 'true' END,
   'tablespace', (SELECT spcname::text FROM pg_tablespace WHERE oid = i.reltablespace),
-  'statistics', (SELECT string_agg(a.attnum || '=' || a.attstattarget, ', ' ORDER BY a.attnum) FROM pg_attribute a
-                 WHERE a.attrelid = i.oid AND a.attstattarget >= 0),
-  'parent', (SELECT quote_ident(pn.nspname) || '.' || quote_ident(p.relname) FROM pg_inherits h
-             JOIN pg_class p ON p.oid = h.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE h.inhrelid = i.oid)]
+  'statistics', st.targets,
+  'parent', h.parent]
 FROM pg_index x
 JOIN pg_class i ON i.oid = x.indexrelid
 JOIN pg_class c ON c.oid = x.indrelid
 JOIN ns n ON n.oid = i.relnamespace
+LEFT JOIN (
+  SELECT a.attrelid, string_agg(a.attnum || '=' || a.attstattarget, ', ' ORDER BY a.attnum) AS targets
+  FROM pg_attribute a JOIN pg_index x ON x.indexrelid = a.attrelid WHERE a.attstattarget >= 0 AND a.attnum > 0 GROUP BY a.attrelid
+) st ON st.attrelid = i.oid
+LEFT JOIN (
+  SELECT h.inhrelid, quote_ident(pn.nspname) || '.' || quote_ident(p.relname) AS parent
+  FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
+) h ON h.inhrelid = i.oid
 WHERE i.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'm')
-  AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_class'::regclass AND m.objid IN (c.oid, i.oid))
+  AND c.oid NOT IN (SELECT objid FROM member WHERE classid = 'pg_class'::regclass)
+  AND i.oid NOT IN (SELECT objid FROM member WHERE classid = 'pg_class'::regclass)
 UNION ALL
 SELECT 'statistics', quote_ident(n.nspname) || '.' || quote_ident(s.stxname), ARRAY[
   'owner', pg_get_userbyid(s.stxowner)::text,

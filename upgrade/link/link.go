@@ -187,6 +187,27 @@ func (l Link) Disable() flow.Effect {
 	return l.To.effect("ALTER SUBSCRIPTION " + pg.Ident(l.Name) + " DISABLE")
 }
 
+// EnableAll is the effect that starts applying links of one database at once: a
+// launcher before 16 starts workers no more often than once in
+// wal_retrieve_retry_interval, those that it sees together.
+func EnableAll(links []Link) flow.Effect {
+	sql := make([]string, len(links))
+	for i, l := range links {
+		sql[i] = l.Enable().SQL
+	}
+	return links[0].To.effect(strings.Join(sql, "; "))
+}
+
+// EndWorkers is the effect that ends the apply workers of links that have been
+// disabled: before 16 a worker that has nothing to do looks only once a second.
+func EndWorkers(links []Link) flow.Effect {
+	names := make([]string, len(links))
+	for i, l := range links {
+		names[i] = pg.Literal(l.Name)
+	}
+	return links[0].To.effect("SELECT pg_terminate_backend(pid) FROM pg_stat_subscription WHERE pid IS NOT NULL AND subname IN (" + strings.Join(names, ", ") + ")")
+}
+
 // DropSubscription are the effects that take the subscription away without
 // touching the slot, which may be on a server that is gone: DISABLE, SET
 // (slot_name = NONE), DROP.

@@ -160,9 +160,15 @@ func TestInTheWay(t *testing.T) {
 		refused("a folder of root", n, "belongs to root")
 	}
 
+	w.movesAside(*mn, other)
+}
+
+// movesAside builds the node where a stopped server of somebody else is, and
+// demands more of it than it can give.
+func (w *world) movesAside(n Node, other *lab.Cluster) {
+	t := w.t
 	// What is in the way and belongs to nobody is moved aside.
 	w.Must(other.Stop(t.Context(), lab.Fast))
-	n = *mn
 	n.DataDir = other.DataDir
 	w.o.Nodes = []Node{n}
 	w.must(Steps(w.o))
