@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-all lint clean
+.PHONY: build demo picture test test-all lint clean
 
 # One package after the other: each boots servers of its own.
 TESTFLAGS ?= -p 1 -timeout 15m
@@ -29,6 +29,13 @@ test-all:
 	mkdir -p bin
 	go build -buildvcs=false -o bin/lab ./cmd/lab
 	CROSSFADE_ALL=1 go test -race -json -p 1 -timeout 60m ./... | bin/lab tally
+
+## picture: docs/pictures/demo.svg, from what the demo prints on this machine
+picture: build
+	bin/lab play upgrade --crossfade bin/crossfade | tee bin/demo.txt
+	mkdir -p docs/pictures
+	{ sed -n '/^crossfade cutover/,/^crossfade rollback/p' bin/demo.txt | sed '$$d'; \
+	  sed -n '/^proven/,$$p' bin/demo.txt; } | bin/lab picture > docs/pictures/demo.svg
 
 ## lint: formatting, vet, staticcheck, errcheck
 lint:

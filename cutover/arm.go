@@ -46,6 +46,9 @@ func (x *crossing) arm() flow.Step {
 			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.armDatabase(ctx, t, db) })
 		},
 		Undo: func(ctx context.Context, t *flow.Turn) error {
+			if err := x.lowered(ctx); err != nil {
+				return err
+			}
 			err := x.each(ctx, func(ctx context.Context, db *Database) error {
 				conn, err := x.near(ctx, db.Name)
 				if err != nil {

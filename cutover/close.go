@@ -25,7 +25,7 @@ func (x *crossing) close() flow.Step {
 			does = append(does, x.on(x.Closing, db.Name, sql))
 		}
 	}
-	does = append(does, x.on(x.Closing, x.Home, closeDecision))
+	does = append(does, x.on(x.Closing, x.Home, closeDecision), x.endEffect(x.Closing, x.Home))
 	does = append(does, x.aheadEffects()...)
 	return x.blockedStep(flow.Step{
 		ID: "close", Title: "Close " + x.Closing.Name, Does: does, Serves: true,
@@ -169,24 +169,29 @@ func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
 	return nil
 }
 
-// endClients terminates every client backend of the databases but the tool's
-// and waits until they are gone.
-func (x *crossing) endClients(ctx context.Context, conn *pgx.Conn, s Side) error {
+// endEffect is the statement that terminates every client backend of the
+// databases, on a side, that was there at $clock, the tool's own left out.
+func (x *crossing) endEffect(s Side, db string) flow.Effect {
 	dbs := make([]string, len(x.Databases))
 	for i, db := range x.Databases {
-		dbs[i] = db.Name
+		dbs[i] = pg.Literal(db.Name)
 	}
-	var mine time.Time
-	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&mine); err != nil {
+	app := pg.Literal(s.Server.App)
+	return x.on(s, db, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname IN ("+strings.Join(dbs, ", ")+
+		") AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> "+app+
+		" AND application_name NOT LIKE "+app+" || ' %' AND backend_start <= $clock")
+}
+
+// endClients terminates these backends and waits until they are gone.
+func (x *crossing) endClients(ctx context.Context, conn *pgx.Conn, s Side) error {
+	var mine string
+	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()::text").Scan(&mine); err != nil {
 		return &pg.Error{Doing: "read the server's clock", On: s.Server.String(), Err: err}
 	}
+	end := x.endEffect(s, "").Fill(map[string]string{"clock": pg.Literal(mine)}).SQL
 	return pg.Poll(ctx, 2*time.Millisecond, "client sessions on "+s.Name+" to end", func(ctx context.Context) (bool, error) {
 		var left int
-		err := conn.QueryRow(ctx, `
-			SELECT count(*) FROM (
-			  SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
-			  WHERE a.datname = ANY ($1::text[]) AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-			    AND a.application_name <> $2 AND a.application_name NOT LIKE $2 || ' %' AND a.backend_start <= $3) k`, dbs, s.Server.App, mine).Scan(&left)
+		err := conn.QueryRow(ctx, end, pgx.QueryExecModeSimpleProtocol).Scan(&left)
 		if err != nil {
 			return false, &pg.Error{Doing: "end client sessions", On: s.Server.String(), Err: err}
 		}
@@ -272,6 +277,25 @@ func (x *crossing) flipBack(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// lowered sees that the fence of the closing side is down in every database,
+// before anything that it hangs on is taken away.
+func (x *crossing) lowered(ctx context.Context) error {
+	for _, db := range x.Databases {
+		conn, err := x.near(ctx, db.Name)
+		if err != nil {
+			return err
+		}
+		up, err := Up(ctx, conn)
+		if err != nil {
+			return err
+		}
+		if up {
+			return x.flipBack(ctx)
+		}
+	}
+	return nil
 }
 
 // closeKept waits until every standby that could be promoted has the close:

@@ -16,7 +16,11 @@ package cutover
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +31,7 @@ import (
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -57,6 +62,8 @@ type Database struct {
 	// Tables are all user tables of the closing side, roots and leaves,
 	// published or not.
 	Tables []schema.Table
+	// Sequences is how many there are.
+	Sequences int
 	// Links run from the closing to the opening side; Way are the links back.
 	Links, Way []link.Link
 	// Quiet disables, on the closing side, the triggers that fire on apply;
@@ -216,6 +223,9 @@ func (x *crossing) plan(steps []flow.Step) flow.Plan {
 	if x.Direction == Back {
 		name = "rollback"
 	}
+	for i := range steps {
+		steps[i] = x.reviving(steps[i])
+	}
 	return flow.Plan{Name: name, Attempt: x.Attempt, Steps: steps, AllOrNothing: true}
 }
 
@@ -330,6 +340,74 @@ func (x *crossing) blockedStep(s flow.Step) flow.Step {
 }
 
 func never(context.Context) (bool, error) { return false, nil }
+
+// undoPatience is how long an undo that gives service back is tried again while
+// a server does not answer: one that crashed is back by then.
+const undoPatience = 10 * time.Second
+
+// reviving is a step whose undo does not rely on sessions that may have died
+// with a server since.
+func (x *crossing) reviving(s flow.Step) flow.Step {
+	undo := s.Undo
+	if undo == nil {
+		return s
+	}
+	s.Undo = func(ctx context.Context, t *flow.Turn) error {
+		x.revive(ctx)
+		err := undo(ctx, t)
+		if !s.Serves || !unreachable(err) {
+			return err
+		}
+		waiting, cancel := context.WithTimeout(ctx, undoPatience)
+		defer cancel()
+		last := err
+		err = pg.Poll(waiting, 200*time.Millisecond, "the server to answer again", func(ctx context.Context) (bool, error) {
+			x.revive(ctx)
+			last = undo(ctx, t)
+			if unreachable(last) {
+				return false, nil
+			}
+			return true, last
+		})
+		if err != nil {
+			return last
+		}
+		return nil
+	}
+	return s
+}
+
+// revive gives up every kept session that does not answer: the next use opens
+// it anew.
+func (x *crossing) revive(ctx context.Context) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, m := range []map[string]*pgx.Conn{x.watch, x.far} {
+		for db, c := range m {
+			once, cancel := context.WithTimeout(ctx, time.Second)
+			if err := c.Ping(once); err != nil {
+				hangUp(c)
+				delete(m, db)
+			}
+			cancel()
+		}
+	}
+}
+
+// unreachable reports whether err says that a server was not there to answer.
+func unreachable(err error) bool {
+	if err == nil {
+		return false
+	}
+	state := pg.SQLState(err)
+	return strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08") || state == "" && isConnection(err)
+}
+
+func isConnection(err error) bool {
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+}
 
 func (x *crossing) hangUp() {
 	x.mu.Lock()

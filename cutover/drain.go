@@ -110,7 +110,9 @@ const setSequences = "SELECT count(setval(v.name::regclass, v.value, v.called)) 
 func (x *crossing) aheadEffects() []flow.Effect {
 	var does []flow.Effect
 	for _, db := range x.Databases {
-		does = append(does, x.on(x.Opening, db.Name, setSequences))
+		if db.Sequences > 0 {
+			does = append(does, x.on(x.Opening, db.Name, setSequences))
+		}
 	}
 	return does
 }

@@ -62,18 +62,25 @@ func TriggerOn(table string) string {
 func TriggerOff(table string) string { return "DROP TRIGGER IF EXISTS " + Trigger + " ON " + table }
 
 // guards are the statements that refuse DDL of everybody else from arm to the
-// end of a crossing. What happens in a session's own temporary schema passes.
+// end of a crossing, and behind a closed fence. What happens in a session's own
+// temporary schema passes. A client that may try again soon is told 55006; one
+// that must go to the other side 25006, as by the fence.
 func guards(upgrade string) []string {
-	raise := `RAISE EXCEPTION USING ERRCODE = '55006', MESSAGE = format('%s is refused while the upgrade ` + upgrade + ` moves this cluster', tg_tag),
+	raise := `IF EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+      WHERE n.nspname = 'crossfade' AND p.proname = 'fence' AND p.prosrc LIKE '%RAISE EXCEPTION%') THEN
+      RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = format('cannot execute %s: this cluster is closed by the upgrade ` + upgrade + `', tg_tag),
+        HINT = 'Writes go to the other primary. See: crossfade status';
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = '55006', MESSAGE = format('%s is refused while the upgrade ` + upgrade + ` moves this cluster', tg_tag),
       HINT = 'Try again when the cutover is over. See: crossfade status';`
 	return []string{
-		`CREATE OR REPLACE FUNCTION crossfade.refuse_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $guard$
+		`CREATE OR REPLACE FUNCTION crossfade.refuse_ddl() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pg_temp') THEN
     ` + raise + `
   END IF;
 END $guard$`,
-		`CREATE OR REPLACE FUNCTION crossfade.refuse_drop() RETURNS event_trigger LANGUAGE plpgsql AS $guard$
+		`CREATE OR REPLACE FUNCTION crossfade.refuse_drop() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() o WHERE o.original AND NOT o.is_temporary) THEN
     ` + raise + `
@@ -189,7 +196,7 @@ func (x *crossing) disarm() flow.Step {
 		}
 	}
 	return flow.Step{
-		ID: "disarm", Title: "Take the open fence off the tables of " + x.Opening.Name, Does: does, Done: never,
+		ID: "disarm", Title: "Take the open fence off the tables of " + x.Opening.Name, Does: does, Late: true, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *Database) error {
 				conn, err := x.away(ctx, db.Name)

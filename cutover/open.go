@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +42,7 @@ func (x *crossing) open() flow.Step {
 	does := []flow.Effect{x.on(x.Closing, x.Home, openDecision)}
 	for i := range x.Databases {
 		db := &x.Databases[i]
-		does = append(does, x.on(x.Opening, db.Name, x.openSQL(db)))
+		does = append(does, x.on(x.Opening, db.Name, x.openSQL(db)), x.endEffect(x.Opening, db.Name))
 	}
 	return flow.Step{
 		ID: "open", Title: "Open " + x.Opening.Name, Does: does, Commit: true, Done: never,
@@ -148,8 +149,9 @@ func (x *crossing) readOnly() flow.Step {
 	for _, db := range x.Databases {
 		does = append(does, x.on(x.Closing, db.Name, ReadOnly(db.Name)))
 	}
+	end := x.endEffect(x.Closing, x.Home)
 	return flow.Step{
-		ID: "read-only", Title: "Make new sessions of " + x.Closing.Name + " read-only", Does: does, Done: never,
+		ID: "read-only", Title: "Make new sessions of " + x.Closing.Name + " read-only", Does: append(slices.Clone(does), end), Late: true, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			return x.ifThere(ctx, t, "it does not tell its clients yet that it is closed", func(ctx context.Context) error {
 				if err := x.run(ctx, does, nil); err != nil {
@@ -189,7 +191,7 @@ func (x *crossing) ifThere(ctx context.Context, t *flow.Turn, consequence string
 // follow sees the closed side follow the open one.
 func (x *crossing) follow() flow.Step {
 	return flow.Step{
-		ID: "back/follow", Title: x.Closing.Name + " follows " + x.Opening.Name, Done: never,
+		ID: "back/follow", Title: x.Closing.Name + " follows " + x.Opening.Name, Late: true, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if !x.Back {
 				return nil
@@ -223,7 +225,7 @@ func (x *crossing) leaks() flow.Step {
 		}
 	}
 	return flow.Step{
-		ID: "forward/drop", Title: "Look for leaks a last time, and drop the links to " + x.Opening.Name, Does: does, Done: never,
+		ID: "forward/drop", Title: "Look for leaks a last time, and drop the links to " + x.Opening.Name, Does: does, Late: true, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *Database) error {
 				to, err := x.away(ctx, db.Name)

@@ -42,6 +42,15 @@ type line struct {
 	// error
 	Exit int
 	Hint *string
+	// status
+	Phase    string
+	Writable string
+	Links    []struct {
+		State string
+		Lag   *int64 `json:"lag_bytes"`
+	}
+	Standbys []struct{ Cluster, Name, State string }
+	Next     string
 }
 
 // UnmarshalJSON takes a line whose says is a list, as left's, for one without.
@@ -51,7 +60,7 @@ func (l *line) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	switch t.Type {
-	case "step", "event", "finding", "cutover", "error":
+	case "step", "event", "finding", "cutover", "error", "status":
 		type plain line
 		return json.Unmarshal(b, (*plain)(l))
 	}

@@ -112,7 +112,7 @@ func lessThan(a, b []string) string {
 // that: the same objects in the new major's words. Views, for one, are not
 // printed alike by two majors.
 func (st *Stage) reference(ctx context.Context, text string) (string, error) {
-	ref, err := st.Lab.Start(ctx, lab.Options{Name: "reference", Install: &lab.Install{Major: st.New.Major, Bin: st.New.Bin}})
+	ref, err := st.Lab.Start(ctx, lab.Options{Name: "reference", Install: st.fresh})
 	if err != nil {
 		return "", err
 	}

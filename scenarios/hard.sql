@@ -170,6 +170,10 @@ ALTER TABLE shop.orders OWNER TO hard_owner;
 ALTER TABLE shop.order_lines OWNER TO hard_owner;
 GRANT SELECT, INSERT, UPDATE, DELETE ON shop.customers, shop.orders, shop.order_lines TO hard_app;
 GRANT SELECT (id, name), UPDATE (name) ON shop.customers TO hard_reader;
+GRANT SELECT ON shop.orders TO hard_app WITH GRANT OPTION;
+SET ROLE hard_app;
+GRANT SELECT ON shop.orders TO hard_reader;
+RESET ROLE;
 COMMENT ON TABLE shop.orders IS 'orders; Type: TABLE; Schema: nowhere';
 COMMENT ON COLUMN shop.orders.note IS 'said by the customer';
 COMMENT ON CONSTRAINT total_positive ON shop.orders IS 'no refunds';
@@ -349,7 +353,7 @@ BEGIN
   IF current_setting('server_version_num')::int >= 140000 THEN
     EXECUTE $x$ CREATE FUNCTION shop.standard_body(a varchar DEFAULT 'x', b integer DEFAULT length('ab') + 1) RETURNS integer LANGUAGE sql
       BEGIN ATOMIC; SELECT count(*) FROM shop.orders WHERE channel IN ('web', a); SELECT b + max(line) FROM shop.order_lines WHERE article <> ';'; END $x$;
-    EXECUTE 'CREATE TABLE shop.younger (id integer PRIMARY KEY, spans datemultirange, packed text COMPRESSION lz4, price shop.price_multirange)';
+    EXECUTE 'CREATE TABLE shop.younger (id integer PRIMARY KEY, spans datemultirange, packed text COMPRESSION pglz, price shop.price_multirange)';
     EXECUTE 'CREATE STATISTICS shop.on_expression ON (lower(packed)), id FROM shop.younger';
     EXECUTE $x$ INSERT INTO shop.younger SELECT i, datemultirange(daterange('2024-01-01', '2024-02-01')), repeat('x', i) FROM generate_series(1, 100) i $x$;
   END IF;

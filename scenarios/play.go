@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"crossfade/scenarios/lab"
 )
@@ -98,6 +102,7 @@ func Play(ctx context.Context, s *Scenario, o Options) (result *Result, err erro
 		}
 	}
 	p.printf("%s: %s\n\n", s.Name, s.Title)
+	p.say("machine", machine())
 	if p.stage, err = Boot(ctx, s, o.Dir, o.Keep, p.say); err != nil {
 		return nil, err
 	}
@@ -266,11 +271,42 @@ func (t *tellerOf) line(l line) {
 		t.steps[l.Plan]++
 	case "table":
 		t.tables++
+	case "status":
+		t.status(l)
 	case "event":
 		t.event(l)
 	case "cutover":
 		t.crossing.FenceLSN, t.crossing.Blocked, t.crossing.Steps = l.FenceLSN, l.Blocked, l.Steps
 		t.crossing.Refused, t.crossing.Canaries = l.Refused, l.Canaries
+	}
+}
+
+// status is the gist of what crossfade status says.
+func (t *tellerOf) status(l line) {
+	states, standbys := map[string]int64{}, []string{}
+	var lag int64
+	for _, k := range l.Links {
+		states[k.State]++
+		if k.Lag != nil {
+			lag = max(lag, *k.Lag)
+		}
+	}
+	says := fmt.Sprintf("phase %s, %s takes writes", l.Phase, l.Writable)
+	for _, state := range slices.Sorted(maps.Keys(states)) {
+		says += fmt.Sprintf("; %s %s", plural(states[state], "link"), state)
+	}
+	if len(l.Links) > 0 {
+		says += fmt.Sprintf(", at most %s bytes behind", number(lag))
+	}
+	for _, s := range l.Standbys {
+		standbys = append(standbys, fmt.Sprintf("%s of %s %s", s.Name, s.Cluster, s.State))
+	}
+	if len(standbys) > 0 {
+		says += "; " + strings.Join(standbys, ", ")
+	}
+	t.play.printf("  %s\n", says)
+	if l.Next != "" {
+		t.play.printf("  next: %s\n", l.Next)
 	}
 }
 
@@ -280,8 +316,9 @@ var clock = regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{3} +`)
 // said tells what crossfade says to who watches, each thing once.
 func (t *tellerOf) said(text string) {
 	text = strings.TrimRight(clock.ReplaceAllString(text, ""), " ")
-	if text != "" && text != t.last {
-		t.play.printf("    %s\n", cut(text, 140))
+	failure := strings.HasPrefix(text, "crossfade: ") || strings.HasPrefix(text, "hint: ") // told with the exit code
+	if text != "" && text != t.last && !failure {
+		t.play.printf("    %s\n", cut(text, 120))
 		t.last = text
 	}
 }
@@ -354,11 +391,11 @@ func (p *play) prove(ctx context.Context, side string) error {
 	for _, i := range p.open {
 		c := p.result.Crossings[i]
 		limit := p.stage.Scenario.Expect.Outage
-		says := fmt.Sprintf("%s, at most %s", took(inSeconds(c.Outage)), limit)
+		says := fmt.Sprintf("%s, and at most %s is right", took(inSeconds(c.Outage)), limit)
 		claim(Claim{"outage at the client", says, inSeconds(c.Outage) <= limit})
 	}
 	p.open, p.serves = nil, side
-	(&prover{p.stage, p.users, p.want, side, claim}).prove(ctx)
+	(&prover{stage: p.stage, users: p.users, want: p.want, side: side, claim: claim}).prove(ctx)
 	if !proof.Passed() {
 		return fmt.Errorf("not everything is true while PostgreSQL %d serves", serves.Major)
 	}
@@ -461,29 +498,53 @@ func (p *play) crossingTable() {
 	p.printf("\n")
 }
 
+// proofTable is the gist of every claim of every proof, side by side.
 func (p *play) proofTable() {
 	head := pad("proven", claimColumns)
 	var whats []string
-	verdicts := map[string][]string{}
+	cells := map[string][]string{}
 	for i, proof := range p.result.Proofs {
-		head += fmt.Sprintf("%18s", fmt.Sprintf("PostgreSQL %d", proof.Major))
+		head += fmt.Sprintf("%*s", gistColumns, fmt.Sprintf("PostgreSQL %d serves", proof.Major))
 		for _, c := range proof.Claims {
-			if verdicts[c.What] == nil {
+			if cells[c.What] == nil {
 				whats = append(whats, c.What)
-				verdicts[c.What] = make([]string, len(p.result.Proofs))
+				cells[c.What] = make([]string, len(p.result.Proofs))
 			}
-			verdicts[c.What][i] = verdict(c.True)
+			cells[c.What][i] = c.gist()
 		}
 	}
 	p.printf("%s\n", head)
 	for _, w := range whats {
 		row := pad(w, claimColumns)
-		for _, v := range verdicts[w] {
-			row += fmt.Sprintf("%18s", v)
+		for _, v := range cells[w] {
+			row += strings.Repeat(" ", max(1, gistColumns-utf8.RuneCountInString(v))) + v
 		}
 		p.printf("%s\n", row)
 	}
 	p.printf("\n")
+}
+
+const gistColumns = 30
+
+// gist is what was seen in a few words.
+func (c Claim) gist() string {
+	if !c.True {
+		return "FALSE"
+	}
+	first, _, _ := strings.Cut(c.Says, "; ")
+	first, _, _ = strings.Cut(first, ", ")
+	return cut(first, gistColumns-2)
+}
+
+// machine is what the measured times depend on.
+func machine() string {
+	says := plural(int64(runtime.NumCPU()), "core")
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		if words := strings.Fields(string(b)); len(words) > 0 {
+			says += ", load average " + words[0] + " before the play"
+		}
+	}
+	return says
 }
 
 func firstLine(s string) string {

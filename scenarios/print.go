@@ -22,8 +22,8 @@ type screen struct {
 
 const (
 	whatColumns = 10
-	idColumns   = 26
-	saysColumns = 58
+	idColumns   = 28
+	saysColumns = 60
 )
 
 func (s *screen) printf(format string, args ...any) {

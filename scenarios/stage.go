@@ -27,6 +27,7 @@ type Stage struct {
 	Standbys map[string][]Node // by side
 	Poolers  []Place
 
+	fresh    *lab.Install      // that new runs; nil in a stage that another process booted
 	clients  map[string]string // by database
 	finished bool              // nothing may be left of what the runbook sets for the time of the upgrade
 }
@@ -71,6 +72,7 @@ func Boot(ctx context.Context, s *Scenario, dir string, keep bool, say Say) (*St
 	if err != nil {
 		return nil, err
 	}
+	st.fresh = fresh
 	say("lab", fmt.Sprintf("old: %s", old))
 	say("lab", fmt.Sprintf("new: %s", fresh))
 	if st.Lab, err = lab.New(ctx, lab.Config{Dir: filepath.Join(dir, "lab"), Keep: keep, Store: store}); err != nil {

@@ -117,6 +117,9 @@ func expectedExtra(o Object, want *Inventory) string {
 	if o.Kind == "extension" && o.Name == "plpgsql" {
 		return "a new database has it from its template"
 	}
+	if o.Kind == "trigger" && o.Property("definition") == "" && want.Version < 130000 {
+		return "below 13 the catalogs do not show the triggers that a partition has from its root"
+	}
 	return ""
 }
 

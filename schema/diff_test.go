@@ -74,7 +74,7 @@ var mutations = []struct{ sql, kind, object string }{
 	{`ALTER TABLE shop.order_lines ALTER COLUMN article SET STATISTICS 501`, "column", "shop.order_lines.article"},
 	{`ALTER TABLE shop.order_lines ALTER COLUMN article SET STORAGE MAIN`, "column", "shop.order_lines.article"},
 	{`ALTER TABLE shop.order_lines ALTER COLUMN article SET (n_distinct = 51)`, "column", "shop.order_lines.article"},
-	{`ALTER TABLE shop.younger ALTER COLUMN packed SET COMPRESSION pglz`, "column", "shop.younger.packed"},
+	{`ALTER TABLE shop.younger ALTER COLUMN packed SET COMPRESSION lz4`, "column", "shop.younger.packed"},
 	{`ALTER TABLE audit.cache ALTER COLUMN value TYPE text COLLATE "C"`, "column", "audit.cache.value"},
 	{`REVOKE UPDATE (name) ON shop.customers FROM hard_reader`, "column", "shop.customers.name"},
 	{`ALTER TABLE shop.orders DROP CONSTRAINT total_positive`, "constraint", "total_positive on shop.orders"},

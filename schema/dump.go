@@ -19,7 +19,8 @@ const lockWait = "--lock-wait-timeout=10s"
 // DumpEffects are the programs that Dump runs, all on this machine: pg_dump
 // writes an archive to its standard output, which pg_restore reads twice to
 // list it and once to print it. program is pg_dump of new's major, pg_restore
-// lies beside it.
+// lies beside it. (A database in SQL_ASCII is dumped with --encoding=SQL_ASCII;
+// Dump returns what it really ran.)
 func DumpEffects(from *pg.Server, program string) []flow.Effect {
 	restore := filepath.Join(filepath.Dir(program), "pg_restore")
 	runs := [][]string{
@@ -111,11 +112,11 @@ func assemble(list, preData, sql string) ([]Entry, error) {
 	for _, l := range first {
 		pre[l.id] = true
 	}
-	entries, err := cut(sql, order)
+	head, entries, err := cut(sql, order)
 	if err != nil {
 		return nil, err
 	}
-	settle(entries)
+	settle(head, entries)
 	stage(entries, order, pre)
 	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.SQL == "" || e.ours() })
 	return entries, nil

@@ -39,7 +39,7 @@ func ReadMaterializedViews(ctx context.Context, conn *pgx.Conn) ([]MaterializedV
 		             WHERE r.ev_class = c.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> c.oid ORDER BY 1)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'crossfade')
-		ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"`
+		ORDER BY n.nspname::text COLLATE "C", c.relname::text COLLATE "C"`
 	rows, err := conn.Query(ctx, views)
 	if err != nil {
 		return nil, fmt.Errorf("read materialized views: %w", err)

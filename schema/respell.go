@@ -170,6 +170,9 @@ func respellOn(definition, mark, look string) (respelling, bool) {
 		return respelling{}, false
 	}
 	ddl, name := like(table)
+	if strings.Contains(definition[:start], " INSTEAD OF ") { // such triggers are on views
+		ddl = "CREATE TEMP VIEW " + pg.Ident(table[len(table)-1]) + " AS SELECT * FROM " + pg.Ident(table...)
+	}
 	front := definition[:start]
 	if only := strings.LastIndex(front, mark+" ONLY "); only >= 0 && only == len(front)-len(mark+" ONLY ") {
 		front = front[:only] + mark + " " // a temporary table has no partitions

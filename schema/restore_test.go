@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"crossfade/schema"
 	"crossfade/upgrade/pg"
@@ -23,6 +24,13 @@ func TestRestoreOfAHardSchema(t *testing.T) {
 		t.Run(fmt.Sprintf("%d to %d", m.old, m.new), func(t *testing.T) {
 			old, to := hard(t, m.old), fresh(t, m.new)
 			roles(t, m.new)
+			// A root that fires everywhere, with leaves that think otherwise.
+			exec(t, connect(t, old), `
+				ALTER TABLE shop.events ENABLE ALWAYS TRIGGER on_events;
+				ALTER TABLE ONLY shop.events_default ENABLE REPLICA TRIGGER on_events;
+				ALTER TABLE ONLY shop.events_2024 DISABLE TRIGGER on_events;
+				ALTER TABLE ONLY shop.events_2025_rest ENABLE TRIGGER on_events;
+				ALTER EVENT TRIGGER hard_ddl ENABLE ALWAYS`)
 			carry(t, old, to, m.new)
 			noDifference(t, old, to)
 			firing, err := schema.FiringTriggers(t.Context(), connect(t, old))
@@ -35,6 +43,12 @@ func TestRestoreOfAHardSchema(t *testing.T) {
 				exec(t, conn, f.Restore())
 			}
 			sameOracle(t, old, to, m.new)
+			for _, d := range compare(t, old, to) {
+				if d.Property == "enabled" {
+					t.Errorf("put back, but %s", d.Says)
+				}
+			}
+			sequencesGoOn(t, old, to)
 
 			// Again, in a session that could not write if it wanted to.
 			exec(t, conn, "SET default_transaction_read_only = on")
@@ -242,15 +256,39 @@ func TestEffectsAreWhatIsSent(t *testing.T) {
 	old, to := fresh(t, 15), fresh(t, 18)
 	exec(t, connect(t, old), `CREATE TABLE public.a (id int PRIMARY KEY, b text DEFAULT '$name'); CREATE INDEX ON public.a (b)`)
 	carry(t, old, to, 18)
-	log := cluster(t, 18).Log()
 	for _, e := range schema.RestoreEffects(dump(t, old, 18), "new", to.Database()) {
-		if first, _, _ := strings.Cut(e.SQL, "\n"); !strings.Contains(log, "statement: "+first) {
-			t.Errorf("the server's log does not have %q", first)
-		}
+		first, _, _ := strings.Cut(e.SQL, "\n")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Second, errors.New("it did not come"))
+		must(t, pg.Poll(ctx, 20*time.Millisecond, first+" in the server's log", func(context.Context) (bool, error) {
+			return strings.Contains(cluster(t, 18).Log(), "statement: "+first), nil
+		}))
+		cancel()
 		if e.On != "new" || e.Database != to.Database() {
 			t.Errorf("%+v", e)
 		}
 	}
+}
+
+// Each entry may run in a session of its own: the tablespace that is in force
+// for it goes with it.
+func TestRestoreKeepsTablespaces(t *testing.T) {
+	old, to := fresh(t, 15), fresh(t, 18)
+	for _, major := range []int{15, 18} {
+		conn := connect(t, home(t, major))
+		exec(t, conn, "SET allow_in_place_tablespaces = on")
+		exec(t, conn, `CREATE TABLESPACE "odd;space" LOCATION ''`)
+	}
+	exec(t, connect(t, old), `
+		CREATE TABLE public.a (id int) TABLESPACE "odd;space"; CREATE TABLE public.b (id int PRIMARY KEY, c int);
+		CREATE INDEX b_there ON public.b (c) TABLESPACE "odd;space"; CREATE INDEX b_here ON public.b (c);
+		CREATE MATERIALIZED VIEW public.m TABLESPACE "odd;space" AS SELECT 1 AS one; CREATE INDEX m_here ON public.m (one);
+		ALTER TABLE public.a ADD UNIQUE (id) USING INDEX TABLESPACE "odd;space"`)
+	conn := connect(t, to)
+	exec(t, conn, schema.Ledger("new", to.Database()).SQL)
+	for _, e := range dump(t, old, 18) {
+		must(t, schema.Restore(t.Context(), session(t, to), []schema.Entry{e}, nil))
+	}
+	noDifference(t, old, to)
 }
 
 // Sessions that restore have what pg_dump writes at the head of its output,

@@ -239,3 +239,22 @@ type Set struct {
 	Name   string
 	Tables []Table
 }
+
+// Strange names what is in the database of conn that neither initdb nor an
+// extension nor the tool made, up to ten things. A database that is on new
+// before the upgrade may hold nothing strange.
+func Strange(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	version, err := serverVersion(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := conn.Query(ctx, query("strange", version))
+	if err != nil {
+		return nil, fmt.Errorf("look for what is in database %s: %w", conn.Config().Database, err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for what is in database %s: %w", conn.Config().Database, err)
+	}
+	return names, nil
+}

@@ -23,18 +23,10 @@ func TestInventory(t *testing.T) {
 				CREATE TABLE public.part (id int NOT NULL);
 				CREATE UNIQUE INDEX part_some ON public.part (id) WHERE id > 0; CREATE UNIQUE INDEX part_expression ON public.part ((id + 1));
 				CREATE TEMP TABLE t (id int); SELECT lo_create(0), lo_create(0)`)
-			inv, err := schema.Read(t.Context(), conn, schema.Filter{Exclude: []string{"audit.*", "shop.events_202?"}})
+			inv, err := schema.Read(t.Context(), conn, schema.Filter{})
 			must(t, err)
 			if inv.Database != s.Database() || inv.Version/10000 != major || inv.LargeObjects != 2 {
 				t.Errorf("%s %d %d", inv.Database, inv.Version, inv.LargeObjects)
-			}
-			get := func(in, name string) *table {
-				t.Helper()
-				table := inv.Find(in, name)
-				if table == nil {
-					t.Fatalf("no table %s.%s", in, name)
-				}
-				return table
 			}
 			for _, c := range []struct {
 				schema, name string
@@ -51,14 +43,14 @@ func TestInventory(t *testing.T) {
 				{"public", "deferred", 'd', false, "deferred_pkey id its primary key deferred_pkey is deferrable deferred_other_key"},
 				{"public", "part", 'd', false, "  it has no primary key "},
 			} {
-				id := get(c.schema, c.name).Identity
+				id := get(t, inv, c.schema, c.name).Identity
 				says := strings.Join([]string{id.Index, strings.Join(id.Columns, ","), id.Why, id.Candidate}, " ")
 				if id.Kind != c.kind || id.Usable != c.usable || says != c.says {
 					t.Errorf("%s.%s: %c %t %q", c.schema, c.name, id.Kind, id.Usable, says)
 				}
 			}
 			binary := ""
-			for _, c := range get("public", "unusual").Columns {
+			for _, c := range get(t, inv, "public", "unusual").Columns {
 				if c.TypeBuiltin {
 					binary += c.Name
 				}
@@ -66,35 +58,65 @@ func TestInventory(t *testing.T) {
 			if binary != "befgimnopqrs" {
 				t.Errorf("binary columns of unusual: %s", binary)
 			}
-			orders := get("shop", "orders")
+			orders := get(t, inv, "shop", "orders")
 			if orders.Binary() || orders.Columns[0].Identity != 'a' || orders.Owner != "hard_owner" || orders.Rows != -1 && orders.Rows < 100 ||
 				orders.Pages < 10 || orders.Bytes < orders.Pages*8192 || orders.IndexBytes < 100000 || orders.Triggers != 2 || !orders.Published() {
 				t.Errorf("%+v", orders)
 			}
-			if g := get("shop", "order_lines").Columns[5]; g.Generated != 's' || g.Name != "gross" {
+			if g := get(t, inv, "shop", "order_lines").Columns[5]; g.Generated != 's' || g.Name != "gross" {
 				t.Errorf("%+v", g)
 			}
-			if c := get("shop", "customers").Columns[2]; c.Collation != `pg_catalog."C"` || !c.NotNull || c.Type != "text" {
+			if c := get(t, inv, "shop", "customers").Columns[2]; c.Collation != `pg_catalog."C"` || !c.NotNull || c.Type != "text" {
 				t.Errorf("%+v", c)
 			}
-			root, leaf := get("shop", "events_2025"), get("shop", "events_2025_rest")
+		})
+	}
+}
+
+// get finds a table that must be there.
+func get(t testing.TB, inv *schema.Inventory, in, name string) *schema.Table {
+	t.Helper()
+	table := inv.Find(in, name)
+	if table == nil {
+		t.Fatalf("no table %s.%s", in, name)
+	}
+	return table
+}
+
+func TestInventoryOfWhatHangsTogether(t *testing.T) {
+	for _, major := range []int{13, 15, 17, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			conn := connect(t, hard(t, major))
+			exec(t, conn, `
+				CREATE TABLE public.conf (id int PRIMARY KEY); CREATE TABLE public.made (id int PRIMARY KEY); CREATE SEQUENCE public.counts;
+				ALTER EXTENSION hstore ADD TABLE public.conf; ALTER EXTENSION hstore ADD TABLE public.made; ALTER EXTENSION hstore ADD SEQUENCE public.counts;
+				UPDATE pg_extension SET extconfig = ARRAY['public.conf'::regclass::oid], extcondition = ARRAY['WHERE id > 1'] WHERE extname = 'hstore'`)
+			inv, err := schema.Read(t.Context(), conn, schema.Filter{Exclude: []string{"audit.*", "shop.events_202?"}})
+			must(t, err)
+			if c := get(t, inv, "public", "conf"); c.Extension != "hstore" || !c.ExtConfig || c.ExtCondition != "WHERE id > 1" || !c.Published() {
+				t.Errorf("%+v", c)
+			}
+			if c := get(t, inv, "public", "made"); c.Extension != "hstore" || c.ExtConfig || c.Published() {
+				t.Errorf("%+v", c)
+			}
+			root, leaf := get(t, inv, "shop", "events_2025"), get(t, inv, "shop", "events_2025_rest")
 			if root.Kind != 'p' || !root.Partition || !leaf.Partition || !slices.Equal(leaf.Parents, []uint32{root.OID}) || root.Published() || !leaf.Published() {
 				t.Errorf("%+v %+v", root, leaf)
 			}
-			if !get("audit", "log").Excluded || !root.Excluded || leaf.Excluded || get("audit", "log").Published() {
+			if !get(t, inv, "audit", "log").Excluded || !root.Excluded || leaf.Excluded || get(t, inv, "audit", "log").Published() {
 				t.Error("the patterns do not match what they should")
 			}
-			if cache := get("audit", "cache"); cache.Persistence != 'u' || cache.Published() {
+			if cache := get(t, inv, "audit", "cache"); cache.Persistence != 'u' || cache.Published() {
 				t.Errorf("%+v", cache)
 			}
-			if b := get("shop", "bookings"); !b.RowSecurity || !b.ForceRLS {
+			orders, customers := get(t, inv, "shop", "orders"), get(t, inv, "shop", "customers")
+			if b := get(t, inv, "shop", "bookings"); !b.RowSecurity || !b.ForceRLS {
 				t.Errorf("%+v", b)
 			}
-			odd := get("Odd Schema", `a.b "c"; Type: TABLE; Schema: x`)
+			odd := get(t, inv, "Odd Schema", `a.b "c"; Type: TABLE; Schema: x`)
 			if odd.String() != `"Odd Schema"."a.b ""c""; Type: TABLE; Schema: x"` || orders.String() != "shop.orders" || orders.SQL() != `"shop"."orders"` {
 				t.Errorf("%s %s %s", odd, orders, orders.SQL())
 			}
-			customers := get("shop", "customers")
 			for _, e := range []schema.Edge{{From: orders.OID, To: customers.OID}, {From: customers.OID, To: orders.OID}, {From: orders.OID, To: orders.OID}} {
 				if !slices.Contains(inv.ForeignKeys, e) {
 					t.Errorf("no edge %v", e)
@@ -122,8 +144,6 @@ func TestInventory(t *testing.T) {
 		})
 	}
 }
-
-type table = schema.Table
 
 // Sizes are not asked of a table that somebody holds: that would wait.
 func TestInventoryDoesNotWait(t *testing.T) {

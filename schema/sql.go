@@ -52,5 +52,8 @@ func queryWith(name string, version int, dot any) string {
 	if err := t.ExecuteTemplate(&b, name+".sql", dot); err != nil {
 		panic("schema: " + err.Error()) // the files are part of the program
 	}
+	if version < 120000 { // which knows no other CTEs
+		return strings.ReplaceAll(b.String(), " AS MATERIALIZED (", " AS (")
+	}
 	return b.String()
 }

@@ -193,30 +193,30 @@ const (
 	endMark    = "-- PostgreSQL database dump complete"
 )
 
-// cut cuts the plain SQL of an archive into entries, in the order of the text.
+// cut cuts the plain SQL of an archive into entries, in the order of the text,
+// and returns what stands in front of the first one too.
 // A header counts only outside of strings, quoted names and nested comments,
 // and only where it is one that the archive's list still expects, so that no
 // function body can pass for one.
-func cut(sql string, list []listed) ([]Entry, error) {
+func cut(sql string, list []listed) (head string, entries []Entry, err error) {
 	expected := map[string][]int{} // rest → ids in order
 	for _, l := range list {
 		expected[l.rest] = append(expected[l.rest], l.id)
 	}
-	var entries []Entry
-	var bad error
-	begin := -1
-	close := func(end int) {
-		if begin >= 0 {
+	begin := 0
+	ends := func(end int) {
+		if len(entries) == 0 {
+			head = sql[:end]
+		} else {
 			entries[len(entries)-1].SQL = sql[begin:end]
 		}
-		begin = -1
 	}
 	lex(sql, func(t token) bool {
 		if t.kind != comment || t.start > 0 && sql[t.start-1] != '\n' {
 			return true
 		}
 		if t.text == endMark {
-			close(t.start)
+			sql = sql[:t.start]
 			return false
 		}
 		line, ok := strings.CutPrefix(t.text, headerMark)
@@ -225,24 +225,24 @@ func cut(sql string, list []listed) ([]Entry, error) {
 		}
 		e, ok := take(line, expected)
 		if !ok {
-			bad = fmt.Errorf("the archive has an entry that its list has not: %q", line)
+			err = fmt.Errorf("the archive has an entry that its list has not: %q", line)
 			return false
 		}
-		close(t.start)
+		ends(t.start)
 		entries = append(entries, e)
 		begin = t.end
 		return true
 	})
-	if bad != nil {
-		return nil, bad
+	if err != nil {
+		return "", nil, err
 	}
-	close(len(sql))
+	ends(len(sql))
 	for _, l := range list {
 		if len(expected[l.rest]) > 0 {
-			return nil, fmt.Errorf("the archive lists an entry that its SQL has not: %q", l.rest)
+			return "", nil, fmt.Errorf("the archive lists an entry that its SQL has not: %q", l.rest)
 		}
 	}
-	return entries, nil
+	return head, entries, nil
 }
 
 // take finds the expected entry that a header names.
@@ -272,8 +272,22 @@ func take(line string, expected map[string][]int) (Entry, bool) {
 // settle takes the SET statements of pg_dump out of the entries' text and puts
 // what is in force in front of those entries that are touched by it, because
 // each may run in another session; and removes what new would refuse.
-func settle(entries []Entry) {
+func settle(head string, entries []Entry) {
 	tablespace, method := "", ""
+	inForce := func(sql string, s statement) bool {
+		switch {
+		case s.is(0, "SET", "default_tablespace"):
+			tablespace = "SET LOCAL" + sql[s.tokens[0].end:s.end] + "\n"
+		case s.is(0, "SET", "default_table_access_method"):
+			method = "SET LOCAL" + sql[s.tokens[0].end:s.end] + "\n"
+		default:
+			return false
+		}
+		return true
+	}
+	for _, s := range statements(head) {
+		inForce(head, s)
+	}
 	for i := range entries {
 		e := &entries[i]
 		before := ""
@@ -287,12 +301,7 @@ func settle(entries []Entry) {
 		from := 0
 		for _, s := range statements(e.SQL) {
 			with := ""
-			switch {
-			case s.is(0, "SET", "default_tablespace"):
-				tablespace = "SET LOCAL" + e.SQL[s.tokens[0].end:s.end] + "\n"
-			case s.is(0, "SET", "default_table_access_method"):
-				method = "SET LOCAL" + e.SQL[s.tokens[0].end:s.end] + "\n"
-			default:
+			if !inForce(e.SQL, s) {
 				var ok bool
 				if with, ok = withoutAttver(e.SQL, s); !ok {
 					continue

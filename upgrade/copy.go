@@ -41,7 +41,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (flow.Step, error)
 	if err != nil {
 		return flow.Step{}, err
 	}
-	var does []flow.Effect
+	does := []flow.Effect{effect("old", s.home, keepMemory)}
 	for _, g := range all {
 		does = append(does, g.Effect)
 	}

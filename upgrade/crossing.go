@@ -156,6 +156,7 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name str
 		return nil, err
 	}
 	defer x.Close()
+	x.Plan.Interrupt = ErrInterrupted
 	err = flow.Run(ctx, x.Plan, j, watch)
 	out := u.outcome(context.WithoutCancel(ctx), x, steps, dir)
 	if err != nil {
@@ -438,7 +439,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 
 func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database, c cutover.Config) (cutover.Database, error) {
 	d := cutover.Database{
-		Name: db.name, Tables: db.inventory.Tables, Links: db.links, Way: db.way,
+		Name: db.name, Tables: db.inventory.Tables, Sequences: len(db.inventory.Sequences), Links: db.links, Way: db.way,
 		Lift: u.lift(s, c.Opening.Name, db.name),
 	}
 	if c.Direction == cutover.Back {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -329,7 +330,12 @@ func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 	var does []flow.Effect
 	for _, db := range s.databases {
 		for _, t := range db.inventory.Tables {
-			if clause, ok := s.before("identity/" + db.name + "/" + t.SQL()); ok {
+			clause, ok := s.before("identity/" + db.name + "/" + t.SQL())
+			if s.zero() == nil { // a plan drawn before prepare: as it will be remembered
+				ok = slices.ContainsFunc(db.book.Identity, func(id Identity) bool { return id.Table == TableName{t.Schema, t.Name} })
+				clause = identityClause(t.Identity.Kind, t.Identity.Index)
+			}
+			if ok {
 				sql := "ALTER TABLE " + t.SQL() + " " + clause
 				does = append(does, effect("old", db.name, sql), effect("new", db.name, sql))
 			}
@@ -349,6 +355,34 @@ func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 					if err != nil {
 						return err
 					}
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// wakeStep puts back the triggers of old that fire on apply: it follows nobody
+// any more. The cutover remembered them.
+func (u *Upgrade) wakeStep(s *survey) flow.Step {
+	var does []flow.Effect
+	if d := s.last(); d != nil {
+		for _, db := range s.databases {
+			for _, sql := range d.Wake[db.name] {
+				does = append(does, effect("old", db.name, sql))
+			}
+		}
+	}
+	return flow.Step{
+		ID: "triggers/old", Title: "Put the triggers of old back that fire on apply", Does: does, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if s.oldErr != nil {
+				t.Note("old does not answer: its triggers stay disabled (%v)", s.oldErr)
+				return nil
+			}
+			for _, e := range does {
+				if err := u.underLock(ctx, e); err != nil {
+					return err
 				}
 			}
 			return nil
@@ -378,6 +412,9 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"))
 		return p, nil
 	}
+	if s.phase == report.PhaseOpen {
+		p.Steps = append(p.Steps, u.wakeStep(s))
+	}
 	p.Steps = append(p.Steps, u.unfenceStep(s, "new"), u.dropGroundStep(s, "new"))
 	if reopen {
 		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"))
@@ -402,7 +439,9 @@ func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 	p.Steps = append(p.Steps, standbys...)
 	p.Steps = append(p.Steps,
 		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
-		u.unfenceStep(s, "new"), u.unfenceStep(s, "old"), u.unmakeStep(s), u.dropGroundStep(s, "new"), u.dropGroundStep(s, "old"))
+		// What this upgrade made on new goes while it is closed: nobody may
+		// write there and see his rows go with the database.
+		u.unmakeStep(s), u.unfenceStep(s, "new"), u.unfenceStep(s, "old"), u.dropGroundStep(s, "new"), u.dropGroundStep(s, "old"))
 	return p, nil
 }
 

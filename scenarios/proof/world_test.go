@@ -148,7 +148,7 @@ func newWorld(t testing.TB, s setting) *world {
 		w.Lab.Standby(w.old, "metal", lab.StandbyOptions{})
 	}
 	if s.pooled {
-		w.pool = w.PgBouncer(lab.PoolOptions{Databases: map[string]lab.Backend{"shop": {Cluster: w.old, DB: "shop"}}})
+		w.pool = w.PgBouncer(lab.PoolOptions{Users: map[string]string{"app": ""}, Databases: map[string]lab.Backend{"shop": {Cluster: w.old, DB: "shop"}}})
 		s.cutover += fmt.Sprintf("  traffic:\n    - pgbouncer: {databases: [shop], instances: [{admin: %q, config: %q}]}\n", w.pool.AdminConninfo(), w.pool.Config)
 	}
 	if s.dbs == "" {

@@ -18,7 +18,7 @@ SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 
   'row level security', CASE WHEN c.relrowsecurity THEN 'enabled' END,
   'row level security for the owner', CASE WHEN c.relforcerowsecurity THEN 'forced' END,
   'tablespace', (SELECT spcname::text FROM pg_tablespace WHERE oid = c.reltablespace),
-  'access method', CASE WHEN c.relkind IN ('r', 'm') THEN (SELECT amname::text FROM pg_am WHERE oid = c.relam) END,
+  'access method', CASE WHEN c.relkind IN ('r', 'm') THEN {{if since 12}}(SELECT amname::text FROM pg_am WHERE oid = c.relam){{else}}'heap'{{end}} END,
   'type', CASE WHEN c.reloftype <> 0 THEN format_type(c.reloftype, NULL) END,
   'partition key', CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END,
   'partition bound', CASE WHEN c.relispartition THEN pg_get_expr(c.relpartbound, c.oid) END,

@@ -5,8 +5,6 @@ SELECT 'trigger' AS kind, quote_ident(t.tgname) || ' on ' || quote_ident(n.nspna
   'enabled', t.tgenabled::text] AS properties
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN ns n ON n.oid = c.relnamespace
 WHERE {{template "user_trigger"}}
-  -- what a partition has from its root, where it is enabled as there
-  {{if since 13}}AND NOT EXISTS (SELECT FROM pg_trigger r WHERE r.oid = t.tgparentid AND r.tgenabled = t.tgenabled){{end}}
   AND t.tgname NOT LIKE 'crossfade\_fence%'
   AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_trigger'::regclass AND m.objid = t.oid
                   OR m.classid = 'pg_class'::regclass AND m.objid = c.oid)

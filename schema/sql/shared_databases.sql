@@ -8,4 +8,4 @@ SELECT d.oid, d.datname, pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encodi
              FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a GROUP BY a.grantee, a.privilege_type, a.is_grantable ORDER BY 1)
 FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
 WHERE d.datname = ANY ($1)
-ORDER BY d.datname COLLATE "C"
+ORDER BY d.datname::text COLLATE "C"

@@ -6,4 +6,4 @@ SELECT r.oid, r.rolname, r.oid = 10, r.rolsuper, r.rolinherit, r.rolcreaterole, 
 FROM pg_roles r
 {{if .}}JOIN pg_authid a ON a.oid = r.oid{{end}}
 WHERE r.rolname NOT LIKE 'pg\_%'
-ORDER BY r.rolname COLLATE "C"
+ORDER BY r.rolname::text COLLATE "C"

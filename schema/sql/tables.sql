@@ -41,4 +41,4 @@ LEFT JOIN rules r ON r.ev_class = c.oid
 LEFT JOIN parents p ON p.inhrelid = c.oid
 LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+ORDER BY n.nspname::text COLLATE "C", c.relname::text COLLATE "C"

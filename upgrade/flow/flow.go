@@ -78,6 +78,9 @@ type Step struct {
 	// Its Do returns ErrNotTaken (wrapped) where it is certain that nothing
 	// was decided; any other error counts as decided.
 	Commit bool
+	// Late marks a step behind the point of no return that can wait for another
+	// run: clients are served by then. See Plan.Interrupt.
+	Late bool
 	// Timeout limits Do; 0 is no limit of its own. UndoTimeout limits Undo; 0 is 30 s.
 	Timeout, UndoTimeout time.Duration
 	// Forecast is how long Do is expected to take; 0 is not known.
@@ -91,6 +94,9 @@ type Plan struct {
 	// second cutover must not believe the records of the first.
 	Attempt int
 	Steps   []Step
+	// Interrupt is the cause of a cancelled context that is heeded behind the
+	// Commit step too, but no sooner than before the first Late step. Nil: none.
+	Interrupt error
 	// AllOrNothing: a failure before the Commit step undoes every step.
 	AllOrNothing bool
 }

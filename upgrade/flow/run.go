@@ -19,11 +19,16 @@ func (p *Panic) Error() string { return fmt.Sprintf("panic: %v", p.Value) }
 
 // Run runs plan p from its first step that is not done. It returns nil, or a
 // *Failure. A nil journal remembers nothing beyond the process; a nil observe
-// is silent. From the Commit step on, cancelling ctx no longer stops anything.
+// is silent. From the Commit step on, cancelling ctx no longer stops anything,
+// but for Plan.Interrupt.
 func Run(ctx context.Context, p Plan, j *Journal, observe func(Event)) error {
 	r := newRunner(p, j, observe)
+	asked := ctx
 	for i := 0; i < len(p.Steps); i++ {
 		s := &p.Steps[i]
+		if cause := context.Cause(asked); r.committed && s.Late && p.Interrupt != nil && errors.Is(cause, p.Interrupt) {
+			return r.fail(ctx, i, cause)
+		}
 		if r.committed {
 			ctx = context.WithoutCancel(ctx)
 		}

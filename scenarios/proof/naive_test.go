@@ -1,0 +1,338 @@
+package proof
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"crossfade/scenarios/lab"
+)
+
+// Each test of this file is a sequence of events that loses or doubles rows, or
+// stops clients for good, where the line of design.md is left out that its
+// comment names.
+
+// naiveTables are shopTables with triggers that fire on apply and log DDL,
+// unless somebody sees to it.
+const naiveTables = shopTables + `
+CREATE TABLE audit (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text);
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.audit (what) VALUES (NEW.what); RETURN NULL; END $$;
+CREATE TRIGGER noted AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION noted();
+ALTER TABLE orders ENABLE ALWAYS TRIGGER noted;
+CREATE TABLE ddl_log (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tag text, name text);
+CREATE FUNCTION log_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ddl_log (tag, name) VALUES (tg_tag, tg_event); END $$;
+CREATE EVENT TRIGGER log_ddl ON ddl_command_end EXECUTE FUNCTION log_ddl();
+CREATE EVENT TRIGGER log_all ON ddl_command_start EXECUTE FUNCTION log_ddl();
+ALTER EVENT TRIGGER log_all ENABLE ALWAYS;
+`
+
+// TestNaiveBarrier: what happens between arm and close while clients do what
+// they should not, on one pair of clusters, one crossing after the other.
+func TestNaiveBarrier(t *testing.T) {
+	w := newWorld(t, setting{
+		sql: naiveTables, extra: "verify: {mode: counts}\n", cutover: "  max_blocked: 30s\n  sequences: {margin: 0}\n",
+		oldSet: map[string]string{"max_prepared_transactions": "10", "deadlock_timeout": "200ms"},
+		newSet: map[string]string{"max_prepared_transactions": "10"},
+	})
+	w.do(0, "prepare")
+	for _, one := range []struct {
+		name string
+		test func(t *testing.T, w *world)
+	}{
+		{"open before arm", naiveOpenBefore},
+		{"prepared after the gate", naivePrepared},
+		{"barrier killed", naiveBarrierKilled},
+		{"trigger disabled", naiveTriggerDisabled},
+		{"deadlock", naiveDeadlock},
+		{"sequences and a slot of an earlier attempt", naiveSequences},
+		{"forward after back", naiveForwardAgain},
+		{"new is gone", naiveNewGone},
+	} {
+		began := time.Now()
+		one.test(t, w)
+		if t.Failed() {
+			t.Fatalf("%s: what follows would begin where this ended", one.name)
+		}
+		t.Logf("%s: %s", one.name, time.Since(began).Round(100*time.Millisecond))
+	}
+}
+
+// shortly runs f with a patience of 5 s.
+func (w *world) shortly(f func()) {
+	w.t.Helper()
+	w.runbookLine("patience: 60s", "patience: 5s")
+	f()
+	w.runbookLine("patience: 5s", "patience: 60s")
+}
+
+// naiveOpenBefore: a transaction that was open before arm has made and filled
+// a table that nobody sees. Line: arm (c), every transaction that was open is
+// waited out; and the count of tables of the gate.
+func naiveOpenBefore(t *testing.T, w *world) {
+	w.Exec(w.old, "shop", "ALTER EVENT TRIGGER log_all DISABLE", "ALTER EVENT TRIGGER log_ddl DISABLE") // they would hold a lock
+	tx := w.session(w.old, "shop")
+	w.Must(run(t.Context(), tx, "BEGIN; CREATE TABLE public.mine (k int PRIMARY KEY, v text); INSERT INTO public.mine SELECT g, 'v' FROM generate_series(1, 100) g"))
+	w.shortly(func() {
+		ended := false
+		var mu sync.Mutex
+		l := w.follow(w.exe, "", func(_ *os.Process, e event) {
+			mu.Lock()
+			defer mu.Unlock()
+			ended = ended || e.Step == "arm" && e.Kind == "end"
+		}, "cutover", "--yes")
+		w.Until(w.old, "shop", "SELECT count(*) = 2 FROM pg_event_trigger WHERE evtname LIKE 'crossfade%'")
+		mu.Lock()
+		if ended {
+			t.Error("arm did not wait for a transaction that was open before")
+		}
+		mu.Unlock()
+		w.Must(run(t.Context(), tx, "COMMIT"))
+		if r := l.end(); r.exit != 4 || !strings.Contains(r.stderr, "mine") {
+			t.Errorf("a table that was made in a transaction open before arm\n%s", r)
+		}
+	})
+	w.wantPhase("ready", "old")
+	w.Exec(w.old, "shop", "ALTER EVENT TRIGGER log_all ENABLE ALWAYS", "ALTER EVENT TRIGGER log_ddl ENABLE")
+	w.do(0, "prepare")
+	w.Until(w.new, "shop", "SELECT count(*) = 100 FROM mine")
+}
+
+// naivePrepared: PREPARE TRANSACTION behind the gate, with and without locks
+// that the barrier meets. Lines: prepared transactions are read again before
+// and under the locks.
+func naivePrepared(t *testing.T, w *world) {
+	for i, one := range []struct{ step, sql string }{
+		{"traffic/pause", "INSERT INTO log (line) VALUES ('prepared 0')"},
+		{"barrier", "INSERT INTO log (line) VALUES ('prepared 1')"},
+		{"canary", "INSERT INTO log (line) VALUES ('prepared 2')"},
+		{"barrier", "SELECT FROM orders WHERE id = 1 FOR UPDATE"},
+	} {
+		w.shortly(func() {
+			tx := w.session(w.old, "shop")
+			l, wake := w.stopped(one.step, "cutover", "--yes")
+			done := make(chan error, 1)
+			go func() { done <- run(t.Context(), tx, fmt.Sprintf("BEGIN; %s; PREPARE TRANSACTION 'p%d'", one.sql, i)) }()
+			if one.step != "canary" {
+				w.Must(<-done)
+				done <- nil
+			}
+			wake()
+			r := l.end()
+			err := <-done
+			if one.step == "canary" {
+				// It stood at the barrier: closed or ended, and nothing prepared.
+				wantExit(t, r, 0)
+				if s := state(err); s != refused && s != terminated {
+					t.Errorf("a write that waited at the barrier: %v", err)
+				}
+				w.do(0, "rollback", "--yes")
+				return
+			}
+			w.Must(err)
+			wantExit(t, r, 4, 5)
+			if w.status()["writable"] != "old" {
+				t.Errorf("old does not serve after %s\n%s", one.step, r)
+			}
+			w.Exec(w.old, "shop", fmt.Sprintf("COMMIT PREPARED 'p%d'", i))
+		})
+	}
+	w.do(0, "cutover", "--yes")
+	if got := w.Value(w.new, "shop", "SELECT count(*) FROM log WHERE line LIKE 'prepared %'"); got != "2" {
+		t.Errorf("%s of 2 rows that were prepared are on new", got)
+	}
+	w.do(0, "rollback", "--yes")
+}
+
+// naiveBarrierKilled: the session that holds the locks of one database is ended
+// before close, and clients write. Line: close, on the very backends that hold
+// the locks; one lost session voids the fence LSN of all databases.
+func naiveBarrierKilled(t *testing.T, w *world) {
+	for _, db := range []string{"shop", "side"} {
+		l, wake := w.stopped("close", "cutover", "--yes")
+		w.Until(w.old, db, `SELECT count(pg_terminate_backend(pid)) > 0 FROM (SELECT DISTINCT pid FROM pg_locks
+			WHERE mode = 'ShareRowExclusiveLock' AND granted AND locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) k`)
+		w.Exec(w.old, db, map[string]string{"shop": "INSERT INTO log (line) VALUES ('slipped in')", "side": "INSERT INTO kept VALUES (1000, 'slipped in')"}[db])
+		wake()
+		wantExit(t, l.end(), 5)
+		if phase, writable := w.truth(); writable != "old" {
+			t.Errorf("phase %s, writable %s", phase, writable)
+		}
+	}
+	w.do(0, "cutover", "--yes")
+	if w.Value(w.new, "shop", "SELECT count(*) FROM log WHERE line = 'slipped in'") != "1" || w.Value(w.new, "side", "SELECT count(*) FROM kept WHERE v = 'slipped in'") != "1" {
+		t.Error("a row that was acknowledged is not on new")
+	}
+	w.do(0, "rollback", "--yes")
+}
+
+// naiveTriggerDisabled: ALTER TABLE … DISABLE TRIGGER stands at the barrier,
+// also in a session where the guard against DDL does not fire. Lines: the event
+// trigger; all sessions are ended and the fingerprint is read again after close.
+func naiveTriggerDisabled(t *testing.T, w *world) {
+	for _, role := range []string{"origin", "replica"} {
+		tx := w.session(w.old, "shop")
+		w.Must(run(t.Context(), tx, "SET session_replication_role = "+role))
+		l, wake := w.stopped("close", "cutover", "--yes")
+		done := w.in(tx, "ALTER TABLE public.orders DISABLE TRIGGER ALL")
+		w.Until(w.old, "shop", "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+		wake()
+		r := l.end()
+		wantExit(t, r, 0, 5)
+		err := <-done
+		t.Logf("as %s: exit %d, the ALTER TABLE: %v", role, r.exit, err)
+		if r.exit == 5 {
+			if phase, writable := w.truth(); writable != "old" {
+				t.Errorf("phase %s, writable %s", phase, writable)
+			}
+			w.Exec(w.old, "shop", "ALTER TABLE public.orders ENABLE TRIGGER ALL", "ALTER TABLE public.orders ENABLE ALWAYS TRIGGER noted")
+			continue
+		}
+		if err == nil {
+			t.Error("open, and the ALTER TABLE succeeded")
+		}
+		w.fails(w.old, "shop", refused, "BEGIN READ WRITE; INSERT INTO public.orders (what) VALUES ('x')")
+		w.do(0, "rollback", "--yes")
+	}
+}
+
+// naiveDeadlock: a client holds a table that the barrier comes to late, and
+// then wants one that the barrier has. Line: lock_timeout is at most half of
+// deadlock_timeout, so that the tool's wait ends and never the client's.
+func naiveDeadlock(t *testing.T, w *world) {
+	l := w.follow(w.exe, "", nil, "cutover", "--yes")
+	met := 0
+	for i := range 4 {
+		tx := w.session(w.old, "shop")
+		w.Must(run(t.Context(), tx, "BEGIN; UPDATE public.parts_2 SET v = v WHERE k = 1000"))
+		w.wait("the barrier to come to the table that a client holds", func() bool {
+			return w.Value(w.old, "shop", "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name LIKE 'crossfade%')") == "t"
+		})
+		began := time.Now()
+		if err := run(t.Context(), tx, "UPDATE public.lines SET price = price WHERE orders_id = 1"); err != nil {
+			t.Errorf("try %d: the client lost: %v", i, err)
+		}
+		if time.Since(began) > 5*time.Millisecond {
+			met++
+		}
+		w.Must(run(t.Context(), tx, fmt.Sprintf("INSERT INTO public.log (line) VALUES ('client %d'); COMMIT", i)))
+		w.Must(tx.Close(t.Context()))
+		select {
+		case <-l.done:
+			t.Fatalf("the cutover ended while a client held a table\n%s", l.ran)
+		default:
+		}
+		if met == 2 {
+			break
+		}
+	}
+	wantExit(t, l.end(), 0)
+	t.Logf("the client stood behind the barrier's locks %d times", met)
+	w.do(0, "rollback", "--yes")
+}
+
+// naiveSequences: nextval in loops from before to behind the crossing; no value
+// is handed out twice. And a slot and a subscription of the way back that an
+// earlier attempt left. Lines: sequences are read again and written behind
+// close; a back slot of an earlier attempt is always dropped and made again.
+func naiveSequences(t *testing.T, w *world) {
+	w.Exec(w.new, "shop", "SELECT pg_create_logical_replication_slot('cb_up_shop_orders', 'pgoutput')")
+	w.Exec(w.old, "shop", "CREATE SUBSCRIPTION cb_up_shop_orders CONNECTION 'dbname=nowhere' PUBLICATION gone WITH (connect = false, slot_name = NONE)")
+	var mu sync.Mutex
+	seen := map[string]int{}
+	take := func(v string) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[v]++
+	}
+	var loops sync.WaitGroup
+	for range 3 {
+		conn := w.session(w.old, "shop")
+		loops.Go(func() {
+			for {
+				res, err := conn.PgConn().Exec(t.Context(), "SELECT nextval('public.free_numbers')").ReadAll()
+				if err != nil {
+					return
+				}
+				take(string(res[0].Rows[0][0]))
+			}
+		})
+	}
+	w.do(0, "cutover", "--yes")
+	loops.Wait()
+	old := len(seen)
+	for _, row := range w.query(w.new, "shop", "SELECT nextval('public.free_numbers') FROM generate_series(1, 2000)") {
+		take(row[0])
+	}
+	for v, n := range seen {
+		if n > 1 {
+			t.Errorf("%s was handed out %d times", v, n)
+		}
+	}
+	t.Logf("%d values on old", old)
+	w.Exec(w.new, "shop", "INSERT INTO log (line) VALUES ('once')", "INSERT INTO orders (what) VALUES ('on new, noted once')")
+	w.Until(w.old, "shop", "SELECT count(*) = 1 FROM log WHERE line = 'once'")
+	w.equal()
+}
+
+// naiveForwardAgain: cut off behind open, before the links to new were dropped;
+// then rows travel back, and a rollback comes. Line: once a back link has
+// carried a row the forward subscriptions and slots are only ever dropped.
+func naiveForwardAgain(t *testing.T, w *world) {
+	w.do(0, "rollback", "--yes")
+	w.Exec(w.old, "shop", "INSERT INTO log (line) VALUES ('before')")
+	w.killed("forward/drop", "cutover", "--yes")
+	w.Exec(w.new, "shop", "INSERT INTO orders (what) VALUES ('back')", "INSERT INTO log (line) VALUES ('back')", "DELETE FROM lines WHERE orders_id = 5")
+	w.Until(w.old, "shop", "SELECT EXISTS (SELECT FROM log WHERE line = 'back')")
+	w.do(0, "rollback", "--yes")
+	w.wantPhase("rolled_back", "old")
+	w.Exec(w.old, "shop", "INSERT INTO log (line) VALUES ('forward')", "INSERT INTO orders (what) VALUES ('forward')", "INSERT INTO lines VALUES (5, 1, 1)")
+	w.Until(w.new, "shop", "SELECT EXISTS (SELECT FROM log WHERE line = 'forward')")
+	w.equal() // audit and ddl_log too: ALWAYS triggers fire on one side only
+	if got := w.Value(w.old, "shop", "SELECT count(*) FROM audit WHERE what IN ('back', 'forward')"); got != "2" {
+		t.Errorf("2 orders were noted %s times", got)
+	}
+}
+
+// naiveNewGone: new is gone for good behind open. Line: rollback --without-new.
+func naiveNewGone(t *testing.T, w *world) {
+	w.do(0, "cutover", "--yes")
+	w.Exec(w.new, "shop", "INSERT INTO orders (what) VALUES ('arrived')", "INSERT INTO log (line) VALUES ('arrived')")
+	w.Until(w.old, "shop", "SELECT EXISTS (SELECT FROM log WHERE line = 'arrived') AND EXISTS (SELECT FROM orders WHERE what = 'arrived')")
+	if r := w.try("rollback", "--without-new", "--yes"); r.exit != 4 {
+		t.Errorf("--without-new while new answers\n%s", r)
+	}
+	w.Must(w.new.Kill(t.Context()))
+	if r := w.try("rollback", "--yes"); r.exit == 0 {
+		t.Errorf("rollback without new\n%s", r)
+	}
+	w.fails(w.old, "shop", refused, "BEGIN READ WRITE; INSERT INTO public.log (line) VALUES ('x')")
+	r := w.do(0, "rollback", "--without-new", "--yes")
+	if !strings.Contains(r.stderr, "LSN") {
+		t.Errorf("it does not say up to which LSN old has the rows\n%s", r)
+	}
+	w.Exec(w.old, "shop", "INSERT INTO orders (what) VALUES ('alone')", "CREATE TABLE alone AS SELECT 1", "TRUNCATE lines")
+	w.Exec(w.old, "side", "UPDATE kept SET v = 'alone'")
+	if got := w.Value(w.old, "shop", "SELECT count(*) FROM audit WHERE what = 'alone'"); got != "1" {
+		t.Errorf("the ALWAYS trigger noted %s orders of 1", got)
+	}
+	if got := w.Value(w.old, "shop", "SELECT count(*) FROM ddl_log WHERE tag = 'CREATE TABLE AS'"); got != "2" {
+		t.Errorf("the event triggers noted %s of 2", got)
+	}
+	if s := w.status(); s["phase"] != "rolled_back" || s["writable"] != "old" {
+		t.Errorf("status: %v", s)
+	}
+	w.do(0, "rollback", "--without-new", "--yes")
+}
+
+func (w *world) query(c *lab.Cluster, db, sql string) [][]string {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	rows, err := c.Query(ctx, db, sql)
+	w.Must(err)
+	return rows
+}

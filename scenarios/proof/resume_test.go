@@ -1,0 +1,186 @@
+package proof
+
+import (
+	"context"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// crash kills a server as a power cut would, and boots it again.
+func (w *world) crash(c *cluster) {
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	if err := c.Kill(ctx); err != nil {
+		w.t.Error(err)
+	}
+	if err := c.Boot(ctx); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// TestServerCrashesInPrepare: each primary is killed and booted again during
+// copy and catch-up. Prepare fails or not, and run again it finishes.
+func TestServerCrashesInPrepare(t *testing.T) {
+	w := newWorld(t, setting{sql: killTables})
+	clients := w.load()
+	clients.start()
+	crashes := 0
+	for _, step := range []string{"copy/shop", "constraints/shop", "catchup/shop", "verify/shop"} {
+		for _, c := range []*cluster{w.old, w.new} {
+			var booted sync.WaitGroup
+			began := false
+			r := w.follow(w.exe, "", func(_ *os.Process, e event) {
+				if e.Kind == "begin" && e.Step == step && !began {
+					began = true
+					crashes++
+					booted.Go(func() { w.crash(c) })
+				}
+			}, "prepare").end()
+			booted.Wait()
+			wantExit(t, r, 0, 1)
+			t.Logf("%s crashed in %s (%t): exit %d", c.Name, step, began, r.exit)
+			if r.exit == 1 && len(r.lines("error")) != 1 {
+				t.Errorf("no error line\n%s", r)
+			}
+		}
+	}
+	if crashes < 3 {
+		t.Errorf("only %d crashes", crashes)
+	}
+	w.do(0, "prepare")
+	clients.flow(20)
+	clients.stop()
+	w.equal()
+	w.do(0, "verify")
+	w.do(0, "cutover", "--yes")
+	clients.judge("crashes in prepare", w.new, w.old)
+}
+
+// TestServerCrashesInCutover: each primary is killed at the beginning of the
+// steps of a cutover, with the tool standing still there, and booted again.
+// The command says what is true, and run again it finishes.
+func TestServerCrashesInCutover(t *testing.T) {
+	w := newWorld(t, setting{sql: killTables, pooled: true, cutover: "  max_blocked: 10s\n"})
+	w.do(0, "prepare")
+	clients := w.load()
+	for side, steps := range map[string][]string{
+		"old": some(crossingSteps, "barrier", "close/kept", "open"),
+		"new": some(crossingSteps, "drain", "open", "back/follow"),
+	} {
+		c := w.old
+		if side == "new" {
+			c = w.new
+		}
+		for _, step := range steps {
+			clients.start()
+			clients.flow(5)
+			cmd, wake := w.stopped(step, "cutover", "--yes")
+			w.crash(c)
+			wake()
+			r := cmd.end()
+			wantExit(t, r, 0, 1, 5, 6)
+			phase, writable := w.truth()
+			t.Logf("%s crashed at %s: exit %d, phase %s, writable %s", side, step, r.exit, phase, writable)
+			at, open := slices.Index(crossingSteps, step), slices.Index(crossingSteps, "open")
+			switch {
+			case r.exit == 5 && writable != "old":
+				t.Errorf("undone, and old does not serve\n%s", r)
+			case r.exit == 6 && phase != "open", r.exit == 0 && writable != "new":
+				t.Errorf("phase %s, writable %s\n%s", phase, writable, r)
+			case at > open && r.exit != 0 && r.exit != 6:
+				t.Errorf("behind open there is only forward\n%s", r)
+			}
+			w.elsewhere()
+			for try := 0; r.exit != 0; try++ {
+				if r = w.try("cutover", "--yes"); r.exit != 0 && try == 2 {
+					t.Fatalf("run again and again\n%s", r)
+				}
+			}
+			w.wantPhase("open", "new")
+			clients.flow(20)
+			clients.judge(side+" crashed at "+step, w.new, w.old)
+			w.do(0, "rollback", "--yes")
+			w.equal()
+		}
+	}
+}
+
+// TestWholeWay: prepare, abort, and then there, back, there and the end, under
+// load, with the journal deleted after each; the proof follows each.
+func TestWholeWay(t *testing.T) {
+	w := newWorld(t, setting{sql: killTables, pooled: true})
+	old, fresh := w.footprint(w.old), w.footprint(w.new)
+	clients := w.load()
+	clients.start()
+	w.do(0, "prepare")
+	w.noJournal()
+	w.do(0, "abort", "--yes")
+	for name, d := range map[string]string{"old": diff(old, w.footprint(w.old)), "new": diff(fresh, w.footprint(w.new))} {
+		if d != "" {
+			t.Errorf("behind abort %s is not as it was, - before, + after:\n%s", name, d)
+		}
+	}
+	w.noJournal()
+	w.do(0, "prepare")
+	w.noJournal()
+	for _, c := range []struct {
+		command, phase string
+		final, other   *cluster
+	}{
+		{"cutover", "open", w.new, w.old},
+		{"rollback", "rolled_back", w.old, w.new},
+		{"cutover", "open", w.new, w.old},
+	} {
+		clients.flow(50)
+		w.do(0, c.command, "--yes")
+		w.noJournal()
+		clients.flow(50)
+		if n := len(clients.pool.Errors()); n > 0 {
+			t.Errorf("clients of the pooler saw errors: %v", clients.pool.Errors())
+		}
+		clients.judge(c.command, c.final, c.other)
+		w.equal()
+		if phase, _ := w.truth(); phase != c.phase {
+			t.Fatalf("behind %s the phase is %s", c.command, phase)
+		}
+		w.noJournal()
+		clients.start()
+	}
+	w.do(0, "finish", "--yes")
+	w.noJournal()
+	clients.flow(50)
+	clients.judge("finish", w.new, w.old)
+	w.onlyFence()
+	w.wantPhase("finished", "new")
+	w.noJournal()
+	w.do(0, "finish", "--yes", "--reopen-old")
+	if !w.takes(w.old) || !w.takes(w.new) {
+		t.Errorf("reopened, old takes writes: %t, new: %t", w.takes(w.old), w.takes(w.new))
+	}
+	if d := diff(old, w.footprint(w.old)); d != "" {
+		t.Errorf("reopened, old is not as it was, - before, + after:\n%s", d)
+	}
+}
+
+// TestFinishBehindRollback: new is given up, and old serves as if nothing had
+// been.
+func TestFinishBehindRollback(t *testing.T) {
+	w := newWorld(t, setting{sql: killTables})
+	old := w.footprint(w.old)
+	w.do(0, "prepare")
+	w.do(0, "cutover", "--yes")
+	w.do(0, "rollback", "--yes")
+	w.noJournal()
+	w.do(0, "finish", "--yes")
+	if d := diff(old, w.footprint(w.old)); d != "" {
+		t.Errorf("old is not as it was, - before, + after:\n%s", d)
+	}
+	if !w.takes(w.old) || w.takes(w.new) {
+		t.Errorf("old takes writes: %t, new: %t", w.takes(w.old), w.takes(w.new))
+	}
+	w.noJournal()
+	w.do(0, "finish", "--yes")
+}
