@@ -226,6 +226,9 @@ func TestNewStandbyPromoted(t *testing.T) {
 	place := w.Reserve("metal", 18)
 	settings := ""
 	for k, v := range place.Settings() {
+		if k == "cluster_name" {
+			continue // its name says it
+		}
 		settings += fmt.Sprintf("%s: %q, ", k, v)
 	}
 	w.runbookLine("databases:\n", fmt.Sprintf("    standbys:\n      - {name: metal, conninfo: %q, host: \"local:\", bin: %q, data: %q, settings: {%s}}\ndatabases:\n",
