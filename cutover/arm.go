@@ -27,7 +27,7 @@ func (x *crossing) arm() flow.Step {
 		for _, t := range db.Tables {
 			does = append(does, x.on(x.Closing, db.Name, TriggerOn(t.SQL())))
 		}
-		for _, sql := range guards(x.Upgrade) {
+		for _, sql := range append(guards(x.Upgrade), db.Hush...) {
 			does = append(does, x.on(x.Closing, db.Name, sql))
 		}
 	}
@@ -53,6 +53,14 @@ func (x *crossing) arm() flow.Step {
 				conn, err := x.near(ctx, db.Name)
 				if err != nil {
 					return err
+				}
+				for _, sql := range db.Loud {
+					if !strings.HasPrefix(sql, "ALTER EVENT TRIGGER") {
+						continue // close disables those, and takes that back itself
+					}
+					if err := pg.Exec(ctx, conn, sql); err != nil {
+						return &pg.Error{Doing: pg.Brief(sql), On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+					}
 				}
 				return x.takeOff(ctx, t, conn, x.Closing, db.Name)
 			})
@@ -132,6 +140,12 @@ func (x *crossing) armDatabase(ctx context.Context, t *flow.Turn, db *Database) 
 				break
 			}
 			return &pg.Error{Doing: "refuse DDL", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+		}
+	}
+	// Nobody's DDL passes from here on, so that none goes unlogged.
+	for _, sql := range db.Hush {
+		if err := pg.Exec(ctx, conn, sql); err != nil {
+			return &pg.Error{Doing: pg.Brief(sql), On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 		}
 	}
 	return outlive(ctx, t, conn, db.Name, x.Closing.Server.App)

@@ -69,6 +69,10 @@ type Database struct {
 	// Quiet disables, on the closing side, the triggers that fire on apply;
 	// Loud puts them back (undo); Wake puts back those of the opening side.
 	Quiet, Loud, Wake []string
+	// Hush disables event triggers that fire on apply, as Quiet does triggers,
+	// but from arm on: before 17 they would fire for the tool's own statements,
+	// and write under the barrier, where their table is locked.
+	Hush []string
 	// Lift is what ends the read-only default of the opening side's database:
 	// it puts back what stood there before.
 	Lift string

@@ -65,8 +65,8 @@ func Session(ctx context.Context, to *pg.Server, more map[string]string) (*pgx.C
 	return conn, nil
 }
 
-// Effect is what Restore sends for the entry: its mark, then its SQL, in one
-// transaction. The mark comes first, so that a second run beside this one
+// Effect is what Restore sends for the entry, once Vars are filled in: its
+// mark, then its SQL, in one transaction. The mark comes first, so that a second run beside this one
 // fails before it does anything.
 func (e Entry) Effect(on, database string) flow.Effect {
 	return flow.Effect{On: on, Database: database, SQL: fmt.Sprintf(
@@ -158,7 +158,11 @@ func restoreChunk(ctx context.Context, conn *pgx.Conn, chunk []Entry) error {
 }
 
 func restoreOne(ctx context.Context, conn *pgx.Conn, e Entry) error {
-	err := pg.Exec(ctx, conn, e.Effect("", "").SQL)
+	effect := e.Effect("", "")
+	if len(e.Vars) > 0 {
+		effect = effect.Fill(e.Vars)
+	}
+	err := pg.Exec(ctx, conn, effect.SQL)
 	if err == nil {
 		return nil
 	}

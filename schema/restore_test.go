@@ -269,6 +269,24 @@ func TestEffectsAreWhatIsSent(t *testing.T) {
 	}
 }
 
+// A plan shows no password of a user mapping, and new has it all the same.
+func TestUserMappingsKeepTheirSecrets(t *testing.T) {
+	old, to := fresh(t, 15), fresh(t, 18)
+	exec(t, connect(t, old), `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
+		CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS ("user" 'joe', password 'top''secret $crossfade_password_a', "odd key" E'back\\slash')`)
+	for _, e := range schema.RestoreEffects(dump(t, old, 18), "new", to.Database()) {
+		if strings.Contains(e.SQL, "secret $") || strings.Contains(e.SQL, "slash") {
+			t.Errorf("the plan shows %s", e.SQL)
+		}
+	}
+	carry(t, old, to, 18)
+	noDifference(t, old, to)
+	exec(t, connect(t, to), `ALTER USER MAPPING FOR PUBLIC SERVER s OPTIONS (SET password 'other')`)
+	if d := compare(t, old, to); len(d) != 1 || d[0].Want != "set" {
+		t.Errorf("%v", d)
+	}
+}
+
 // Each entry may run in a session of its own: the tablespace that is in force
 // for it goes with it.
 func TestRestoreKeepsTablespaces(t *testing.T) {

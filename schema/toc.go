@@ -67,8 +67,10 @@ type Entry struct {
 	// belongs to, qualified and quoted; "" for other entries and for INDEX
 	// ATTACH. References is the other table of a foreign key.
 	Table, References string
-	// SQL is sent as one message, one transaction; never cut apart.
+	// SQL is sent as one message, one transaction; never cut apart. Vars fill
+	// its $names when it is sent: secrets of user mappings, never shown.
 	SQL   string
+	Vars  map[string]string
 	Stage Stage
 
 	twin int // counts entries of the same type and name
@@ -421,6 +423,9 @@ func stage(entries []Entry, order []listed, pre map[int]bool) {
 func (e *Entry) place() {
 	if e.Section == PreData {
 		e.Stage = Before
+		if e.Type == "USER MAPPING" {
+			e.hide()
+		}
 		return
 	}
 	e.Stage = Late
@@ -484,6 +489,36 @@ func (e *Entry) place() {
 	case "EVENT TRIGGER":
 		e.SQL += keepDisabled(e.SQL, all)
 	}
+}
+
+// hide puts $names in place of a user mapping's options, but for the user.
+func (e *Entry) hide() {
+	var b strings.Builder
+	from := 0
+	e.Vars = map[string]string{}
+	for _, s := range statements(e.SQL) {
+		n := s.after("OPTIONS", "(")
+		for ; n > 0 && n+1 < len(s.tokens); n++ {
+			if s.tokens[n+1].kind != str || s.tokens[n].text == "user" {
+				continue
+			}
+			value := s.tokens[n+1]
+			name := secret + "_" + letters(len(e.Vars))
+			e.Vars[name] = e.SQL[value.start:value.end]
+			b.WriteString(e.SQL[from:value.start] + "$" + name)
+			from = value.end
+		}
+	}
+	e.SQL = b.String() + e.SQL[from:]
+}
+
+// letters counts a, b, … z, ba, bb …: a $name holds no digits.
+func letters(n int) string {
+	s := string(rune('a' + n%26))
+	if n >= 26 {
+		return letters(n/26) + s
+	}
+	return s
 }
 
 // keepDisabled is the statement that disables a trigger or event trigger which

@@ -284,7 +284,16 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	w, lerr := u.writable(ctx)
+	// A server that has crashed is asked until it is back.
+	var w string
+	var lerr error
+	perr := pg.Poll(ctx, 200*time.Millisecond, serving+" to serve again", func(ctx context.Context) (bool, error) {
+		w, lerr = u.writable(ctx)
+		return w == serving, nil
+	})
+	if perr == nil {
+		lerr = nil
+	}
 	switch {
 	case lerr != nil:
 		e.Code, e.Hint = ExitFailed, fmt.Sprintf("undone, but it was not seen that %s serves again: %v; ask crossfade status", serving, lerr)
@@ -461,7 +470,12 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 		}
 	} // else a plan drawn ahead: that side may not even have the database yet
 	for _, t := range firing {
-		d.Quiet, d.Loud, d.Wake = append(d.Quiet, t.Disable()), append(d.Loud, t.Restore()), append(d.Wake, t.Restore())
+		if t.Table == "" {
+			d.Hush = append(d.Hush, t.Disable())
+		} else {
+			d.Quiet = append(d.Quiet, t.Disable())
+		}
+		d.Loud, d.Wake = append(d.Loud, t.Restore()), append(d.Wake, t.Restore())
 	}
 	return d, nil
 }

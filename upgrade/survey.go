@@ -235,10 +235,16 @@ func (s *survey) decide() report.Phase {
 	return report.PhaseNew
 }
 
-// serving is the side whose tables are the truth.
+// serving is the side whose tables are the truth: the one that was opened
+// last. An attempt that was cut off before open has changed nothing of that.
 func (s *survey) serving() cutover.Side {
-	if d := s.last(); !s.onlyOld && d != nil && d.State == cutover.Open && d.Direction == cutover.Forward {
-		return s.new
+	for _, d := range slices.Backward(s.decisions) {
+		if d.Attempt > 0 && d.State == cutover.Open {
+			if d.Direction == cutover.Forward && !s.onlyOld {
+				return s.new
+			}
+			return s.old
+		}
 	}
 	return s.old
 }

@@ -84,6 +84,9 @@ func TestServerCrashesInCutover(t *testing.T) {
 			wantExit(t, r, 0, 1, 5, 6)
 			phase, writable := w.truth()
 			t.Logf("%s crashed at %s: exit %d, phase %s, writable %s", side, step, r.exit, phase, writable)
+			if r.exit == 1 && writable == "old" {
+				t.Errorf("undone, and not said so\n%s", r.stderr)
+			}
 			at, open := slices.Index(crossingSteps, step), slices.Index(crossingSteps, "open")
 			switch {
 			case r.exit == 5 && writable != "old":
