@@ -156,6 +156,9 @@ func (x *crossing) lock() flow.Step {
 // meet opens the sessions of the barrier while nobody is blocked yet.
 func (x *crossing) meet(ctx context.Context) error {
 	x.release()
+	x.mu.Lock()
+	x.released = nil // of earlier attempts: their pids may be others' by now
+	x.mu.Unlock()
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
 		conn, err := x.Closing.Server.With(db.Name).Connect(ctx)
 		if err != nil {
@@ -226,9 +229,32 @@ func (x *crossing) release() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for db, c := range x.barrier {
+		x.released = append(x.released, int32(c.PgConn().PID()))
 		hangUp(c)
 		delete(x.barrier, db)
 	}
+}
+
+// seenGone sees the backends of the barrier gone that were hung up: one that was
+// in the middle of a statement does not notice, and still holds its locks.
+func (x *crossing) seenGone(ctx context.Context, conn *pgx.Conn) error {
+	x.mu.Lock()
+	pids := x.released
+	x.released = nil
+	x.mu.Unlock()
+	if len(pids) == 0 {
+		return nil
+	}
+	return pg.Poll(ctx, 2*time.Millisecond, "the sessions of the barrier to end", func(ctx context.Context) (bool, error) {
+		var left int
+		err := conn.QueryRow(ctx, `
+			SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+			WHERE pid = ANY ($1::int[]) AND pid <> pg_backend_pid() AND application_name = $2`, pids, x.Closing.Server.App).Scan(&left)
+		if err != nil {
+			return false, &pg.Error{Doing: "end the sessions of the barrier", On: x.Closing.Server.String(), Err: err}
+		}
+		return left == 0, nil
+	})
 }
 
 // held returns the session that holds a database's locks. It is never opened

@@ -241,6 +241,9 @@ func (x *crossing) flipBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := x.seenGone(ctx, conn); err != nil {
+		return err
+	}
 	vars, err := x.vars(Memory{})
 	if err != nil {
 		return err

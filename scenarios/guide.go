@@ -9,8 +9,9 @@ import (
 )
 
 // Guide is what a person needs who drives crossfade by hand: every connection
-// string, the runbook's path and the commands to type.
-func (st *Stage) Guide(binary string, load bool) string {
+// string, the runbook's path and the commands to type. binary is crossfade's
+// path, self how this program is called; load says that the users work already.
+func (st *Stage) Guide(binary, self string, load bool) string {
 	var b strings.Builder
 	row := func(what, value string) { fmt.Fprintf(&b, "  %-22s %s\n", what, value) }
 	b.WriteString("connection strings\n")
@@ -40,9 +41,9 @@ func (st *Stage) Guide(binary string, load bool) string {
 	if load {
 		fmt.Fprintf(&b, "  tail -f %s\n", filepath.Join(st.Dir, "load.log"))
 	} else {
-		fmt.Fprintf(&b, "  lab load %s\n", st.Scenario.Name)
+		fmt.Fprintf(&b, "  %s load %s\n", self, st.Scenario.Name)
 	}
-	fmt.Fprintf(&b, "\nin the end\n  lab down %s\n", st.Scenario.Name)
+	fmt.Fprintf(&b, "\nin the end\n  %s down %s\n", self, st.Scenario.Name)
 	return b.String()
 }
 

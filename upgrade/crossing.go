@@ -469,14 +469,17 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 			return d, &pg.Error{Doing: "read the triggers that fire on apply", On: c.Closing.Server.String(), Err: err}
 		}
 	} // else a plan drawn ahead: that side may not even have the database yet
+	var events []string
 	for _, t := range firing {
 		if t.Table == "" {
-			d.Hush = append(d.Hush, t.Disable())
-		} else {
-			d.Quiet = append(d.Quiet, t.Disable())
+			d.Hush, events = append(d.Hush, t.Disable()), append(events, t.Restore())
+			continue
 		}
-		d.Loud, d.Wake = append(d.Loud, t.Restore()), append(d.Wake, t.Restore())
+		d.Quiet, d.Loud = append(d.Quiet, t.Disable()), append(d.Loud, t.Restore())
 	}
+	// Event triggers come last: before 17 they fire for what the tool does behind.
+	d.Loud = append(d.Loud, events...)
+	d.Wake = d.Loud
 	return d, nil
 }
 

@@ -63,7 +63,7 @@ func up(c *cli.Context, name string) error {
 			return err
 		}
 	}
-	return write(c.App.Writer, "\n%s", st.Guide(binary, c.Bool("load")))
+	return write(c.App.Writer, "\n%s", st.Guide(binary, os.Args[0], c.Bool("load")))
 }
 
 const (

@@ -42,7 +42,11 @@ func TestPrepareKilled(t *testing.T) {
 		if strings.HasPrefix(step, "copy/") {
 			after *= 300
 		}
-		r := w.inject(fmt.Sprintf("CROSSFADE_KILL=%s+%s", step, after), "prepare")
+		kill := "CROSSFADE_KILL=" + step
+		if after > 0 {
+			kill += "+" + after.String()
+		}
+		r := w.inject(kill, "prepare")
 		wantExit(t, r, -1, 0)
 		t.Logf("killed %s behind the beginning of %s: exit %d", after, step, r.exit)
 		if r.exit == -1 {
