@@ -73,7 +73,7 @@ func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
 		}
 		return says == "", nil
 	})
-	if err != nil && says != "" {
+	if errors.Is(err, errPatience) && says != "" {
 		return &ErrGate{[]GateState{{ID: "closing", Says: says}}}
 	}
 	return err
@@ -145,10 +145,9 @@ func (x *crossing) lock() flow.Step {
 			t.Note("the locks were not had: %v; writers go on", err)
 			return x.again(ctx, err)
 		},
-		Undo: func(context.Context, *flow.Turn) error {
-			x.release()
+		Undo: func(ctx context.Context, _ *flow.Turn) error {
 			x.endAttempt()
-			return nil
+			return x.end(ctx)
 		},
 	}
 }
@@ -250,6 +249,37 @@ func (x *crossing) seenGone(ctx context.Context, conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, `
 			SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 			WHERE pid = ANY ($1::int[]) AND pid <> pg_backend_pid() AND application_name = $2`, pids, x.Closing.Server.App).Scan(&left)
+		if err != nil {
+			return false, &pg.Error{Doing: "end the sessions of the barrier", On: x.Closing.Server.String(), Err: err}
+		}
+		return left == 0, nil
+	})
+}
+
+// end ends the sessions of the barrier and sees them gone: one that was cut off
+// may still execute what it had been sent, in the way of an undo or behind it.
+func (x *crossing) end(ctx context.Context) error {
+	x.mu.Lock()
+	var pids []int32
+	for _, c := range x.barrier {
+		pids = append(pids, int32(c.PgConn().PID()))
+	}
+	x.mu.Unlock()
+	x.release()
+	if len(pids) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("5 seconds have passed"))
+	defer cancel()
+	return pg.Poll(ctx, 5*time.Millisecond, "the sessions of the barrier to end", func(ctx context.Context) (bool, error) {
+		conn, err := x.near(ctx, x.Home)
+		if err != nil {
+			return false, err
+		}
+		var left int
+		err = conn.QueryRow(ctx, `
+			SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY ($1::int[]) AND application_name = $2) k`,
+			pids, x.Closing.Server.App).Scan(&left)
 		if err != nil {
 			return false, &pg.Error{Doing: "end the sessions of the barrier", On: x.Closing.Server.String(), Err: err}
 		}

@@ -236,7 +236,9 @@ func Leaks(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN)
 // first, together with the row, so that from then on nobody can open the other
 // side. A row that says open is not touched: then there is only forward.
 func (x *crossing) flipBack(ctx context.Context) error {
-	x.release()
+	if err := x.end(ctx); err != nil {
+		return err
+	}
 	conn, err := x.near(ctx, x.Home)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package cutover
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -82,10 +83,13 @@ func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
 		}
 		return len(closed) == 0, nil
 	})
-	if err != nil && len(closed) > 0 {
+	switch {
+	case err == nil || len(closed) == 0:
+		return err
+	case errors.Is(err, errPatience):
 		return fmt.Errorf("%w (%w)", &ErrGate{closed}, err)
 	}
-	return err
+	return fmt.Errorf("%w (%s)", err, &ErrGate{closed})
 }
 
 // stillClosed asks the gates, the costly ones only when all others are open.

@@ -392,11 +392,6 @@ func reads(sql string) bool {
 	return readsWith.MatchString(flat) && !changes.MatchString(flat)
 }
 
-// entry is a line of a server's JSON log.
-type entry struct {
-	App, Db, Message, Detail string
-}
-
 var spoken = regexp.MustCompile(`(?s)\A(?:statement: |execute [^:]+: |received replication command: )(.*)\z`)
 
 // commanded is what PgBouncer writes down of its console.

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -206,20 +205,6 @@ func (r ran) lines(kind string) []map[string]any {
 
 func (r ran) String() string {
 	return fmt.Sprintf("crossfade %s: exit %d\nstdout:\n%s\nstderr:\n%s", strings.Join(r.args, " "), r.exit, r.stdout, r.stderr)
-}
-
-// start starts a command of the binary.
-func (w *world) start(args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
-	w.t.Helper()
-	cmd := exec.Command(w.exe, append(args, "-f", w.book())...)
-	cmd.Env = append(os.Environ(), w.env...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		w.t.Fatal(err)
-	}
-	return cmd, &out, &errs
 }
 
 // try runs a command to its end.
