@@ -14,6 +14,9 @@ func (x *crossing) trafficPrepare() flow.Step {
 		Does: x.Traffic.Does(traffic.Prepare, x.Point),
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			err := x.Traffic.Prepare(ctx, x.Point)
+			if err != nil && ctx.Err() != nil {
+				return err // it was stopped: no gate said no
+			}
 			if err != nil {
 				return &ErrGate{[]GateState{{ID: "traffic", Says: err.Error()}}}
 			}
