@@ -7,7 +7,7 @@ SHELL := bash
 .PHONY: build demo picture test test-all lint clean
 
 # One package after the other: each boots servers of its own.
-TESTFLAGS ?= -p 1 -timeout 15m
+TESTFLAGS ?= -p 1 -timeout 40m
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 ## build: bin/crossfade and bin/lab

@@ -35,6 +35,7 @@ ALTER EVENT TRIGGER log_all ENABLE ALWAYS;
 // TestNaiveBarrier: what happens between arm and close while clients do what
 // they should not, on one pair of clusters, one crossing after the other.
 func TestNaiveBarrier(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{
 		sql: naiveTables, extra: "verify: {mode: counts}\n", cutover: "  max_blocked: 30s\n  sequences: {margin: 0}\n",
 		oldSet: map[string]string{"max_prepared_transactions": "10", "deadlock_timeout": "200ms"},

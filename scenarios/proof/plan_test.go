@@ -29,6 +29,7 @@ COMMENT ON TABLE bare IS 'it''s; a $comment$ with "everything"';
 // programs saw from prepare to finish is an effect of the plan that was
 // printed before, and each effect of the plan was seen.
 func TestPlanIsWhatRan(t *testing.T) {
+	long(t)
 	w, p := newPlanned(t)
 	stored := w.planned()
 	w.do(0, "prepare")
@@ -47,6 +48,7 @@ func TestPlanIsWhatRan(t *testing.T) {
 // TestPlanIsNotWhatRan: one statement that Do sends otherwise than Does says
 // is found, as what was never planned and what was never done.
 func TestPlanIsNotWhatRan(t *testing.T) {
+	long(t)
 	w, p := newPlanned(t)
 	stored := w.planned()
 	w.exe = mutant(t, "upgrade/pg/session.go", "conn.PgConn().Exec(ctx, sql)",

@@ -24,6 +24,7 @@ func (w *world) crash(c *cluster) {
 // TestServerCrashesInPrepare: each primary is killed and booted again during
 // copy and catch-up. Prepare fails or not, and run again it finishes.
 func TestServerCrashesInPrepare(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{sql: killTables})
 	clients := w.load()
 	clients.start()
@@ -63,6 +64,7 @@ func TestServerCrashesInPrepare(t *testing.T) {
 // steps of a cutover, with the tool standing still there, and booted again.
 // The command says what is true, and run again it finishes.
 func TestServerCrashesInCutover(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{sql: killTables, pooled: true, cutover: "  max_blocked: 10s\n"})
 	w.do(0, "prepare")
 	clients := w.load()
@@ -114,6 +116,7 @@ func TestServerCrashesInCutover(t *testing.T) {
 // TestWholeWay: prepare, abort, and then there, back, there and the end, under
 // load, with the journal deleted after each; the proof follows each.
 func TestWholeWay(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{sql: killTables, pooled: true})
 	old, fresh := w.footprint(w.old), w.footprint(w.new)
 	clients := w.load()
@@ -171,6 +174,7 @@ func TestWholeWay(t *testing.T) {
 // TestFinishBehindRollback: new is given up, and old serves as if nothing had
 // been.
 func TestFinishBehindRollback(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{sql: killTables})
 	old := w.footprint(w.old)
 	w.do(0, "prepare")

@@ -271,3 +271,11 @@ func (w *world) runbookLine(from, to string) {
 		w.t.Fatal(err)
 	}
 }
+
+// long leaves a test to make test-all.
+func long(tb testing.TB) {
+	tb.Helper()
+	if !all() {
+		tb.Skip("one of the long ones: make test-all")
+	}
+}
