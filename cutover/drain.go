@@ -103,15 +103,15 @@ func (x *crossing) drain() flow.Step {
 	})
 }
 
-// setSequences is what schema.SetSequences writes; the values are known only
+// SetSequences is what schema.SetSequences writes; the values are known only
 // when they are read on the closing side.
-const setSequences = "SELECT count(setval(v.name::regclass, v.value, v.called)) FROM (VALUES $sequences) v(name, value, called)"
+const SetSequences = "SELECT count(setval(v.name::regclass, v.value, v.called)) FROM (VALUES $sequences) v(name, value, called)"
 
 func (x *crossing) aheadEffects() []flow.Effect {
 	var does []flow.Effect
 	for _, db := range x.Databases {
 		if db.Sequences > 0 {
-			does = append(does, x.on(x.Opening, db.Name, setSequences))
+			does = append(does, x.on(x.Opening, db.Name, SetSequences))
 		}
 	}
 	return does

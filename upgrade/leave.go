@@ -140,6 +140,7 @@ func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
 				return nil
 			},
 		},
+		u.aheadStep(s),
 		{ID: "open", Title: "Open old", Does: open, Commit: true, Done: never, Do: u.exec(open, nil)},
 		{
 			ID: "traffic/point", Title: "Send traffic to old", Done: never,
