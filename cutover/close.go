@@ -303,41 +303,6 @@ func (x *crossing) lowered(ctx context.Context) error {
 	return nil
 }
 
-// closeKept waits until every standby that could be promoted has the close:
-// one without it would take writes again.
-func (x *crossing) closeKept() flow.Step {
-	return x.blockedStep(flow.Step{
-		ID: "close/kept", Title: "Wait until the standbys of " + x.Closing.Name + " know that it is closed",
-		Do: func(ctx context.Context, _ *flow.Turn) error {
-			conn, err := x.near(ctx, x.Home)
-			if err != nil {
-				return err
-			}
-			var missing []string
-			err = pg.Poll(ctx, 2*time.Millisecond, "the standbys of "+x.Closing.Name, func(ctx context.Context) (bool, error) {
-				at, err := standbys(ctx, conn)
-				if err != nil {
-					return false, err
-				}
-				missing = nil
-				for name := range x.streamed {
-					if flush := at[name]; flush == nil || *flush < x.closed {
-						missing = append(missing, name)
-					}
-				}
-				return len(missing) == 0, nil
-			})
-			if err != nil && len(missing) > 0 {
-				return fmt.Errorf("%w; without the close: %s", err, strings.Join(missing, ", "))
-			}
-			if err != nil {
-				return err
-			}
-			return x.same(ctx, conn, x.Closing)
-		},
-	})
-}
-
 // same wants the server behind conn to be the one that the attempt began with.
 func (x *crossing) same(ctx context.Context, conn *pgx.Conn, s Side) error {
 	id, err := pg.Identify(ctx, conn)

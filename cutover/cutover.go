@@ -50,10 +50,16 @@ type Side struct {
 	Server   *pg.Server
 	Version  int
 	Identity pg.Identity
-	// Standbys are the names of the standbys that must have what decides
-	// (the closing side) or what was applied (the opening side) before open;
-	// those that pg_stat_replication shows beyond them count too.
-	Standbys []string
+	// Standbys are those that must have the close before the other side opens,
+	// at any depth of a cascade; those that pg_stat_replication shows beyond
+	// them, on the primary or on one of these, count too.
+	Standbys []Standby
+}
+
+// Standby is a physical standby of a side, at any depth.
+type Standby struct {
+	Name   string // what its upstream should know it by
+	Server *pg.Server
 }
 
 // Database is one database that changes sides.
@@ -138,10 +144,11 @@ type crossing struct {
 	tokens   map[string]int64
 	prints   map[string]string // fingerprints of the catalogs
 	larges   map[string]int64
-	origins  map[string]pg.LSN // by link
-	subs     map[string]uint32 // by link
-	closed   pg.LSN            // position of close on the closing side
-	streamed map[string]bool   // standbys of the closing side seen by the gate
+	origins  map[string]pg.LSN    // by link
+	subs     map[string]uint32    // by link
+	closed   pg.LSN               // position of close on the closing side
+	nodes    map[string]*pgx.Conn // standbys of the closing side that can be asked
+	streamed map[string]bool      // receivers of the closing side seen by the gate
 	guard    Guard
 	seqs     map[string][]schema.Sequence // what the opening side has been set to
 	canaries int
@@ -154,7 +161,7 @@ func newCrossing(c Config) *crossing {
 		Config: c, by: map[string]*Database{},
 		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{},
 		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
-		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{},
+		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{},
 	}
 	for i := range x.Databases {
 		x.by[x.Databases[i].Name] = &x.Databases[i]
@@ -417,7 +424,7 @@ func isConnection(err error) bool {
 func (x *crossing) hangUp() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, m := range []map[string]*pgx.Conn{x.barrier, x.watch, x.far} {
+	for _, m := range []map[string]*pgx.Conn{x.barrier, x.watch, x.far, x.nodes} {
 		for db, c := range m {
 			hangUp(c)
 			delete(m, db)

@@ -424,8 +424,10 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 	if dir == cutover.Back {
 		c.Closing, c.Opening = s.new, s.old
 	}
-	c.Closing.Standbys = u.standbysOf(c.Closing.Name)
-	c.Opening.Standbys = u.standbysOf(c.Opening.Name)
+	var err error
+	if c.Closing.Standbys, err = u.standbysOf(c.Closing.Name); err != nil {
+		return c, err
+	}
 	for _, db := range s.databases {
 		d, err := u.crossingDatabase(ctx, s, db, c)
 		if err != nil {
@@ -493,27 +495,35 @@ func (u *Upgrade) lift(s *survey, side, db string) string {
 	return "ALTER DATABASE " + pg.Ident(db) + " SET default_transaction_read_only = " + pg.Literal(v)
 }
 
-// standbysOf are the names of a side's standbys in the runbook. Those whose
-// absence the operator has accepted do not count.
-func (u *Upgrade) standbysOf(side string) []string {
-	var names []string
-	add := func(name string) {
-		if !u.accepted(standbyMissing, name) {
-			names = append(names, name)
+// standbysOf are a side's standbys in the runbook. Those whose absence the
+// operator has accepted do not count.
+func (u *Upgrade) standbysOf(side string) ([]cutover.Standby, error) {
+	var standbys []cutover.Standby
+	add := func(name, conninfo string) error {
+		if u.accepted(cutover.StandbyMissing, name) {
+			return nil
 		}
+		server, err := pg.Parse(name, conninfo, "")
+		if err != nil {
+			return &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		}
+		standbys = append(standbys, cutover.Standby{Name: name, Server: server.As(u.app)})
+		return nil
 	}
 	if side == "old" {
 		for _, sb := range u.rb.Old.Standbys {
-			add(sb.Name)
+			if err := add(sb.Name, sb.Conninfo); err != nil {
+				return nil, err
+			}
 		}
-		return names
+		return standbys, nil
 	}
 	for _, sb := range u.rb.New[0].Standbys {
-		if sb.Upstream == UpstreamPrimary || sb.Upstream == "" {
-			add(sb.Name)
+		if err := add(sb.Name, sb.Conninfo); err != nil {
+			return nil, err
 		}
 	}
-	return names
+	return standbys, nil
 }
 
 // accepted reports whether the runbook answers for a finding.

@@ -54,7 +54,7 @@ func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, er
 		if err != nil {
 			return false, "", &pg.Error{Doing: "ask whether " + sb.Name + " streams", On: up.String(), Err: err}
 		}
-		if !streams && !u.accepted(standbyMissing, sb.Name) {
+		if !streams && !u.accepted(cutover.StandbyMissing, sb.Name) {
 			return false, "standby " + sb.Name + " of new does not stream: run crossfade prepare, which rebuilds it", nil
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"crossfade/cutover"
 	"crossfade/cutover/traffic"
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
@@ -62,14 +63,10 @@ func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
 	return u, nil
 }
 
-// standbyMissing is the finding of a standby that does not stream when a
-// crossing begins.
-const standbyMissing = "standby-missing"
-
 // acceptable refuses accept: entries that name no finding, or one that nobody
 // can answer for.
 func acceptable(rb *Runbook) error {
-	may := map[string]bool{standbyMissing: true}
+	may := map[string]bool{cutover.StandbyMissing: true}
 	for _, c := range check.Checks() {
 		may[c.ID] = c.Acceptable
 	}

@@ -215,9 +215,8 @@ func naiveDeadlock(t *testing.T, w *world) {
 	tx, met := begin(0), 0
 	wake()
 	for i := 0; met < 2 && i < 8; i++ {
-		w.wait("the barrier to come to the table that a client holds", func() bool {
-			return w.Value(w.old, "shop", "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name LIKE 'crossfade%')") == "t"
-		})
+		// The barrier comes to the table that the client holds.
+		w.Until(w.old, "shop", "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name LIKE 'crossfade%')")
 		began := time.Now()
 		if err := run(t.Context(), tx, "UPDATE public.lines SET price = price WHERE orders_id = 1"); err != nil {
 			t.Errorf("try %d: the client lost: %v", i, err)
