@@ -308,7 +308,13 @@ func (u *Upgrade) compareRows(ctx context.Context, s *survey, db *database, each
 		o.Tables = append(o.Tables, set.Tables...)
 	}
 	if t != nil {
-		o.Progress = func(done, total int64) { t.Progress(done, total, "bytes", db.name) }
+		o.Progress = func(done, total int64, again int) {
+			says := db.name
+			if again > 0 {
+				says = fmt.Sprintf("%s: looking again at %d tables that move", db.name, again)
+			}
+			t.Progress(done, total, "bytes", says)
+		}
 	}
 	return verify.Run(ctx, o)
 }

@@ -28,9 +28,9 @@ func TestProgressSentence(t *testing.T) {
 	want(4, "at      copy/shop  33 % (100 MB of 300 MB)  orders")
 	p.observe(flow.Event{At: at(14), Step: "copy/shop", Kind: flow.Progress, Done: 200 << 20, Total: 300 << 20, Unit: "bytes"})
 	want(14, "at      copy/shop  66 % (200 MB of 300 MB), 10 MB/s, about 10 s")
-	// A total is an estimate.
+	// A total is an estimate, and what follows the last byte has no rate.
 	p.observe(flow.Event{At: at(24), Step: "copy/shop", Kind: flow.Progress, Done: 310 << 20, Total: 300 << 20, Unit: "bytes"})
-	want(24, "at      copy/shop  100 % (300 MB of 300 MB), 10 MB/s")
+	want(24, "at      copy/shop  100 % (300 MB of 300 MB)")
 	p.observe(flow.Event{At: at(25), Step: "copy/shop", Kind: flow.End})
 	want(25, "")
 }

@@ -170,7 +170,8 @@ func TestCountsBackAndCancel(t *testing.T) {
 	o := w.options()
 	o.Mode = Counts
 	var seen int64
-	o.Progress = func(done, total int64) { seen = done }
+	looksAgain := 0
+	o.Progress = func(done, total int64, again int) { seen, looksAgain = done, max(looksAgain, again) }
 	var told []string
 	o.Observe = func(r Result) { told = append(told, r.Table) }
 	results := w.verify(o)
@@ -182,6 +183,9 @@ func TestCountsBackAndCancel(t *testing.T) {
 	}
 	if r := results["public.growing"]; !r.Equal {
 		t.Errorf("%+v", r)
+	}
+	if looksAgain == 0 {
+		t.Error("nothing says that tables are looked at again")
 	}
 	if seen == 0 || len(told) != len(results) {
 		t.Errorf("progress %d, told of %v", seen, told)

@@ -52,9 +52,10 @@ type Options struct {
 	// side's, behind the canaries.
 	Pass func(ctx context.Context) (pg.LSN, error)
 	// Observe is told each result as soon as it stands, one at a time; nil is
-	// silent. Progress is told bytes, as they lie on the leading side's disk.
+	// silent. Progress is told bytes, as they lie on the leading side's disk,
+	// and how many tables are looked at once more, because rows of them moved.
 	Observe  func(Result)
-	Progress func(done, total int64)
+	Progress func(done, total int64, again int)
 }
 
 // Result is what is known of one table.
@@ -217,6 +218,9 @@ func (r *run) all(ctx context.Context) error {
 				bytes += open[n].weight()
 				n++
 			}
+			if open[0].looks > 0 {
+				r.again(len(open))
+			}
 			if err := r.look(ctx, open[:n]); err != nil {
 				return err
 			}
@@ -293,6 +297,15 @@ func (r *run) advance(s *subject) {
 	defer r.mu.Unlock()
 	r.bytes += s.table.Bytes
 	if r.o.Progress != nil {
-		r.o.Progress(min(r.bytes, r.total), r.total)
+		r.o.Progress(min(r.bytes, r.total), r.total, 0)
+	}
+}
+
+// again tells that n tables are looked at once more.
+func (r *run) again(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.o.Progress != nil {
+		r.o.Progress(min(r.bytes, r.total), r.total, n)
 	}
 }
