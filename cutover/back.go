@@ -10,23 +10,60 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// backProve makes the way back and proves it with a canary while nothing else
-// can travel over it: the opening side is closed. Whatever an earlier attempt
-// left is taken away first, because its slot may have a gap.
-func (x *crossing) backProve() flow.Step {
+// backMake makes the subscriptions of the way back while nobody is blocked:
+// disabled, and without the slots that only the fence may make. Whatever an
+// earlier attempt left is taken away first, because its slot may have a gap.
+func (x *crossing) backMake() flow.Step {
 	var drop, does []flow.Effect
 	for _, db := range x.Databases {
-		does = append(does, slots(db.Way)...)
 		for _, l := range db.Way {
-			does = append(does, l.DropSlot(), l.Subscription(false))
 			drop = append(drop, l.DropSubscription()...)
+			drop = append(drop, l.DropSlot())
+			does = append(does, l.Subscription(false))
 		}
+	}
+	return flow.Step{
+		ID: "back/make", Title: "Make the subscriptions of the way back, disabled", Does: append(drop, does...), Done: never,
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.makeWay(ctx, db) })
+		},
+		Undo: func(ctx context.Context, _ *flow.Turn) error {
+			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.dropWay(ctx, db) })
+		},
+	}
+}
+
+func (x *crossing) makeWay(ctx context.Context, db *Database) error {
+	if err := x.dropWay(ctx, db); err != nil {
+		return err
+	}
+	applier, err := x.near(ctx, db.Name)
+	if err != nil {
+		return err
+	}
+	for _, l := range db.Way {
+		if err := pg.Exec(ctx, applier, l.Subscription(false).Fill(l.Vars()).SQL); err != nil {
+			return &pg.Error{
+				Doing: "create subscription " + l.Name, On: l.To.Server.String() + ", database " + l.Database, Err: err,
+				Hint: "the way back needs " + l.To.Side + " to reach " + l.From.Side + ": from_old and from_new in the runbook, and pg_hba.conf there",
+			}
+		}
+	}
+	return nil
+}
+
+// backProve makes the slots of the way back, lets it run, and proves it with a
+// canary while nothing else can travel over it: the opening side is closed.
+func (x *crossing) backProve() flow.Step {
+	var does []flow.Effect
+	for _, db := range x.Databases {
+		does = append(does, slots(db.Way)...)
 		if len(db.Way) > 0 {
 			does = append(does, link.EnableAll(db.Way), link.CanaryEffect(db.Way))
 		}
 	}
 	return x.blockedStep(flow.Step{
-		ID: "back/prove", Title: "Make the way back and prove it", Does: append(append([]flow.Effect{}, drop...), does...),
+		ID: "back/prove", Title: "Make the slots of the way back and prove it", Does: does,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.proveDatabase(ctx, db) })
 		},
@@ -97,8 +134,8 @@ func slots(links []link.Link) []flow.Effect {
 }
 
 func (x *crossing) proveDatabase(ctx context.Context, db *Database) error {
-	if err := x.dropWay(ctx, db); err != nil {
-		return err
+	if len(db.Way) == 0 {
+		return nil
 	}
 	sender, err := x.away(ctx, db.Name)
 	if err != nil {
@@ -108,21 +145,12 @@ func (x *crossing) proveDatabase(ctx context.Context, db *Database) error {
 	if err != nil {
 		return err
 	}
+	// A slot that exists was made outside this fence and may have a gap: it is
+	// an error here, and nothing is opened.
 	for i, e := range slots(db.Way) {
 		if err := pg.Exec(ctx, sender, e.SQL); err != nil {
 			return &pg.Error{Doing: "create slot " + db.Way[i].Name, On: db.Way[i].From.Server.String(), Err: err}
 		}
-	}
-	for _, l := range db.Way {
-		if err := pg.Exec(ctx, applier, l.Subscription(false).Fill(l.Vars()).SQL); err != nil {
-			return &pg.Error{
-				Doing: "create subscription " + l.Name, On: l.To.Server.String() + ", database " + l.Database, Err: err,
-				Hint: "the way back needs " + l.To.Side + " to reach " + l.From.Side + ": from_old and from_new in the runbook, and pg_hba.conf there",
-			}
-		}
-	}
-	if len(db.Way) == 0 {
-		return nil
 	}
 	if err := pg.Exec(ctx, applier, link.EnableAll(db.Way).SQL); err != nil {
 		return &pg.Error{Doing: "enable the way back", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}

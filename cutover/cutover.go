@@ -196,7 +196,11 @@ func (c *Crossing) Close() { c.x.hangUp() }
 func New(c Config) *Crossing {
 	x := newCrossing(c)
 	steps := append([]flow.Step{x.arm()}, c.Before...)
-	steps = append(steps, x.gate(), x.trafficPrepare(), x.trafficPause(), x.lock(), x.canary(), x.drain(), x.sequences(), x.forwardStop())
+	steps = append(steps, x.gate(), x.trafficPrepare())
+	if c.Back {
+		steps = append(steps, x.backMake())
+	}
+	steps = append(steps, x.trafficPause(), x.lock(), x.canary(), x.drain(), x.sequences(), x.forwardStop())
 	if c.Back {
 		steps = append(steps, x.backProve())
 	}

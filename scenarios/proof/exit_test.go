@@ -195,7 +195,7 @@ func (w *world) undone(t *testing.T) {
 			t.Fatalf("interrupted at %s: old takes writes: %t, new: %t", step, w.takes(w.old), w.takes(w.new))
 		}
 	}
-	for _, step := range some(crossingSteps[:14], "gate", "back/prove", "close/kept", "open") {
+	for _, step := range some(crossingSteps[:15], "gate", "back/prove", "close/kept", "open") {
 		w.failed(5, w.inject("CROSSFADE_PANIC="+step, "cutover", "--now", "--yes"))
 		w.wantPhase("ready", "old")
 	}

@@ -24,7 +24,7 @@ ALTER TABLE orders ENABLE ALWAYS TRIGGER noted;
 
 // crossingSteps is every step of a cutover and of a rollback, in order.
 var crossingSteps = []string{
-	"arm", "gate", "traffic/prepare", "traffic/pause", "barrier", "canary", "drain", "sequences", "forward/stop", "back/prove", "durable", "close",
+	"arm", "gate", "traffic/prepare", "back/make", "traffic/pause", "barrier", "canary", "drain", "sequences", "forward/stop", "back/prove", "durable", "close",
 	"close/kept", "open", "traffic/point", "traffic/resume", "read-only", "back/follow", "forward/drop", "disarm",
 }
 
