@@ -65,7 +65,12 @@ func (x *crossing) backProve() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "back/prove", Title: "Make the slots of the way back and prove it", Does: does,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.proveDatabase(ctx, db) })
+			for _, part := range []func(context.Context, *Database) error{x.makeSlots, x.letRun, x.proveDatabase} {
+				if err := x.each(ctx, part); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 		Undo: func(ctx context.Context, _ *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.dropWay(ctx, db) })
@@ -133,6 +138,39 @@ func slots(links []link.Link) []flow.Effect {
 	return does
 }
 
+// makeSlots makes the slots of the way back. One that exists was made outside
+// this fence and may have a gap: it is an error here, and nothing is opened.
+func (x *crossing) makeSlots(ctx context.Context, db *Database) error {
+	sender, err := x.away(ctx, db.Name)
+	if err != nil {
+		return err
+	}
+	for i, e := range slots(db.Way) {
+		if err := pg.Exec(ctx, sender, e.SQL); err != nil {
+			return &pg.Error{Doing: "create slot " + db.Way[i].Name, On: db.Way[i].From.Server.String(), Err: err}
+		}
+	}
+	return nil
+}
+
+// letRun enables the way back. It is a part of its own, begun in all databases
+// at once, because a launcher before 16 that has started the workers it saw
+// waits for wal_retrieve_retry_interval before it starts others.
+func (x *crossing) letRun(ctx context.Context, db *Database) error {
+	if len(db.Way) == 0 {
+		return nil
+	}
+	applier, err := x.near(ctx, db.Name)
+	if err != nil {
+		return err
+	}
+	if err := pg.Exec(ctx, applier, link.EnableAll(db.Way).SQL); err != nil {
+		return &pg.Error{Doing: "enable the way back", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+	}
+	return nil
+}
+
+// proveDatabase sees a canary at the other end of each link of the way back.
 func (x *crossing) proveDatabase(ctx context.Context, db *Database) error {
 	if len(db.Way) == 0 {
 		return nil
@@ -144,16 +182,6 @@ func (x *crossing) proveDatabase(ctx context.Context, db *Database) error {
 	applier, err := x.near(ctx, db.Name)
 	if err != nil {
 		return err
-	}
-	// A slot that exists was made outside this fence and may have a gap: it is
-	// an error here, and nothing is opened.
-	for i, e := range slots(db.Way) {
-		if err := pg.Exec(ctx, sender, e.SQL); err != nil {
-			return &pg.Error{Doing: "create slot " + db.Way[i].Name, On: db.Way[i].From.Server.String(), Err: err}
-		}
-	}
-	if err := pg.Exec(ctx, applier, link.EnableAll(db.Way).SQL); err != nil {
-		return &pg.Error{Doing: "enable the way back", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 	}
 	if _, err := link.Pass(ctx, sender, applier, db.Way); err != nil {
 		return err
