@@ -378,6 +378,20 @@ func diff(a, b string) string {
 	return s.String()
 }
 
+// part runs a part of a test in the world as the parts before have left it;
+// when one fails, the next would begin where nobody knows.
+func (w *world) part(name string, f func(t *testing.T)) {
+	t := w.t.(*testing.T)
+	t.Run(name, func(sub *testing.T) {
+		w.t = sub
+		defer func() { w.t = t }()
+		f(sub)
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
 // noJournal deletes the journal, as a careful operator would not.
 func (w *world) noJournal() {
 	w.t.Helper()
