@@ -4,7 +4,9 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,9 +19,11 @@ import (
 //
 //	CROSSFADE_PANIC=<step>        a bug: it panics
 //	CROSSFADE_KILL=<step>[+<d>]   it is killed, d later than it begins
-//	CROSSFADE_STOP=<step>         it is stopped, until somebody wakes it
+//	CROSSFADE_STOP=<step>         it is stopped, until somebody wakes it; once,
+//	                              however often the step is tried again
 func injected(observe func(flow.Event)) func(flow.Event) {
 	kill, late, delayed := strings.Cut(os.Getenv("CROSSFADE_KILL"), "+")
+	var stop sync.Once
 	return func(e flow.Event) {
 		observe(e)
 		if e.Kind != flow.Begin {
@@ -29,7 +33,7 @@ func injected(observe func(flow.Event)) func(flow.Event) {
 		case os.Getenv("CROSSFADE_PANIC"):
 			panic("CROSSFADE_PANIC: " + e.Step)
 		case os.Getenv("CROSSFADE_STOP"):
-			raise(syscall.SIGSTOP)
+			stop.Do(func() { raise(syscall.SIGSTOP) })
 		case kill:
 			d, err := time.ParseDuration(late)
 			if delayed && err == nil {
@@ -41,8 +45,12 @@ func injected(observe func(flow.Event)) func(flow.Event) {
 	}
 }
 
+// raise sends a signal to the very thread that runs the step. One that is sent
+// to the process may be taken by another thread, while the step goes on.
 func raise(s syscall.Signal) {
-	if err := syscall.Kill(os.Getpid(), s); err != nil {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := syscall.Tgkill(os.Getpid(), syscall.Gettid(), s); err != nil {
 		panic(err)
 	}
 }

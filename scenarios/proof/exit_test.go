@@ -59,17 +59,7 @@ func (w *world) interrupted(step string, args ...string) ran {
 // in which one upgrade can see them.
 func TestExitCodes(t *testing.T) {
 	w := newWorld(t, setting{sql: killTables, cutover: "  max_blocked: 10s\n"})
-	part := func(name string, f func(t *testing.T)) {
-		t.Run(name, func(sub *testing.T) {
-			w.t = sub
-			defer func() { w.t = t }()
-			f(sub)
-		})
-		if t.Failed() {
-			t.FailNow() // each begins where the one before it ended
-		}
-	}
-	part("2", func(t *testing.T) {
+	w.part("2", func(t *testing.T) {
 		w.errs(2, "prepare", "--nonsense")
 		w.errs(2, "undo")
 		w.runbookLine("upgrade: up\n", "upgrade: up\nnonsense: 1\n")
@@ -78,7 +68,7 @@ func TestExitCodes(t *testing.T) {
 		}
 		w.runbookLine("nonsense: 1\n", "")
 	})
-	part("3", func(t *testing.T) {
+	w.part("3", func(t *testing.T) {
 		w.Exec(w.old, "shop", "CREATE TABLE nameless (k int)")
 		r := w.errs(3, "check")
 		found := false
@@ -91,7 +81,7 @@ func TestExitCodes(t *testing.T) {
 		w.errs(3, "prepare")
 		w.Exec(w.old, "shop", "DROP TABLE nameless")
 	})
-	part("0", func(t *testing.T) {
+	w.part("0", func(t *testing.T) {
 		w.do(0, "check")
 		for _, s := range w.has(w.do(0, "plan", "--json"), "step", "plan", "id", "title", "effects", "forecast_seconds") {
 			for _, e := range s["effects"].([]any) {
@@ -102,17 +92,17 @@ func TestExitCodes(t *testing.T) {
 			}
 		}
 	})
-	part("4", func(t *testing.T) {
+	w.part("4", func(t *testing.T) {
 		w.errs(4, "rollback", "--yes")
 		w.errs(4, "finish", "--yes")
 		w.errs(4, "verify")
 		w.errs(4, "cutover") // nobody to ask
 	})
-	part("130", func(t *testing.T) {
+	w.part("130", func(t *testing.T) {
 		w.failed(130, w.interrupted("copy/shop", "prepare"))
 		w.wantPhase("preparing", "old")
 	})
-	part("1", func(t *testing.T) {
+	w.part("1", func(t *testing.T) {
 		l, wake := w.stopped("copy/shop", "prepare")
 		w.Must(w.new.Kill(t.Context()))
 		wake()
@@ -121,7 +111,7 @@ func TestExitCodes(t *testing.T) {
 		w.Must(w.new.Boot(t.Context()))
 		w.failed(1, w.inject("CROSSFADE_PANIC=compare/side", "prepare"))
 	})
-	part("8", func(t *testing.T) {
+	w.part("8", func(t *testing.T) {
 		l, wake := w.stopped("subscriptions/side", "prepare")
 		w.errs(8, "prepare")
 		before := w.dir
@@ -137,17 +127,17 @@ func TestExitCodes(t *testing.T) {
 		}
 		w.wantPhase("ready", "old")
 	})
-	part("7", func(t *testing.T) { w.differs(t) })
-	part("window", func(t *testing.T) {
+	w.part("7", func(t *testing.T) { w.differs(t) })
+	w.part("window", func(t *testing.T) {
 		day := strings.ToLower(time.Now().UTC().Add(72 * time.Hour).Format("Mon"))
 		w.runbookLine("cutover:\n", "cutover:\n  window: {zone: UTC, days: ["+day+"], from: \"02:00\", to: \"04:00\"}\n")
 		if r := w.errs(4, "cutover", "--yes"); !strings.Contains(r.stderr, "T02:00:00Z") {
 			t.Errorf("the next window is not named\n%s", r)
 		}
 	})
-	part("5", func(t *testing.T) { w.undone(t) })
-	part("6", func(t *testing.T) { w.behind(t) })
-	part("rollback", func(t *testing.T) {
+	w.part("5", func(t *testing.T) { w.undone(t) })
+	w.part("6", func(t *testing.T) { w.behind(t) })
+	w.part("rollback", func(t *testing.T) {
 		w.failed(5, w.interrupted("close", "rollback", "--yes"))
 		w.wantPhase("open", "new")
 		w.failed(5, w.inject("CROSSFADE_PANIC=close/kept", "rollback", "--yes"))

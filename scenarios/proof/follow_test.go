@@ -324,6 +324,9 @@ var noise = regexp.MustCompile(`(?m)^(--.*|\\(un)?restrict .*|SET transaction_ti
 // fences are the statements of a dump that are the tool's own.
 var fences = regexp.MustCompile(`(?m)^CREATE TRIGGER crossfade_fence .*\n|^CREATE EVENT TRIGGER crossfade_.*\n.*\n|^ALTER EVENT TRIGGER crossfade_.*\n`)
 
+// firing are the statements of a dump that say when a trigger fires.
+var firing = regexp.MustCompile(`(?m)^ALTER (TABLE .* (DISABLE|ENABLE ALWAYS|ENABLE REPLICA) TRIGGER .*|EVENT TRIGGER .* (DISABLE|ENABLE ALWAYS|ENABLE REPLICA);)\n`)
+
 // dump is the schema of a database in the words of new's pg_dump, without what
 // is the tool's own, and without the views: each major tells their queries in
 // other words.
@@ -332,7 +335,7 @@ func (w *world) dump(c *lab.Cluster, db string) string {
 	out, err := w.new.Command(w.t.Context(), "pg_dump", "-s", "-N", "crossfade", "-T", "totals", "-T", "best", "--no-publications", "--no-subscriptions", "-d", c.Conninfo(db)).Output()
 	w.Must(err)
 	// Triggers that fire on apply are disabled on the side that follows.
-	text := regexp.MustCompile(`(?m)^ALTER TABLE .* (DISABLE|ENABLE ALWAYS|ENABLE REPLICA) TRIGGER .*\n`).ReplaceAllString(string(out), "")
+	text := firing.ReplaceAllString(string(out), "")
 	return noise.ReplaceAllString(fences.ReplaceAllString(text, ""), "")
 }
 
@@ -376,6 +379,20 @@ func diff(a, b string) string {
 		}
 	}
 	return s.String()
+}
+
+// part runs a part of a test in the world as the parts before have left it;
+// when one fails, the next would begin where nobody knows.
+func (w *world) part(name string, f func(t *testing.T)) {
+	t := w.t.(*testing.T)
+	t.Run(name, func(sub *testing.T) {
+		w.t = sub
+		defer func() { w.t = t }()
+		f(sub)
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
 }
 
 // noJournal deletes the journal, as a careful operator would not.

@@ -32,35 +32,47 @@ CREATE EVENT TRIGGER log_all ON ddl_command_start EXECUTE FUNCTION log_ddl();
 ALTER EVENT TRIGGER log_all ENABLE ALWAYS;
 `
 
-// TestNaiveBarrier: what happens between arm and close while clients do what
-// they should not, on one pair of clusters, one crossing after the other.
+// TestNaiveBarrier: what clients do between arm and close that they should not,
+// on one pair of clusters, one crossing after the other. Each begins and ends
+// with old serving.
 func TestNaiveBarrier(t *testing.T) {
 	long(t)
+	naive(t, []sequence{
+		{"open before arm", naiveOpenBefore},
+		{"prepared behind the gate", naivePrepared},
+		{"barrier killed", naiveBarrierKilled},
+		{"trigger disabled", naiveTriggerDisabled},
+		{"deadlock", naiveDeadlock},
+	})
+}
+
+// TestNaiveWay: what the way there and the way back do to each other, to
+// sequences and to triggers; in the end new is gone.
+func TestNaiveWay(t *testing.T) {
+	long(t)
+	naive(t, []sequence{
+		{"sequences", naiveSequences},
+		{"a slot of an earlier attempt", naiveSlotLeft},
+		{"forward after back", naiveForwardAgain},
+		{"new is gone", naiveNewGone},
+	})
+}
+
+// sequence is one of events; its test begins with old serving.
+type sequence struct {
+	name string
+	test func(t *testing.T, w *world)
+}
+
+func naive(t *testing.T, all []sequence) {
 	w := newWorld(t, setting{
 		sql: naiveTables, extra: "verify: {mode: counts}\n", cutover: "  max_blocked: 30s\n  sequences: {margin: 0}\n",
 		oldSet: map[string]string{"max_prepared_transactions": "10", "deadlock_timeout": "200ms"},
 		newSet: map[string]string{"max_prepared_transactions": "10"},
 	})
 	w.do(0, "prepare")
-	for _, one := range []struct {
-		name string
-		test func(t *testing.T, w *world)
-	}{
-		{"open before arm", naiveOpenBefore},
-		{"prepared after the gate", naivePrepared},
-		{"barrier killed", naiveBarrierKilled},
-		{"trigger disabled", naiveTriggerDisabled},
-		{"deadlock", naiveDeadlock},
-		{"sequences and a slot of an earlier attempt", naiveSequences},
-		{"forward after back", naiveForwardAgain},
-		{"new is gone", naiveNewGone},
-	} {
-		began := time.Now()
-		one.test(t, w)
-		if t.Failed() {
-			t.Fatalf("%s: what follows would begin where this ended", one.name)
-		}
-		t.Logf("%s: %s", one.name, time.Since(began).Round(100*time.Millisecond))
+	for _, one := range all {
+		w.part(one.name, func(t *testing.T) { one.test(t, w) })
 	}
 }
 
@@ -236,12 +248,9 @@ func naiveDeadlock(t *testing.T, w *world) {
 }
 
 // naiveSequences: nextval in loops from before to behind the crossing; no value
-// is handed out twice. And a slot and a subscription of the way back that an
-// earlier attempt left. Lines: sequences are read again and written behind
-// close; a back slot of an earlier attempt is always dropped and made again.
+// is handed out twice. Line: sequences are read again and written behind close,
+// when every session has ended.
 func naiveSequences(t *testing.T, w *world) {
-	w.Exec(w.new, "shop", "SELECT pg_create_logical_replication_slot('cb_up_shop_orders', 'pgoutput')")
-	w.Exec(w.old, "shop", "CREATE SUBSCRIPTION cb_up_shop_orders CONNECTION 'dbname=nowhere' PUBLICATION gone WITH (connect = false, slot_name = NONE)")
 	var mu sync.Mutex
 	seen := map[string]int{}
 	take := func(v string) {
@@ -264,7 +273,7 @@ func naiveSequences(t *testing.T, w *world) {
 	}
 	w.do(0, "cutover", "--yes")
 	loops.Wait()
-	old := len(seen)
+	t.Logf("%d values on old", len(seen))
 	for _, row := range w.query(w.new, "shop", "SELECT nextval('public.free_numbers') FROM generate_series(1, 2000)") {
 		take(row[0])
 	}
@@ -273,17 +282,30 @@ func naiveSequences(t *testing.T, w *world) {
 			t.Errorf("%s was handed out %d times", v, n)
 		}
 	}
-	t.Logf("%d values on old", old)
+	w.do(0, "rollback", "--yes")
+}
+
+// naiveSlotLeft: an earlier attempt has left a slot and a subscription of the
+// way back, and rows came to new since. Line: a back slot or subscription of an
+// earlier attempt is always dropped and made again.
+func naiveSlotLeft(t *testing.T, w *world) {
+	for _, set := range []string{"orders", "rest"} {
+		w.Exec(w.new, "shop", "SELECT pg_create_logical_replication_slot('cb_up_shop_"+set+"', 'pgoutput')")
+	}
+	w.Exec(w.old, "shop", "CREATE SUBSCRIPTION cb_up_shop_orders CONNECTION 'dbname=nowhere' PUBLICATION gone WITH (connect = false, slot_name = NONE)")
+	w.Exec(w.old, "shop", "INSERT INTO log (line) VALUES ('there')", "INSERT INTO orders (what) VALUES ('there')")
+	w.Until(w.new, "shop", "SELECT EXISTS (SELECT FROM log WHERE line = 'there') AND EXISTS (SELECT FROM orders WHERE what = 'there')")
+	w.do(0, "cutover", "--yes")
 	w.Exec(w.new, "shop", "INSERT INTO log (line) VALUES ('once')", "INSERT INTO orders (what) VALUES ('on new, noted once')")
-	w.Until(w.old, "shop", "SELECT count(*) = 1 FROM log WHERE line = 'once'")
+	w.Until(w.old, "shop", "SELECT EXISTS (SELECT FROM log WHERE line = 'once')")
 	w.equal()
+	w.do(0, "rollback", "--yes")
 }
 
 // naiveForwardAgain: cut off behind open, before the links to new were dropped;
 // then rows travel back, and a rollback comes. Line: once a back link has
 // carried a row the forward subscriptions and slots are only ever dropped.
 func naiveForwardAgain(t *testing.T, w *world) {
-	w.do(0, "rollback", "--yes")
 	w.Exec(w.old, "shop", "INSERT INTO log (line) VALUES ('before')")
 	w.killed("forward/drop", "cutover", "--yes")
 	w.Exec(w.new, "shop", "INSERT INTO orders (what) VALUES ('back')", "INSERT INTO log (line) VALUES ('back')", "DELETE FROM lines WHERE orders_id = 5")
