@@ -19,7 +19,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,8 +113,9 @@ type Config struct {
 	Guard func(ctx context.Context, deadline time.Duration) (Guard, error)
 	// Point is the server that traffic is sent to after open.
 	Point *pg.Server
-	// Before and After run before the gate and behind everything else.
-	Before, After []flow.Step
+	// Ahead runs before anything is armed, Before before the gate, and After
+	// behind everything else.
+	Ahead, Before, After []flow.Step
 }
 
 // Guard is the child process that gives traffic back when the tool is gone.
@@ -186,7 +189,7 @@ type Crossing struct {
 func (c *Crossing) Result() Result {
 	c.x.mu.Lock()
 	defer c.x.mu.Unlock()
-	return Result{Fence: c.x.fence, Blocked: c.x.took, Canaries: c.x.canaries}
+	return Result{Fence: maps.Clone(c.x.fence), Blocked: c.x.took, Canaries: c.x.canaries}
 }
 
 // Close ends the sessions of the crossing. Locks that are still held go with them.
@@ -195,7 +198,7 @@ func (c *Crossing) Close() { c.x.hangUp() }
 // New builds the whole plan: from arm to what follows open.
 func New(c Config) *Crossing {
 	x := newCrossing(c)
-	steps := append([]flow.Step{x.arm()}, c.Before...)
+	steps := append(append(slices.Clone(c.Ahead), x.arm()), c.Before...)
 	steps = append(steps, x.gate(), x.trafficPrepare())
 	if c.Back {
 		steps = append(steps, x.backMake())
@@ -247,7 +250,7 @@ func (x *crossing) plan(steps []flow.Step) flow.Plan {
 
 func (x *crossing) fromOpen() []flow.Step {
 	steps := []flow.Step{x.open(), x.trafficPoint(), x.trafficResume(), x.readOnly(), x.follow(), x.leaks(), x.disarm()}
-	return append(steps, x.After...)
+	return append(append(steps, x.After...), x.done())
 }
 
 func (x *crossing) remember(d Decision) {

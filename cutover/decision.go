@@ -56,6 +56,8 @@ type Memory struct {
 	Before map[string]string `json:"before,omitempty"`
 	// Made are the databases and roles on new that this upgrade created.
 	Made []string `json:"made,omitempty"`
+	// Done: everything behind open has been done, the hook after_open included.
+	Done bool `json:"done,omitempty"`
 }
 
 // Whom identifies a cluster in a decision.
@@ -128,6 +130,10 @@ const (
 	voidDecision   = "UPDATE crossfade.upgrade SET state = 'void', at = clock_timestamp() WHERE attempt = $attempt AND state IN ('armed', 'closed') RETURNING attempt"
 	copyDecision   = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'open', $memory) ON CONFLICT (attempt) DO UPDATE SET state = 'open', memory = excluded.memory, at = clock_timestamp()"
 )
+
+// DoneDecision is the statement that writes down, on the open side, that nothing
+// is owed any more of $attempt.
+const DoneDecision = "UPDATE crossfade.upgrade SET memory = memory || '{\"done\": true}' WHERE attempt = $attempt"
 
 // errNoRow says that a decision was not in the state that a change of it wants.
 var errNoRow = errors.New("another run has changed the decision")

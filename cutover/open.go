@@ -214,6 +214,22 @@ func (x *crossing) follow() flow.Step {
 	}
 }
 
+// done writes down on the open side that nothing is owed any more: until then
+// the same command, run again, does everything behind open once more.
+func (x *crossing) done() flow.Step {
+	e := x.on(x.Opening, x.Home, DoneDecision)
+	return flow.Step{
+		ID: "done", Title: "Write down that nothing is owed any more", Does: []flow.Effect{e}, Late: true, Done: never,
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			vars, err := x.vars(Memory{})
+			if err != nil {
+				return err
+			}
+			return x.run(ctx, []flow.Effect{e}, vars)
+		},
+	}
+}
+
 // leaks runs the leak detector once more on the slots that were kept, and then
 // takes the links to the opened side away: they are never enabled again.
 func (x *crossing) leaks() flow.Step {

@@ -36,6 +36,9 @@ func (x *crossing) trafficPause() flow.Step {
 			if err := x.mayBegin(ctx, t); err != nil {
 				return err
 			}
+			x.mu.Lock()
+			clear(x.fence) // that of an attempt that was undone tells nothing of this one
+			x.mu.Unlock()
 			if err := x.meet(ctx); err != nil {
 				return err
 			}

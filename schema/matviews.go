@@ -17,6 +17,9 @@ type MaterializedView struct {
 	Schema, Name string
 	Populated    bool
 	Bytes        int64 // as of the last VACUUM, without asking the disk
+	// Unique: a unique index covers all rows, so that it can be refreshed
+	// CONCURRENTLY.
+	Unique bool
 }
 
 // String is schema.view as a person reads it.
@@ -25,8 +28,17 @@ func (m MaterializedView) String() string { return Name(m.Schema, m.Name) }
 // SQL is schema.view, quoted.
 func (m MaterializedView) SQL() string { return pg.Ident(m.Schema, m.Name) }
 
-// Refresh is the statement that fills it.
+// Refresh is the statement that fills it. Its readers wait meanwhile.
 func (m MaterializedView) Refresh() string { return "REFRESH MATERIALIZED VIEW " + m.SQL() }
+
+// RefreshAgain is the statement that brings one up to date that has been filled
+// before: where it can, while its readers go on.
+func (m MaterializedView) RefreshAgain() string {
+	if m.Unique {
+		return "REFRESH MATERIALIZED VIEW CONCURRENTLY " + m.SQL()
+	}
+	return m.Refresh()
+}
 
 // ReadMaterializedViews reads the materialized views in the order they must be
 // refreshed in: those that others read, directly or through views, first.
@@ -35,6 +47,8 @@ func ReadMaterializedViews(ctx context.Context, conn *pgx.Conn) ([]MaterializedV
 	const views = `
 		SELECT c.oid, n.nspname, c.relname, c.relkind = 'm', c.relispopulated,
 		       c.relpages::bigint * current_setting('block_size')::int,
+		       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
+		               AND i.indpred IS NULL AND i.indexprs IS NULL),
 		       ARRAY(SELECT DISTINCT d.refobjid FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
 		             WHERE r.ev_class = c.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> c.oid ORDER BY 1)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -47,7 +61,7 @@ func ReadMaterializedViews(ctx context.Context, conn *pgx.Conn) ([]MaterializedV
 	var order []uint32
 	nodes := map[uint32]viewNode{}
 	var v viewNode
-	_, err = pgx.ForEachRow(rows, []any{&v.OID, &v.Schema, &v.Name, &v.materialized, &v.Populated, &v.Bytes, &v.reads}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&v.OID, &v.Schema, &v.Name, &v.materialized, &v.Populated, &v.Bytes, &v.Unique, &v.reads}, func() error {
 		nodes[v.OID] = v
 		order = append(order, v.OID)
 		v.reads = nil

@@ -235,23 +235,9 @@ func (u *Upgrade) slot(ctx context.Context, s *survey, db *database, set string)
 func (u *Upgrade) statisticsSteps(s *survey, db *database) []flow.Step {
 	// ANALYZE of a partitioned table reaches its partitions.
 	tables := slices.DeleteFunc(slices.Clone(db.inventory.Tables), func(t schema.Table) bool { return t.Partition })
-	var refresh []flow.Effect
-	for _, v := range db.inventory.MaterializedViews {
-		refresh = append(refresh, effect("new", db.name, v.Refresh()))
-	}
 	steps := []flow.Step{load.Analyze(load.Options{New: u.new, Database: db.name, Jobs: u.rb.Copy.Jobs}, tables)}
-	if len(refresh) > 0 {
-		steps = append(steps, flow.Step{
-			ID: "refresh/" + db.name, Title: "Fill the materialized views of " + db.name + " on new", Does: refresh,
-			Done: func(ctx context.Context) (bool, error) {
-				empty := 0
-				err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
-					return conn.QueryRow(ctx, "SELECT count(*) FROM pg_class WHERE relkind = 'm' AND NOT relispopulated").Scan(&empty)
-				})
-				return empty == 0, err
-			},
-			Do: u.exec(refresh, nil),
-		})
+	if refresh, ok := u.refreshStep(db); ok {
+		steps = append(steps, refresh)
 	}
 	return steps
 }

@@ -53,10 +53,7 @@ func begins(d cutover.Direction, p report.Phase) (mayBegin, done bool) {
 }
 
 func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOptions, observe func(flow.Event)) (*report.Cutover, error) {
-	name := "cutover"
-	if dir == cutover.Back {
-		name = "rollback"
-	}
+	name := crossingName(dir)
 	s, err := u.look(ctx, false)
 	if err != nil {
 		return nil, err
@@ -87,6 +84,15 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 	}
 	defer release()
 	return u.crossHeld(held, dir, name, observe)
+}
+
+// crossingName is the command that crosses in a direction, otherName the one
+// that crosses in the other.
+func crossingName(d cutover.Direction) string {
+	if d == cutover.Back {
+		return "rollback"
+	}
+	return "cutover"
 }
 
 func otherName(d cutover.Direction) string {
@@ -143,6 +149,12 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name str
 	if err != nil {
 		return nil, err
 	}
+	// A crossing that has begun is in phase cutover, whichever way it goes.
+	now := told{phase: report.PhaseCutover, behind: report.PhaseOpen}
+	if dir == cutover.Back {
+		now.behind = report.PhaseRolledBack
+	}
+	u.tell(now)
 	steps := map[string]time.Duration{}
 	watch := func(e flow.Event) {
 		if e.Kind == flow.End {
@@ -156,6 +168,8 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name str
 		return nil, err
 	}
 	defer x.Close()
+	now.crossing = x
+	u.tell(now)
 	x.Plan.Interrupt = ErrInterrupted
 	err = flow.Run(ctx, x.Plan, j, watch)
 	out := u.outcome(context.WithoutCancel(ctx), x, steps, dir)
@@ -234,9 +248,12 @@ func (u *Upgrade) pids(ctx context.Context, server *pg.Server, s *survey) []int3
 	return mine
 }
 
-// crossed reports whether everything behind open has been done: the links to
-// the open side are gone.
+// crossed reports whether everything behind open has been done. A side that did
+// not answer then may still be owed the end of its links.
 func (u *Upgrade) crossed(ctx context.Context, s *survey, d cutover.Decision) bool {
+	if !d.Done {
+		return false
+	}
 	full, err := u.look(ctx, true)
 	if err != nil || full.oldErr != nil || full.newErr != nil {
 		return false // what is owed to the side that answers is done again
@@ -444,7 +461,11 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 	if len(switches) > 0 {
 		c.Guard = u.guard(switches)
 	}
-	c.Before, c.After = u.hookSteps(s, dir)
+	if c.Ahead, c.After, err = u.refreshSteps(ctx, s, c.Opening.Name); err != nil {
+		return c, err
+	}
+	before, after := u.hookSteps()
+	c.Before, c.After = before, append(c.After, after...)
 	return c, nil
 }
 
@@ -562,5 +583,8 @@ func (u *Upgrade) watch(e flow.Event) {
 		u.act.Done, u.act.Total = e.Done, e.Total
 	case flow.End, flow.Fail, flow.Undone:
 		u.act = Activity{}
+	}
+	if e.Commits && e.Kind == flow.End {
+		u.told.phase = u.told.behind
 	}
 }

@@ -214,13 +214,13 @@ func (u *Upgrade) identityStep(side string, db *database) (flow.Step, bool) {
 }
 
 // underLock executes a statement that wants a strong lock for a moment: each
-// try stands in the lock queue for 200 ms at most, so that clients behind it
-// wait no longer.
+// try stands in the lock queue for 50 ms at most, so that clients behind it,
+// who may only want to read, wait no longer.
 func (u *Upgrade) underLock(ctx context.Context, e flow.Effect) error {
 	last := error(nil)
 	err := pg.Poll(ctx, lockPause, "a lock for "+pg.Brief(e.SQL), func(ctx context.Context) (bool, error) {
 		last = u.sessions.Do(ctx, u.side(e.On).With(e.Database), func(conn *pgx.Conn) error {
-			return pg.Exec(ctx, conn, "SET LOCAL lock_timeout = '200ms'; "+e.SQL)
+			return pg.Exec(ctx, conn, "SET LOCAL lock_timeout = '50ms'; "+e.SQL)
 		})
 		if pg.SQLState(last) == "55P03" {
 			return false, nil

@@ -67,12 +67,13 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	if err != nil && (s == nil || s.oldErr != nil) {
 		return nil, err
 	}
+	opened := s.phase == report.PhaseRolledBack
 	switch {
 	case s.oldErr != nil:
 		return nil, s.oldErr
-	case s.phase == report.PhaseRolledBack:
+	case opened && s.last().Done:
 		return nil, nil
-	case s.phase != report.PhaseOpen && !(s.phase == report.PhaseCutover && s.last().Direction == cutover.Back):
+	case !opened && s.phase != report.PhaseOpen && !(s.phase == report.PhaseCutover && s.last().Direction == cutover.Back):
 		return nil, wrongPhase(s.phase, "rollback --without-new")
 	case s.newErr == nil && !s.new.Identity.InRecovery:
 		return nil, exitf(ExitGate, "use rollback, which loses nothing", "new answers: it is not gone")
@@ -94,6 +95,7 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	}
 	defer closeQuietly(j)
 	began := time.Now()
+	u.tell(told{phase: s.phase, behind: report.PhaseRolledBack})
 	p := u.withoutNewPlan(s)
 	err = flow.Run(held, p, j, func(e flow.Event) {
 		u.watch(e)
@@ -102,8 +104,14 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	return &report.Cutover{BlockedSeconds: time.Since(began).Seconds(), RefusedWrites: -1}, err
 }
 
+// withoutNewPlan opens old; where it has been opened, it does what is left.
 func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
-	attempt := s.attempt() + 1
+	opened := s.phase == report.PhaseRolledBack
+	attempt := s.attempt()
+	if !opened {
+		attempt++
+	}
+	ifOpened := func(context.Context) (bool, error) { return opened, nil }
 	var drop, open []flow.Effect
 	for i := len(s.databases) - 1; i >= 0; i-- {
 		db := s.databases[i]
@@ -123,6 +131,8 @@ func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
 		open = append(open, effect("old", db.name, sql))
 	}
 	switches, serr := u.switches("old")
+	ahead := u.aheadStep(s)
+	ahead.Done = ifOpened
 	steps := []flow.Step{
 		{
 			ID: "without-new/known", Title: "Tell how far old has what was written on new", Done: never,
@@ -140,8 +150,8 @@ func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
 				return nil
 			},
 		},
-		u.aheadStep(s),
-		{ID: "open", Title: "Open old", Does: open, Commit: true, Done: never, Do: u.exec(open, nil)},
+		ahead,
+		{ID: "open", Title: "Open old", Does: open, Commit: true, Done: ifOpened, Do: u.exec(open, nil)},
 		{
 			ID: "traffic/point", Title: "Send traffic to old", Done: never,
 			Do: func(ctx context.Context, _ *flow.Turn) error {
@@ -153,6 +163,11 @@ func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
 		},
 		u.unfenceStep(s, "old"),
 	}
+	_, after := u.hookSteps()
+	done := []flow.Effect{effect("old", s.home, cutover.DoneDecision).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
+	steps = append(append(steps, after...), flow.Step{
+		ID: "done", Title: "Write down that nothing is owed any more", Does: done, Done: never, Do: u.exec(done, nil),
+	})
 	return flow.Plan{Name: "rollback", Attempt: attempt, Steps: steps}
 }
 

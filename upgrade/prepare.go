@@ -61,8 +61,8 @@ func (u *Upgrade) checkStep() flow.Step {
 }
 
 // publicationsStep makes the publications of one direction, before any slot.
-// CREATE PUBLICATION waits for writers of its tables no longer than 200 ms at
-// a time.
+// CREATE PUBLICATION waits for locks on its tables no longer than 50 ms at a
+// time.
 func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 	id, title := "publications/"+db.name, "Publish the sets of "+db.name+" on old"
 	var does []flow.Effect

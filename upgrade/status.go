@@ -237,22 +237,25 @@ func (u *Upgrade) statusStep() *report.Work {
 	return w
 }
 
-// next is the command to type next.
+// next is the command to type next. What was cut off behind open, or whose hook
+// failed, is run again first.
 func next(st report.Status, s *survey) string {
+	last := s.last()
 	switch st.Phase {
-	case report.PhaseNew, report.PhaseAborted:
+	case report.PhaseNew, report.PhaseAborted, report.PhasePreparing:
 		return "crossfade prepare"
-	case report.PhasePreparing:
-		return "crossfade prepare"
-	case report.PhaseReady, report.PhaseRolledBack:
+	case report.PhaseReady:
 		return "crossfade cutover"
 	case report.PhaseCutover:
-		if d := s.last(); d != nil && d.Direction == cutover.Back {
-			return "crossfade rollback"
+		return "crossfade " + crossingName(last.Direction)
+	case report.PhaseOpen, report.PhaseRolledBack:
+		switch {
+		case last != nil && !last.Done:
+			return "crossfade " + crossingName(last.Direction)
+		case st.Phase == report.PhaseOpen:
+			return "crossfade finish"
 		}
 		return "crossfade cutover"
-	case report.PhaseOpen:
-		return "crossfade finish"
 	}
 	return ""
 }

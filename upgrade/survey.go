@@ -186,6 +186,10 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 			}
 			for _, d := range ds {
 				had, ok := all[d.Attempt]
+				d.Done, had.Done = d.Done || had.Done, d.Done || had.Done // written on the open side alone
+				if ok {
+					all[d.Attempt] = had
+				}
 				if !ok || rank[d.State] > rank[had.State] || rank[d.State] == rank[had.State] && name == "old" {
 					all[d.Attempt] = d
 				}

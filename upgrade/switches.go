@@ -90,44 +90,13 @@ func (u *Upgrade) crossingPlan(ctx context.Context, s *survey, name string) (flo
 	return x.Plan, nil
 }
 
-// hookSteps are the operator's programs around a crossing.
-func (u *Upgrade) hookSteps(s *survey, dir cutover.Direction) (before, after []flow.Step) {
-	if h := u.rb.Hooks.BeforeCutover; h != nil {
-		before = append(before, u.hookStep("hook/before", "Run the hook before_cutover", h))
-	}
-	if h := u.rb.Hooks.AfterOpen; h != nil {
-		after = append(after, u.hookStep("hook/after", "Run the hook after_open", h))
-	}
-	return before, after
-}
-
-func (u *Upgrade) hookStep(id, title string, h *Hook) flow.Step {
-	return flow.Step{
-		ID: id, Title: title, Does: []flow.Effect{{On: "local", Run: h.Run}}, Done: never, Timeout: h.Timeout + 15*time.Second,
-		Do: func(ctx context.Context, t *flow.Turn) error {
-			ctx, cancel := context.WithTimeoutCause(ctx, h.Timeout, fmt.Errorf("the hook %s took longer than its timeout of %s", h.Run[0], h.Timeout))
-			defer cancel()
-			err := pg.Local{}.Run(ctx, pg.Cmd{Args: h.Run, Env: []string{
-				"CROSSFADE_UPGRADE=" + u.rb.Upgrade, "CROSSFADE_PHASE=cutover", "CROSSFADE_STEP=" + id,
-				"CROSSFADE_OLD=" + u.old.Conninfo(), "CROSSFADE_NEW=" + u.new.Conninfo(),
-			}})
-			if err != nil && id == "hook/before" {
-				return &cutover.ErrGate{Closed: []cutover.GateState{{ID: id, Says: err.Error()}}}
-			}
-			return err
-		},
-	}
-}
-
 // switches are what sends clients, as the runbook has it; to is the side that
 // they will be sent to.
 func (u *Upgrade) switches(to string) (traffic.Group, error) {
 	var g traffic.Group
 	for _, t := range u.rb.Cutover.Traffic {
 		if h := t.Hook; h != nil {
-			g = append(g, &traffic.Hook{Run: h.Run, Timeout: h.Timeout, Env: func() []string {
-				return []string{"CROSSFADE_UPGRADE=" + u.rb.Upgrade, "CROSSFADE_PHASE=cutover", "CROSSFADE_OLD=" + u.old.Conninfo(), "CROSSFADE_NEW=" + u.new.Conninfo()}
-			}})
+			g = append(g, &traffic.Hook{Run: h.Run, Timeout: h.Timeout, Env: u.hookEnv})
 			continue
 		}
 		b := &traffic.PgBouncer{

@@ -26,8 +26,9 @@ type Upgrade struct {
 	sessions               pg.Sessions
 	passed                 bool // this process has run check, and nothing blocks
 
-	mu  sync.Mutex
-	act Activity
+	mu   sync.Mutex
+	act  Activity
+	told told
 }
 
 // Activity is the step in work, for status.

@@ -55,7 +55,7 @@ func (g Group) Spec(deadline time.Duration) (GuardSpec, error) {
 				})
 			}
 		case *Hook:
-			spec.Hooks = append(spec.Hooks, GuardHook{Run: s.Run, Env: s.environment(nil), Timeout: s.Timeout})
+			spec.Hooks = append(spec.Hooks, GuardHook{Run: s.Run, Env: s.environment(string(Resume), nil), Timeout: s.Timeout})
 		default:
 			return spec, fmt.Errorf("%s cannot be resumed by a guard", s.Name())
 		}

@@ -31,7 +31,8 @@ import (
 // once. It sees CROSSFADE_UPGRADE, _PHASE, _STEP, _OLD, _NEW and _FENCE_LSN as
 // every hook does (empty where not known), and for check and point
 // CROSSFADE_TO (old or new), CROSSFADE_TO_HOST, CROSSFADE_TO_PORT and
-// CROSSFADE_TO_CONNINFO (without a password).
+// CROSSFADE_TO_CONNINFO (without a password). A guard that calls resume in the
+// place of a tool that is gone tells what was known when clients were paused.
 // What it prints on stderr is in the error when it fails.
 type Hook struct {
 	// Label replaces the name that is made of the program.
@@ -41,7 +42,7 @@ type Hook struct {
 	// Timeout limits each call; 0 is 10 s.
 	Timeout time.Duration
 	// Env is asked before every call for what is added to the environment,
-	// "NAME=value"; nil adds nothing.
+	// "NAME=value", beside CROSSFADE_STEP; nil adds nothing.
 	Env func() []string
 }
 
@@ -50,6 +51,11 @@ const (
 	hookCheck = "check"
 	hookWhere = "where"
 )
+
+// steps are the steps of a crossing that a hook's calls belong to; where is of none.
+var steps = map[string]string{
+	hookCheck: "traffic/prepare", string(Pause): "traffic/pause", string(Point): "traffic/point", string(Resume): "traffic/resume",
+}
 
 const defaultHookTimeout = 10 * time.Second
 
@@ -119,8 +125,8 @@ func (h *Hook) Where(ctx context.Context) (string, error) {
 	return at, nil
 }
 
-func (h *Hook) environment(to *pg.Server) []string {
-	var env []string
+func (h *Hook) environment(arg string, to *pg.Server) []string {
+	env := []string{"CROSSFADE_STEP=" + steps[arg]}
 	if h.Env != nil {
 		env = append(env, h.Env()...)
 	}
@@ -138,7 +144,7 @@ func (h *Hook) call(ctx context.Context, arg string, to *pg.Server, out *bytes.B
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
 	defer cancel()
-	c := pg.Cmd{Args: h.effect(arg).Run, Env: h.environment(to)}
+	c := pg.Cmd{Args: h.effect(arg).Run, Env: h.environment(arg, to)}
 	if out != nil {
 		c.Stdout = out
 	}

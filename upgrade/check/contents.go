@@ -90,19 +90,28 @@ func judgeMatViews(f *Facts) []Finding {
 		if d.Inventory == nil || len(d.Inventory.MaterializedViews) == 0 {
 			continue
 		}
-		var names []string
+		var names, waits []string
 		for _, m := range d.Inventory.MaterializedViews {
 			if m.Populated {
 				names = append(names, m.String())
+			}
+			if m.Populated && !m.Unique {
+				waits = append(waits, m.SQL())
 			}
 		}
 		if len(names) == 0 {
 			continue
 		}
+		says := fmt.Sprintf("%s: not replicated; prepare fills them on new, and the cutover refreshes them before old is closed and once more behind open", some(names, "materialized view", "materialized views"))
+		fix := ""
+		if len(waits) > 0 {
+			says += ", but not those without a unique index, whose readers would wait: " + strings.Join(waits, ", ")
+			fix = "make a unique index on each, or refresh them again on new after the cutover (hooks: after_open)"
+		}
 		out = append(out, Finding{
 			Level: Note, On: OnOld, Database: d.Name,
-			Says: fmt.Sprintf("%s: prepare refreshes on new at its end; what changes until the cutover is not in them", some(names, "materialized view", "materialized views")),
-			Fix:  "refresh them again on new after the cutover (hooks: after_open), as the application does on old",
+			Says: says,
+			Fix:  fix,
 		})
 	}
 	return out
