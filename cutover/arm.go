@@ -117,6 +117,7 @@ func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
 		}
 		return &pg.Error{Doing: "write the attempt's row in crossfade.upgrade", On: x.Closing.Server.String(), Err: err}
 	}
+	x.announced = true
 	return nil
 }
 

@@ -116,7 +116,14 @@ type Config struct {
 	// Ahead runs before anything is armed, Before before the gate, and After
 	// behind everything else.
 	Ahead, Before, After []flow.Step
+	// Mine is asked before anything is undone, whether this run may still change
+	// the upgrade; its error wraps ErrTakenOver where another one may. Nil: it may.
+	Mine func(ctx context.Context) error
 }
+
+// ErrTakenOver says that another run has taken an attempt over while this one
+// was frozen or cut off: what it left has been seen to, and must not be touched.
+var ErrTakenOver = errors.New("another run has taken this upgrade over")
 
 // Guard is the child process that gives traffic back when the tool is gone.
 type Guard interface {
@@ -156,7 +163,9 @@ type crossing struct {
 	seqs     map[string][]schema.Sequence // what the opening side has been set to
 	canaries int
 	decided  bool // the decision row was found open
-	backoff  time.Duration
+	// announced: this process has written the attempt's row.
+	announced bool
+	backoff   time.Duration
 }
 
 func newCrossing(c Config) *crossing {
@@ -365,11 +374,19 @@ func never(context.Context) (bool, error) { return false, nil }
 const undoPatience = 10 * time.Second
 
 // reviving is a step whose undo does not rely on sessions that may have died
-// with a server since.
+// with a server since, nor on a right that may have been lost with them.
 func (x *crossing) reviving(s flow.Step) flow.Step {
-	undo := s.Undo
-	if undo == nil {
+	if s.Undo == nil {
 		return s
+	}
+	rightful := s.Undo
+	undo := func(ctx context.Context, t *flow.Turn) error {
+		err := x.ours(ctx)
+		// Clients are let go on also where no server can be asked.
+		if err != nil && (errors.Is(err, ErrTakenOver) || !strings.HasPrefix(s.ID, "traffic/")) {
+			return err
+		}
+		return rightful(ctx, t)
 	}
 	s.Undo = func(ctx context.Context, t *flow.Turn) error {
 		x.revive(ctx)
@@ -394,6 +411,34 @@ func (x *crossing) reviving(s flow.Step) flow.Step {
 		return nil
 	}
 	return s
+}
+
+// ours wants the attempt to be this run's to undo. One that was frozen or cut
+// off may have lost it: another has undone it by then, may have begun one of its
+// own or ended the upgrade, and would see its fence lowered by an undo.
+func (x *crossing) ours(ctx context.Context) error {
+	if x.Mine != nil {
+		if err := x.Mine(ctx); err != nil {
+			return err
+		}
+	}
+	conn, err := x.near(ctx, x.Home)
+	if err != nil {
+		return err
+	}
+	var there, newer bool
+	err = conn.QueryRow(ctx, "SELECT coalesce(bool_or(attempt = $1), false), coalesce(bool_or(attempt > $1), false) FROM crossfade.upgrade", x.Attempt).Scan(&there, &newer)
+	switch pg.SQLState(err) {
+	case "42P01", "3F000": // the upgrade was ended
+	default:
+		if err != nil {
+			return &pg.Error{Doing: "read the attempt's row", On: x.Closing.Server.String(), Err: err}
+		}
+	}
+	if newer || !there && x.announced {
+		return ErrTakenOver
+	}
+	return nil
 }
 
 // revive gives up every kept session that does not answer: the next use opens

@@ -126,7 +126,15 @@ func (u *Upgrade) hold(ctx context.Context, server *pg.Server) (context.Context,
 	if err != nil {
 		return nil, nil, err
 	}
+	u.mine = func(ctx context.Context) error {
+		err := h.still(ctx)
+		if errors.Is(err, flow.ErrHeld) {
+			return fmt.Errorf("%w: %w", cutover.ErrTakenOver, err)
+		}
+		return err
+	}
 	return held, func() {
+		u.mine = nil
 		// The server ends the session anyway when the process is gone.
 		if err := h.release(); err != nil {
 			return
@@ -292,6 +300,10 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 		return err
 	}
 	e := Exit(err)
+	if errors.Is(err, cutover.ErrTakenOver) && !f.Committed {
+		e.Code, e.Hint = ExitFailed, "another run has taken this upgrade over, and this one has changed nothing since; ask crossfade status"
+		return e
+	}
 	if e.Code != ExitUndone && e.Code != ExitGate {
 		return e
 	}
@@ -436,7 +448,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 		Upgrade: u.rb.Upgrade, Direction: dir, Attempt: s.attempt() + 1, Home: s.home,
 		Closing: s.old, Opening: s.new, Back: cut.Back || dir == cutover.Back,
 		MaxBlocked: cut.MaxBlocked, LockTimeout: cut.LockTimeout, Patience: cut.Patience, KillAfter: cut.KillAfter,
-		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin,
+		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin, Mine: u.mine,
 	}
 	if dir == cutover.Back {
 		c.Closing, c.Opening = s.new, s.old

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"crossfade/upgrade/flow"
@@ -18,9 +19,13 @@ import (
 // a tool that is frozen or cut off holds nobody up; who loses it is told by
 // the end of his context.
 type hold struct {
-	conn   *pgx.Conn
+	server *pg.Server
 	cancel context.CancelCauseFunc
+	stop   chan struct{}
 	done   chan struct{}
+
+	mu   sync.Mutex
+	conn *pgx.Conn
 }
 
 const (
@@ -33,36 +38,49 @@ const (
 // errHoldLost is the cause of a context whose hold was lost.
 var errHoldLost = errors.New("the lock on this upgrade was lost: its session ended")
 
+// lockSQL takes the lock until the end of the transaction, or says that it is had.
+const lockSQL = "SELECT pg_try_advisory_xact_lock(hashtext('crossfade'), 0)"
+
 // take takes the hold on server and returns a context that ends when it is
 // lost. The error wraps flow.ErrHeld where another run has it.
 func take(ctx context.Context, s *pg.Server) (context.Context, *hold, error) {
+	conn, err := lockedSession(ctx, s, holdWait)
+	if err != nil {
+		return nil, nil, err
+	}
+	held, cancel := context.WithCancelCause(ctx)
+	h := &hold{server: s, conn: conn, cancel: cancel, stop: make(chan struct{}), done: make(chan struct{})}
+	go h.keep(context.WithoutCancel(ctx))
+	return held, h, nil
+}
+
+// lockedSession opens a session and takes the lock in it, waiting for another
+// run's as long as limit.
+func lockedSession(ctx context.Context, s *pg.Server, limit time.Duration) (*pgx.Conn, error) {
 	conn, err := s.ConnectWith(ctx, map[string]string{
 		"idle_in_transaction_session_timeout": fmt.Sprint(holdIdle.Milliseconds()),
 		"tcp_keepalives_idle":                 "1", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
 		"application_name": s.App + " lock",
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	waiting, stop := context.WithTimeout(ctx, holdWait)
+	waiting, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	err = pg.Exec(ctx, conn, "BEGIN")
 	if err == nil {
 		err = pg.Poll(waiting, 100*time.Millisecond, "the lock of another run", func(ctx context.Context) (bool, error) {
 			var got bool
-			return got, conn.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(hashtext('crossfade'), 0)`).Scan(&got)
+			return got, conn.QueryRow(ctx, lockSQL).Scan(&got)
 		})
 	}
 	if err != nil {
 		if ctx.Err() == nil && waiting.Err() != nil {
 			err = fmt.Errorf("%w: %s", flow.ErrHeld, holder(ctx, conn))
 		}
-		return nil, nil, errors.Join(fmt.Errorf("lock the upgrade on %s: %w", s, err), conn.Close(ctx))
+		return nil, errors.Join(fmt.Errorf("lock the upgrade on %s: %w", s, err), conn.Close(ctx))
 	}
-	held, cancel := context.WithCancelCause(ctx)
-	h := &hold{conn: conn, cancel: cancel, done: make(chan struct{})}
-	go h.keep(held)
-	return held, h, nil
+	return conn, nil
 }
 
 // holder names who has the lock.
@@ -78,28 +96,59 @@ func holder(ctx context.Context, conn *pgx.Conn) string {
 	return "held by " + *who
 }
 
+// keep speaks in the session, so that the server does not end it.
 func (h *hold) keep(ctx context.Context) {
 	defer close(h.done)
 	t := time.NewTicker(holdPing)
 	defer t.Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-h.stop:
 			return
 		case <-t.C:
 		}
-		if _, err := h.conn.Exec(ctx, "SELECT 1"); err != nil {
-			if ctx.Err() == nil {
+		h.mu.Lock()
+		if !h.conn.IsClosed() {
+			if err := h.ping(ctx); err != nil {
 				h.cancel(fmt.Errorf("%w: %w", errHoldLost, err))
 			}
-			return
 		}
+		h.mu.Unlock()
 	}
+}
+
+func (h *hold) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, holdIdle)
+	defer cancel()
+	_, err := h.conn.Exec(ctx, "SELECT 1")
+	return err
+}
+
+// still reports that the hold is had, now, by asking. One that was lost
+// meanwhile is taken anew, for what has to be undone: unless another run has
+// it, which has undone by then what this one left.
+func (h *hold) still(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.conn.IsClosed() {
+		err := h.ping(ctx)
+		if err == nil {
+			return nil
+		}
+		h.cancel(fmt.Errorf("%w: %w", errHoldLost, err))
+	}
+	conn, err := lockedSession(ctx, h.server, holdPing)
+	if err != nil {
+		return err
+	}
+	h.conn = conn
+	return nil
 }
 
 // release gives the hold back.
 func (h *hold) release() error {
 	h.cancel(nil)
+	close(h.stop)
 	<-h.done
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -25,6 +25,8 @@ type Upgrade struct {
 	oldFromNew, newFromOld *pg.Server
 	sessions               pg.Sessions
 	passed                 bool // this process has run check, and nothing blocks
+	// mine reports whether this process still holds the upgrade; nil: it does not hold it.
+	mine func(context.Context) error
 
 	mu   sync.Mutex
 	act  Activity
