@@ -16,15 +16,6 @@ func later(name, synopsis, short, about, instead string, flags ...cli.Flag) comm
 	}
 }
 
-func initCommand() command {
-	return later("init", "init --old CONNINFO --new CONNINFO [-o FILE]", "look at the live clusters and write a commented runbook",
-		"Looks at the live clusters (standbys, cascades, synchronous names, delays, sizes)\nand writes a commented runbook.",
-		"write the runbook by hand as docs/contract.md shows it; crossfade check reads it first",
-		&cli.StringFlag{Name: "old", Usage: "the cluster that serves now: `CONNINFO`"},
-		&cli.StringFlag{Name: "new", Usage: "the cluster that will serve: `CONNINFO`"},
-		&cli.StringFlag{Name: "o", Usage: "write to `FILE`"})
-}
-
 func rehearseCommand() command {
 	return later("rehearse", "rehearse [--with-traffic]", "the cutover's reversible steps, timed, then undone",
 		"Runs the cutover's reversible steps, times them and undoes them: a measured\nforecast.",

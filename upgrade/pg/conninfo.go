@@ -154,6 +154,21 @@ func pairValue(s string) (value, rest string, err error) {
 	return b.String(), "", nil
 }
 
+// Keyword is the value of one keyword of a conninfo as another server has it,
+// such as primary_conninfo; "" where it is not there or cannot be read.
+func Keyword(conninfo, key string) string {
+	params, err := parsePairs(conninfo)
+	if err != nil {
+		return ""
+	}
+	for _, p := range params {
+		if p.key == key {
+			return p.value
+		}
+	}
+	return ""
+}
+
 // setParam returns params with key set to value, in its place or at the end.
 func setParam(params []param, key, value string) []param {
 	out := slices.Clone(params)

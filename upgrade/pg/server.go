@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -94,6 +95,50 @@ func (s *Server) As(app string) *Server {
 	c.App = app
 	return &c
 }
+
+// At returns the server at another address, reached in the same way; port 0
+// keeps the port.
+func (s *Server) At(host string, port uint16) (*Server, error) {
+	c := *s
+	c.params = setParam(s.params, "host", host)
+	if port != 0 {
+		c.params = setParam(c.params, "port", strconv.Itoa(int(port)))
+	}
+	// What names one of several hosts, or chooses among them, means nothing here.
+	c.params = slices.DeleteFunc(c.params, func(p param) bool { return p.key == "hostaddr" || p.key == "target_session_attrs" })
+	if err := c.configure(); err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
+
+// Each is one server for each host that the conninfo names.
+func (s *Server) Each() ([]*Server, error) {
+	type place struct {
+		host string
+		port uint16
+	}
+	places := []place{{s.conf.Host, s.conf.Port}}
+	for _, f := range s.conf.Fallbacks {
+		// sslmode=prefer tries each host twice.
+		if p := (place{f.Host, f.Port}); !slices.Contains(places, p) {
+			places = append(places, p)
+		}
+	}
+	var all []*Server
+	for _, p := range places {
+		one, err := s.At(p.host, p.port)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// Given is the conninfo without a password, as keyword/value pairs: what a
+// person would write, without the tool's own additions.
+func (s *Server) Given() string { return s.dialect(nil) }
 
 // Database is the database that the server is seen through.
 func (s *Server) Database() string {

@@ -45,6 +45,20 @@ func (f Finding) line() any {
 	}
 }
 
+// Draft is a runbook that init wrote.
+type Draft struct {
+	File string // "": to stdout
+	Text string
+}
+
+func (d Draft) line() any {
+	return struct {
+		kind
+		File *string `json:"file"`
+		Text string  `json:"text"`
+	}{kind{"runbook"}, text(d.File), d.Text}
+}
+
 // Step is one step of a plan, with what it will do.
 type Step struct {
 	Plan, ID, Title string

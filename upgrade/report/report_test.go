@@ -121,6 +121,8 @@ func examples() []Line {
 		Table{Database: "shop", Table: "public.hot", Rows: new(int64(1)), Equal: new(true), LSN: lsn("0/1A2B3C8"), Ranges: new(1), Differing: []string{}, Skipped: "1 row moved in every look"},
 		Left{Says: []string{"old: fence", "new: nothing of this upgrade is left"}, Lift: []string{"DROP FUNCTION crossfade.fence() CASCADE;"}},
 		Left{},
+		Draft{File: "crossfade.yaml", Text: "upgrade: x\n"},
+		Draft{Text: "upgrade: x\n"},
 		Error{Exit: 5, Says: "the cutover was undone", On: "old", Object: "public.orders", SQLState: "55P03", Hint: "run it again"},
 		Error{Exit: 1, Says: "failed"},
 	}
