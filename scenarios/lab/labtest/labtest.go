@@ -151,6 +151,18 @@ func (l *Lab) PgBouncer(o lab.PoolOptions) *lab.Pool {
 	return p
 }
 
+// SSHD starts an sshd.
+func (l *Lab) SSHD(name string, host *lab.Host) *lab.SSHD {
+	l.tb.Helper()
+	ctx, cancel := l.limit()
+	defer cancel()
+	s, err := l.Lab.SSHD(ctx, name, host)
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+	return s
+}
+
 // Ledger makes the writers' tables.
 func (l *Lab) Ledger(conninfo string) {
 	l.tb.Helper()
