@@ -27,11 +27,11 @@ type Runbook struct {
 	Journal   string   // absolute path; default: <upgrade>.journal beside the runbook
 }
 
-// Host is where the commands for a server run: HostNone or HostLocal. Others
-// (ssh://) are refused in this version.
+// Host is where the commands for a server run: HostNone, HostLocal, or an
+// ssh:// address as pg.ParseHost reads it.
 type Host string
 
-// The hosts of this version.
+// The hosts that are no address.
 const (
 	HostNone  Host = ""       // not given: nothing can be asked of or run on that machine
 	HostLocal Host = "local:" // the machine that crossfade runs on

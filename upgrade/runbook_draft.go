@@ -243,7 +243,7 @@ func (d *draft) newStandbys() {
 		hide := ""
 		if !active[m] {
 			hide = "# "
-			d.line("    # %s is not on this machine, or not known: commands run on local: only in this version.", m.Name)
+			d.line("    # %s runs on another machine, or follows one that does: ssh must log in there with a key, as a user that may run PostgreSQL.", m.Name)
 		}
 		for _, l := range d.newStandby(m) {
 			d.line("    %s  %s", hide, l)
@@ -252,8 +252,12 @@ func (d *draft) newStandbys() {
 }
 
 func (d *draft) newStandby(m *standby.Member) []string {
-	conninfo, data, config := "…", "…", ""
+	conninfo, data, config, where := "…", "…", "", "ssh://…"
 	if m.Server != nil {
+		if where = "local:"; !local(m) {
+			host, _ := m.Server.Host()
+			where = pg.SSH{User: "postgres", Host: host}.Name()
+		}
 		host, port := m.Server.Host()
 		if at, err := m.Server.At(host, port+1); err == nil {
 			conninfo = at.Given()
@@ -265,7 +269,7 @@ func (d *draft) newStandby(m *standby.Member) []string {
 			config = d.beside(m.Config)
 		}
 	}
-	lines := []string{"- name: " + scalar(m.Name), "  conninfo: " + scalar(conninfo), `  host: "local:"`, "  data: " + scalar(data)}
+	lines := []string{"- name: " + scalar(m.Name), "  conninfo: " + scalar(conninfo), "  host: " + scalar(where), "  data: " + scalar(data)}
 	if bin := d.bin(); bin != "" {
 		lines = append(lines, "  bin: "+scalar(bin))
 	}

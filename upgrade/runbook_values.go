@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 
+	"crossfade/upgrade/pg"
+
 	"go.yaml.in/yaml/v4"
 )
 
@@ -252,6 +254,11 @@ func (m *yamlMap) absolute(key, right string) string {
 		m.r.mistake(m.value(key), "%s: %s is not valid; it is an absolute path, like %s", key, runbookShow(s), right)
 		return ""
 	}
+	if strings.ContainsAny(s, "\"$`\\") {
+		// Seen with pg_verifybackup, which hands the path on to pg_waldump so.
+		m.r.mistake(m.value(key), "%s: PostgreSQL's own programs put this path between double quotes in a shell's line, where \" $ ` and \\ mean something else; take a path without them", key)
+		return ""
+	}
 	return filepath.Clean(s)
 }
 
@@ -276,16 +283,17 @@ var runbookSSH = regexp.MustCompile(`^ssh://([^/@\s]+@)?[^/@\s]+(/.*)?$`)
 // host is where commands run.
 func (m *yamlMap) host(key string) Host {
 	s, ok := m.text(key, "local:")
-	switch {
-	case !ok:
+	if !ok {
 		return HostNone
-	case s == "local" || s == "local:":
-		return HostLocal
-	case runbookSSH.MatchString(s):
-		m.r.later(m.value(key), key, "only local: is")
-		return HostLocal // so that nothing else is said of it
 	}
-	// Not repeated: a URI that went astray may hold a password.
-	m.r.mistake(m.value(key), "%s: neither local: nor ssh://; it is local:, the machine that crossfade runs on", key)
-	return HostLocal
+	if s == "local" {
+		s = string(HostLocal)
+	}
+	host, path, err := pg.ParseHost(s)
+	if err != nil || host == nil || path != "" {
+		// Not repeated: a URI that went astray may hold a password.
+		m.r.mistake(m.value(key), "%s: neither local: nor ssh://[user@]host[:port]; it is local:, the machine that crossfade runs on, or where ssh logs in with a key", key)
+		return HostLocal
+	}
+	return Host(s)
 }

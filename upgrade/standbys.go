@@ -26,9 +26,13 @@ func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Option
 		if err != nil {
 			return o, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 		}
+		host, _, err := pg.ParseHost(string(sb.Host))
+		if err != nil {
+			return o, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		}
 		n := &o.Nodes[i]
 		*n = standby.Node{
-			Name: sb.Name, Server: server.As(u.app), Bin: sb.Bin, DataDir: sb.Data, Config: sb.Config, Slot: sb.Slot,
+			Name: sb.Name, Host: host, Server: server.As(u.app), Bin: sb.Bin, DataDir: sb.Data, Config: sb.Config, Slot: sb.Slot,
 			Start: sb.Start, Stop: sb.Stop, Restart: sb.Restart, Delay: sb.ApplyDelay, Upstream: byName[sb.Upstream],
 		}
 		for _, set := range sb.Settings {
