@@ -98,6 +98,20 @@ func (v *Verdict) judge(ctx context.Context, table string, reports []Report, fin
 			written[w.Worker] = newSeen(w)
 		}
 	}
+	// The other side first: a row whose writer was stopped while it was on its way may become visible on the final side
+	// at any moment, and on the other side right behind.
+	if other != "" {
+		err := eachRow(ctx, other, table, func(worker int, n int64) {
+			if w := written[worker]; w != nil && n >= 1 && n <= w.last {
+				w.aside.set(n)
+				return
+			}
+			v.Aside = append(v.Aside, Row{table, worker, n})
+		})
+		if err != nil {
+			return fmt.Errorf("other side: %w", err)
+		}
+	}
 	err := eachRow(ctx, final, table, func(worker int, n int64) {
 		w := written[worker]
 		switch {
@@ -120,33 +134,28 @@ func (v *Verdict) judge(ctx context.Context, table string, reports []Report, fin
 	}
 	for id, w := range written {
 		for n := int64(1); n <= w.last; n++ {
-			if !w.there.has(n) && !w.failed.has(n) {
+			if w.there.has(n) {
+				continue
+			}
+			if !w.failed.has(n) {
 				v.Lost = append(v.Lost, Row{table, id, n})
 			}
+			if w.aside.has(n) {
+				v.Aside = append(v.Aside, Row{table, id, n})
+			}
 		}
-	}
-	if other == "" {
-		return nil
-	}
-	err = eachRow(ctx, other, table, func(worker int, n int64) {
-		if w := written[worker]; w == nil || !w.there.has(n) {
-			v.Aside = append(v.Aside, Row{table, worker, n})
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("other side: %w", err)
 	}
 	return nil
 }
 
 // seen is one worker's rows, a bit each.
 type seen struct {
-	last          int64
-	failed, there bits
+	last                 int64
+	failed, there, aside bits
 }
 
 func newSeen(w WorkerReport) *seen {
-	s := &seen{last: w.Last, failed: make(bits, w.Last/64+1), there: make(bits, w.Last/64+1)}
+	s := &seen{last: w.Last, failed: make(bits, w.Last/64+1), there: make(bits, w.Last/64+1), aside: make(bits, w.Last/64+1)}
 	for _, n := range w.Failed {
 		s.failed.set(n)
 	}
