@@ -172,6 +172,9 @@ func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, 
 				}
 			case "55P03", "40P01":
 				busy = append(busy, table)
+				if err := sleep(ctx, letPass); err != nil {
+					return fmt.Errorf("put the fence on %s: %w", strings.Join(busy, ", "), err)
+				}
 			case "42P01":
 			default:
 				return &pg.Error{Doing: "put the fence on " + table, On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
@@ -185,9 +188,6 @@ func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, 
 		}
 		if try%20 == 19 {
 			t.Note("the fence waits for a lock on %s of %s", strings.Join(busy, ", "), db.Name)
-		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
-			return fmt.Errorf("put the fence on %s: %w", strings.Join(busy, ", "), err)
 		}
 	}
 }

@@ -218,7 +218,12 @@ func (b *PgBouncer) login(ctx context.Context, v view, d *door, g guest) []Probl
 	r, known := d.roles[g.user]
 	// A role that is to be made yet is a member of nothing so far.
 	if d.hba != nil && (known || !d.hba.Groups()) {
-		rule, ok, says := d.hba.Lets(pg.Caller{Database: g.database, User: g.user, Addr: d.addr, SSL: d.ssl})
+		caller := pg.Caller{Database: g.database, User: g.user, Addr: d.addr, SSL: d.ssl}
+		rule, ok, says := d.hba.Lets(caller)
+		if !ok {
+			// Only that server knows its own addresses: the login tells, where it can be tried.
+			rule, ok, _ = d.hba.Widest().Lets(caller)
+		}
 		if !ok {
 			p.ID, p.Fix, p.Acceptable = PoolHBA, "let that user in there, and reload it", g.idle
 			return refuse("%s", says)

@@ -89,7 +89,8 @@ type setting struct {
 	// filled; it may start more, and change what the runbook is made of.
 	wire           func(w *world, s *setting)
 	oldBin, newBin string // of the runbook; "": those of the clusters
-	host           *lab.Host
+	// hosts makes the machines that old and new run on; nil: this one.
+	hosts func(w *world) (old, new *lab.Host)
 }
 
 // shopTables is a small database with what usually goes wrong in it.
@@ -128,8 +129,12 @@ func newWorld(t testing.TB, s setting) *world {
 		}
 		return out
 	}
-	w.old = w.Start(lab.Options{Name: "wacken", Major: s.old, Settings: with(s.oldSet), Host: s.host})
-	w.new = w.Start(lab.Options{Name: "wacken18", Major: s.new, Settings: with(s.newSet), Host: s.host})
+	var oldHost, newHost *lab.Host
+	if s.hosts != nil {
+		oldHost, newHost = s.hosts(w)
+	}
+	w.old = w.Start(lab.Options{Name: "wacken", Major: s.old, Settings: with(s.oldSet), Host: oldHost})
+	w.new = w.Start(lab.Options{Name: "wacken18", Major: s.new, Settings: with(s.newSet), Host: newHost})
 	s.oldBin, s.newBin = w.old.Bin, w.new.Bin
 	if s.wire != nil {
 		s.wire(w, &s)

@@ -31,15 +31,7 @@ func (f *Facts) door() door {
 			maps.Copy(sure.Members[member], roles)
 		}
 	}
-	maybe := sure
-	maybe.Rules = slices.Clone(sure.Rules)
-	for i := range maybe.Rules {
-		r := &maybe.Rules[i]
-		if _, err := netip.ParseAddr(r.Address); err != nil && r.Address != "" && r.Method != "reject" {
-			r.Address = "all"
-		}
-	}
-	return door{&sure, &maybe}
+	return door{&sure, sure.Widest()}
 }
 
 // caller is how a server sees a client.

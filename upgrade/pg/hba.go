@@ -165,6 +165,21 @@ func (h *HBA) Lets(c Caller) (rule HBARule, ok bool, says string) {
 	return r, true, ""
 }
 
+// Widest is h with every rule that lets somebody in, and whose address cannot be
+// judged from elsewhere (samehost, samenet, host names), taken to match: whom it
+// does not let in is certainly refused.
+func (h *HBA) Widest() *HBA {
+	w := *h
+	w.Rules = slices.Clone(h.Rules)
+	for i := range w.Rules {
+		r := &w.Rules[i]
+		if _, err := netip.ParseAddr(r.Address); err != nil && r.Address != "" && r.Method != "reject" {
+			r.Address = "all"
+		}
+	}
+	return &w
+}
+
 func (r HBARule) forType(c Caller) bool {
 	local := !c.Addr.IsValid()
 	switch r.Type {
