@@ -2,6 +2,7 @@ package cutover
 
 import (
 	"context"
+	"slices"
 
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
@@ -25,8 +26,14 @@ func (x *crossing) backProve() flow.Step {
 			does = append(does, link.EnableAll(db.Way), link.CanaryEffect(db.Way))
 		}
 	}
+	undoes := slices.Clone(drop)
+	for _, db := range x.Databases {
+		for _, l := range db.Way {
+			undoes = append(undoes, l.DropSlot())
+		}
+	}
 	return x.blockedStep(flow.Step{
-		ID: "back/prove", Title: "Make the way back and prove it", Does: append(append([]flow.Effect{}, drop...), does...),
+		ID: "back/prove", Title: "Make the way back and prove it", Does: append(append([]flow.Effect{}, drop...), does...), Undoes: undoes,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.proveDatabase(ctx, db) })
 		},

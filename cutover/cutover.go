@@ -107,6 +107,10 @@ type Config struct {
 	Point *pg.Server
 	// Before and After run before the gate and behind everything else.
 	Before, After []flow.Step
+	// Forecast is how long steps are expected to take, by id.
+	Forecast map[string]time.Duration
+	// Rehearsed are the rehearsals that are remembered, oldest first.
+	Rehearsed []Rehearsal
 	// Mine is asked before anything is undone, whether this run may still change
 	// the upgrade; its error wraps ErrTakenOver where another one may. Nil: it may.
 	Mine func(ctx context.Context) error
@@ -156,6 +160,7 @@ type crossing struct {
 	// announced: this process has written the attempt's row.
 	announced bool
 	backoff   time.Duration
+	rehearsal *rehearsal // nil: this is the real one
 }
 
 func newCrossing(c Config) *crossing {
@@ -239,6 +244,7 @@ func (x *crossing) plan(steps []flow.Step) flow.Plan {
 	}
 	for i := range steps {
 		steps[i] = x.reviving(steps[i])
+		steps[i].Forecast = x.Forecast[steps[i].ID]
 	}
 	return flow.Plan{Name: name, Attempt: x.Attempt, Steps: steps, AllOrNothing: true}
 }

@@ -18,14 +18,16 @@ import (
 // ready); every cutover and rollback has a row of its own.
 type State string
 
-// The states. armed → closed → open, or void from the first two.
+// The states. armed → closed → open, or void from the first two. A rehearsal's
+// row is there while there is something to be undone, and then gone.
 const (
-	Preparing State = "preparing"
-	Ready     State = "ready"
-	Armed     State = "armed"
-	Closed    State = "closed"
-	Void      State = "void"
-	Open      State = "open"
+	Preparing  State = "preparing"
+	Ready      State = "ready"
+	Armed      State = "armed"
+	Closed     State = "closed"
+	Void       State = "void"
+	Open       State = "open"
+	Rehearsing State = "rehearsing"
 )
 
 // Decision is one row of crossfade.upgrade.
@@ -56,6 +58,10 @@ type Memory struct {
 	Before map[string]string `json:"before,omitempty"`
 	// Made are the databases and roles on new that this upgrade created.
 	Made []string `json:"made,omitempty"`
+	// WithTraffic: the rehearsal of this row holds clients back in the poolers.
+	WithTraffic bool `json:"with_traffic,omitempty"`
+	// Rehearsed are the last rehearsals of the cutover, oldest first (row 0).
+	Rehearsed []Rehearsal `json:"rehearsed,omitempty"`
 }
 
 // Whom identifies a cluster in a decision.
@@ -119,14 +125,14 @@ func (d Decision) Insert() (string, error) {
 		d.Attempt, pg.Literal(d.Upgrade), pg.Literal(string(d.Direction)), pg.Literal(string(d.State)), pg.Literal(string(b))), nil
 }
 
-// insertDecision, closeDecision, openDecision and voidDecision are the writes
-// of a decision, as plans show them.
+// armDecision, closeDecision, openDecision and voidDecision are the writes of a
+// decision, as plans show them; a rehearsal's row decides nothing.
 const (
-	insertDecision = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'armed', $memory)"
-	closeDecision  = "UPDATE crossfade.upgrade SET state = 'closed', memory = $memory, at = clock_timestamp() WHERE attempt = $attempt AND state = 'armed' RETURNING attempt"
-	openDecision   = "UPDATE crossfade.upgrade SET state = 'open', at = clock_timestamp() WHERE attempt = $attempt AND state = 'closed' RETURNING attempt"
-	voidDecision   = "UPDATE crossfade.upgrade SET state = 'void', at = clock_timestamp() WHERE attempt = $attempt AND state IN ('armed', 'closed') RETURNING attempt"
-	copyDecision   = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'open', $memory) ON CONFLICT (attempt) DO UPDATE SET state = 'open', memory = excluded.memory, at = clock_timestamp()"
+	armDecision   = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'armed', $memory)"
+	closeDecision = "UPDATE crossfade.upgrade SET state = 'closed', memory = $memory, at = clock_timestamp() WHERE attempt = $attempt AND state = 'armed' RETURNING attempt"
+	openDecision  = "UPDATE crossfade.upgrade SET state = 'open', at = clock_timestamp() WHERE attempt = $attempt AND state = 'closed' RETURNING attempt"
+	voidDecision  = "UPDATE crossfade.upgrade SET state = 'void', at = clock_timestamp() WHERE attempt = $attempt AND state IN ('armed', 'closed') RETURNING attempt"
+	copyDecision  = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'open', $memory) ON CONFLICT (attempt) DO UPDATE SET state = 'open', memory = excluded.memory, at = clock_timestamp()"
 )
 
 // errNoRow says that a decision was not in the state that a change of it wants.

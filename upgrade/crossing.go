@@ -176,6 +176,16 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name str
 // chooseCrossing decides by the decision row, never by the journal, what is to
 // be done: go on, go forward, or undo what was left and begin anew.
 func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Config, j *flow.Journal, watch func(flow.Event)) (*cutover.Crossing, error) {
+	if s.rehearsing() != nil {
+		if err := u.endRehearsal(ctx, s, j, watch); err != nil {
+			return nil, err
+		}
+		// What was undone is seen as it stands now: triggers fire again.
+		var err error
+		if c, err = u.config(ctx, s, c.Direction); err != nil {
+			return nil, err
+		}
+	}
 	d := s.last()
 	if d == nil || d.Direction != c.Direction {
 		return cutover.New(c), nil
@@ -325,7 +335,7 @@ func (u *Upgrade) outcome(ctx context.Context, x *cutover.Crossing, took map[str
 	out := &report.Cutover{FenceLSN: r.Fence, BlockedSeconds: r.Blocked.Seconds(), Canaries: r.Canaries}
 	for _, st := range x.Plan.Steps {
 		if d, ok := took[st.ID]; ok {
-			out.Steps = append(out.Steps, report.CutoverStep{ID: st.ID, Seconds: d.Seconds()})
+			out.Steps = append(out.Steps, stepTook(st, d))
 		}
 	}
 	closed := "old"
@@ -455,6 +465,10 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 		c.Guard = u.guard(switches)
 	}
 	c.Before, c.After = u.hookSteps(s, dir)
+	c.Rehearsed = s.rehearsed()
+	if dir == cutover.Forward {
+		c.Forecast = cutover.Forecast(c.Rehearsed)
+	}
 	return c, nil
 }
 

@@ -85,15 +85,24 @@ func lockedSession(ctx context.Context, s *pg.Server, limit time.Duration) (*pgx
 
 // holder names who has the lock.
 func holder(ctx context.Context, conn *pgx.Conn) string {
-	var who *string
-	err := conn.QueryRow(ctx, `
-		SELECT string_agg(format('pid %s (%s) from %s since %s', a.pid, a.application_name, coalesce(a.client_addr::text, 'a local socket'), date_trunc('second', a.xact_start)), '; ')
-		FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-		WHERE l.locktype = 'advisory' AND l.granted AND l.classid = (hashtext('crossfade')::bigint & 4294967295)::oid AND l.objid = 0`).Scan(&who)
-	if err != nil || who == nil {
+	who, err := heldBy(ctx, conn)
+	if err != nil || who == "" {
 		return "another run holds it"
 	}
-	return "held by " + *who
+	return "held by " + who
+}
+
+// heldBy is who has the lock; "" is nobody.
+func heldBy(ctx context.Context, conn *pgx.Conn) (string, error) {
+	var who string
+	err := conn.QueryRow(ctx, `
+		SELECT coalesce(string_agg(format('pid %s (%s) from %s since %s', a.pid, a.application_name, coalesce(a.client_addr::text, 'a local socket'), date_trunc('second', a.xact_start)), '; '), '')
+		FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+		WHERE l.locktype = 'advisory' AND l.granted AND l.classid = (hashtext('crossfade')::bigint & 4294967295)::oid AND l.objid = 0`).Scan(&who)
+	if err != nil {
+		return "", fmt.Errorf("look who holds the upgrade: %w", err)
+	}
+	return who, nil
 }
 
 // keep speaks in the session, so that the server does not end it.

@@ -55,7 +55,30 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 	u.statusStandbys(ctx, s, &st)
 	st.Step = u.statusStep()
 	st.Next = next(st, s)
+	u.statusRuns(ctx, s, &st)
 	return st, nil
+}
+
+// statusRuns tells what runs that are under way, or were cut off, have written down.
+func (u *Upgrade) statusRuns(ctx context.Context, s *survey, st *report.Status) {
+	if s.zero() == nil || s.oldErr != nil || st.Phase == report.PhaseOpen {
+		return
+	}
+	holder := ""
+	err := u.sessions.Do(ctx, u.old.With(s.home), func(conn *pgx.Conn) (err error) {
+		holder, err = heldBy(ctx, conn)
+		return err
+	})
+	if err != nil {
+		st.Notes = append(st.Notes, err.Error())
+		return
+	}
+	if says := rehearsalNote(s, holder != ""); says != "" && st.Phase == report.PhaseReady {
+		st.Notes = append(st.Notes, says)
+	}
+	if s.rehearsing() != nil && holder == "" {
+		st.Next = "crossfade rehearse"
+	}
 }
 
 // writable asks both sides' servers, and not what was written about them.

@@ -25,13 +25,6 @@ func initCommand() command {
 		&cli.StringFlag{Name: "o", Usage: "write to `FILE`"})
 }
 
-func rehearseCommand() command {
-	return later("rehearse", "rehearse [--with-traffic]", "the cutover's reversible steps, timed, then undone",
-		"Runs the cutover's reversible steps, times them and undoes them: a measured\nforecast.",
-		"crossfade plan --only cutover shows what the cutover will do",
-		&cli.BoolFlag{Name: "with-traffic", Usage: "pause the traffic, too"})
-}
-
 func runCommand() command {
 	return later("run", "run", "prepare, then cutover at the next window: unattended",
 		"Prepares, then cuts over at the next window, unattended.",
