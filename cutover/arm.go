@@ -137,9 +137,7 @@ func (x *crossing) guards(db *Database) []string {
 func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
 	m := Memory{Closing: whom(x.Closing), Opening: whom(x.Opening), Wake: x.memory().Wake}
 	m.WithTraffic = x.rehearsal != nil && x.rehearsal.traffic
-	if h, err := os.Hostname(); err == nil {
-		m.Host = fmt.Sprintf("%s, pid %d", h, os.Getpid())
-	}
+	m.Host = Here()
 	for _, db := range x.Databases {
 		for _, s := range []Side{x.Closing, x.Opening} {
 			get := x.near
@@ -173,6 +171,15 @@ func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
 	}
 	x.announced = true
 	return nil
+}
+
+// Here is the machine that the tool runs on, and its pid; "" is not known.
+func Here() string {
+	h, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, pid %d", h, os.Getpid())
 }
 
 func whom(s Side) Whom { return Whom{System: s.Identity.SystemID, Timeline: s.Identity.Timeline} }

@@ -62,6 +62,21 @@ type Memory struct {
 	WithTraffic bool `json:"with_traffic,omitempty"`
 	// Rehearsed are the last rehearsals of the cutover, oldest first (row 0).
 	Rehearsed []Rehearsal `json:"rehearsed,omitempty"`
+	// Waiting is what an unattended run waits for (row 0).
+	Waiting *Waiting `json:"waiting,omitempty"`
+}
+
+// Waiting is what an unattended run waits for. It holds only as long as its
+// session has the upgrade's lock: a run that was killed leaves it behind.
+type Waiting struct {
+	Session int32      `json:"session"` // pid of the backend that has the lock
+	Host    string     `json:"host"`    // where the run is, and its pid
+	Plan    string     `json:"plan"`
+	Step    string     `json:"step"`
+	Since   time.Time  `json:"since"`
+	Until   *time.Time `json:"until,omitempty"` // when it will be over; nil: not known
+	Says    string     `json:"says"`
+	Next    string     `json:"next,omitempty"` // what a person may type meanwhile; "": nothing
 }
 
 // Whom identifies a cluster in a decision.

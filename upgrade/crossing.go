@@ -27,6 +27,10 @@ type CutoverOptions struct {
 	Approved bool
 	// Started is when the command began: an approval file must be newer.
 	Started time.Time
+	// Granted: window and approval have been asked by the caller.
+	Granted bool
+	// Until cuts patience: no attempt begins behind it. Zero: it does not.
+	Until time.Time
 }
 
 // Cutover moves the right to be written from old to new. It goes on with, or
@@ -86,7 +90,7 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 		return nil, err
 	}
 	defer release()
-	return u.crossHeld(held, dir, name, observe)
+	return u.crossHeld(held, dir, o.Until, observe)
 }
 
 func otherName(d cutover.Direction) string {
@@ -120,15 +124,9 @@ func (u *Upgrade) hold(ctx context.Context, server *pg.Server) (context.Context,
 	if err != nil {
 		return nil, nil, err
 	}
-	u.mine = func(ctx context.Context) error {
-		err := h.still(ctx)
-		if errors.Is(err, flow.ErrHeld) {
-			return fmt.Errorf("%w: %w", cutover.ErrTakenOver, err)
-		}
-		return err
-	}
+	u.holding = h
 	return held, func() {
-		u.mine = nil
+		u.holding = nil
 		// The server ends the session anyway when the process is gone.
 		if err := h.release(); err != nil {
 			return
@@ -136,8 +134,20 @@ func (u *Upgrade) hold(ctx context.Context, server *pg.Server) (context.Context,
 	}, nil
 }
 
+// mine reports whether this process may still change the upgrade.
+func (u *Upgrade) mine(ctx context.Context) error {
+	if u.holding == nil {
+		return nil
+	}
+	err := u.holding.still(ctx)
+	if errors.Is(err, flow.ErrHeld) {
+		return fmt.Errorf("%w: %w", cutover.ErrTakenOver, err)
+	}
+	return err
+}
+
 // crossHeld runs the crossing while nobody else can.
-func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name string, observe func(flow.Event)) (*report.Cutover, error) {
+func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until time.Time, observe func(flow.Event)) (*report.Cutover, error) {
 	j, err := u.openJournal()
 	if err != nil {
 		return nil, err
@@ -150,6 +160,9 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name str
 	c, err := u.config(ctx, s, dir)
 	if err != nil {
 		return nil, err
+	}
+	if !until.IsZero() {
+		c.Patience = max(min(c.Patience, time.Until(until)), time.Second)
 	}
 	steps := map[string]time.Duration{}
 	watch := func(e flow.Event) {
@@ -373,6 +386,9 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 // mayCross asks the window and the approval, before anything is touched.
 func (u *Upgrade) mayCross(ctx context.Context, o CutoverOptions) error {
 	w := u.window()
+	if o.Granted {
+		return nil
+	}
 	if !o.Now && !w.Open(time.Now()) {
 		from, to := w.Next(time.Now(), u.rb.Cutover.MaxBlocked)
 		if !o.Wait {
@@ -400,11 +416,8 @@ func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
 	waiting, cancel := context.WithTimeoutCause(ctx, u.rb.Cutover.Patience, errors.New("patience is at its end"))
 	defer cancel()
 	err := pg.Poll(waiting, 200*time.Millisecond, "the approval "+path, func(context.Context) (bool, error) {
-		st, err := os.Stat(path)
-		if errors.Is(err, os.ErrNotExist) {
-			return false, nil
-		}
-		return err == nil && st.ModTime().After(o.Started), err
+		given, _, err := approval(path, o.Started)
+		return given, err
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -412,6 +425,25 @@ func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
 		}
 		return &ExitError{Code: ExitGate, Says: "not approved: " + err.Error(), Hint: "touch " + path + " while the command waits; a file older than the command does not count", Err: err}
 	}
+	return useApproval(path)
+}
+
+// approval reports whether the file is there and newer than the command's
+// start, and whether it is there and older.
+func approval(path string, started time.Time) (given, older bool, err error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("look for the approval: %w", err)
+	}
+	given = st.ModTime().After(started)
+	return given, !given, nil
+}
+
+// useApproval takes the approval away, so that it counts once.
+func useApproval(path string) error {
 	if err := os.Rename(path, path+".used"); err != nil {
 		return fmt.Errorf("use the approval %s up: %w", filepath.Base(path), err)
 	}

@@ -25,12 +25,6 @@ func initCommand() command {
 		&cli.StringFlag{Name: "o", Usage: "write to `FILE`"})
 }
 
-func runCommand() command {
-	return later("run", "run", "prepare, then cutover at the next window: unattended",
-		"Prepares, then cuts over at the next window, unattended.",
-		"crossfade prepare, then crossfade cutover --wait --yes")
-}
-
 func reportCommand() command {
 	return later("report", "report -o FILE", "the evidence: what was done when, forecast beside actual",
 		"Writes the evidence: what was done when, forecast beside actual, LSNs,\nverification, the lag curve; HTML, Markdown or JSON by the file's ending.",
