@@ -20,20 +20,28 @@ const armLock = "SET lock_timeout = '50ms'"
 // waits for every transaction that was open before: from then on every
 // statement that takes a lock on a user table sees the fence.
 func (x *crossing) arm() flow.Step {
-	row := x.on(x.Closing, x.Home, insertDecision)
+	row := x.on(x.Closing, x.Home, x.rowBegins())
 	does := []flow.Effect{row}
-	for _, db := range x.Databases {
+	var undoes []flow.Effect
+	for i := range x.Databases {
+		db := &x.Databases[i]
 		does = append(does, x.on(x.Closing, db.Name, Lowered))
 		for _, t := range db.Tables {
 			does = append(does, x.on(x.Closing, db.Name, TriggerOn(t.SQL())))
 		}
-		for _, sql := range append(guards(x.Upgrade), db.Hush...) {
+		for _, sql := range append(x.guards(db), db.Hush...) {
 			does = append(does, x.on(x.Closing, db.Name, sql))
+		}
+		for _, sql := range append(db.unhush(), Unguard()...) {
+			undoes = append(undoes, x.on(x.Closing, db.Name, sql))
+		}
+		for _, t := range db.Tables {
+			undoes = append(undoes, x.on(x.Closing, db.Name, TriggerOff(t.SQL())))
 		}
 	}
 	return flow.Step{
 		ID: "arm", Title: "Put the open fence on every table of " + x.Closing.Name + " and wait for older transactions", Does: does,
-		Done: never,
+		Undoes: append(undoes, x.on(x.Closing, x.Home, x.rowEnds())), Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if x.first.IsZero() {
 				x.first = time.Now()
@@ -46,46 +54,90 @@ func (x *crossing) arm() flow.Step {
 			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.armDatabase(ctx, t, db) })
 		},
 		Undo: func(ctx context.Context, t *flow.Turn) error {
-			if err := x.lowered(ctx); err != nil {
-				return err
+			if x.rehearsal == nil { // one raises nothing, and must lower nothing
+				if err := x.lowered(ctx); err != nil {
+					return err
+				}
 			}
 			err := x.each(ctx, func(ctx context.Context, db *Database) error {
 				conn, err := x.near(ctx, db.Name)
 				if err != nil {
 					return err
 				}
-				for _, sql := range db.Loud {
-					if !strings.HasPrefix(sql, "ALTER EVENT TRIGGER") {
-						continue // close disables those, and takes that back itself
-					}
+				for _, sql := range db.unhush() {
 					if err := pg.Exec(ctx, conn, sql); err != nil {
 						return &pg.Error{Doing: pg.Brief(sql), On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 					}
 				}
-				return x.takeOff(ctx, t, conn, x.Closing, db.Name)
+				left, err := x.takeOff(ctx, t, conn, x.Closing, db.Name)
+				x.stays(db.Name, left)
+				return err
 			})
 			if err != nil {
 				return err
 			}
-			conn, err := x.near(ctx, x.Home)
-			if err != nil {
-				return err
-			}
-			vars, err := x.vars(Memory{})
-			if err != nil {
-				return err
-			}
-			return pg.Exec(ctx, conn, x.on(x.Closing, x.Home, voidDecision).Fill(vars).SQL)
+			return x.endRow(ctx)
 		},
 	}
+}
+
+// unhush are the statements that put back what Hush has disabled; the triggers
+// of tables are disabled by close, which takes that back itself.
+func (db *Database) unhush() []string {
+	var sql []string
+	for _, s := range db.Loud {
+		if strings.HasPrefix(s, "ALTER EVENT TRIGGER") {
+			sql = append(sql, s)
+		}
+	}
+	return sql
+}
+
+// rowBegins and rowEnds are the statements that write the attempt's row and take
+// back what it says.
+func (x *crossing) rowBegins() string {
+	if x.rehearsal != nil {
+		return beginRehearsal
+	}
+	return armDecision
+}
+
+func (x *crossing) rowEnds() string {
+	if x.rehearsal != nil {
+		return endRehearsal + ";\n" + keepRehearsal
+	}
+	return voidDecision
+}
+
+func (x *crossing) endRow(ctx context.Context) error {
+	if x.rehearsal != nil {
+		return x.endRehearsal(ctx)
+	}
+	conn, err := x.near(ctx, x.Home)
+	if err != nil {
+		return err
+	}
+	vars, err := x.vars(Memory{})
+	if err != nil {
+		return err
+	}
+	return pg.Exec(ctx, conn, x.on(x.Closing, x.Home, voidDecision).Fill(vars).SQL)
+}
+
+// guards are the statements that watch DDL. A rehearsal lets it pass, but where
+// event triggers that log it are disabled meanwhile: it would go unlogged.
+func (x *crossing) guards(db *Database) []string {
+	if x.rehearsal != nil && len(db.Hush) == 0 {
+		return lenient()
+	}
+	return guards(x.Upgrade)
 }
 
 // announce opens the sessions of this attempt and writes the row that names them.
 func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
 	m := Memory{Closing: whom(x.Closing), Opening: whom(x.Opening), Wake: x.memory().Wake}
-	if h, err := os.Hostname(); err == nil {
-		m.Host = fmt.Sprintf("%s, pid %d", h, os.Getpid())
-	}
+	m.WithTraffic = x.rehearsal != nil && x.rehearsal.traffic
+	m.Host = Here()
 	for _, db := range x.Databases {
 		for _, s := range []Side{x.Closing, x.Opening} {
 			get := x.near
@@ -121,6 +173,15 @@ func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
 	return nil
 }
 
+// Here is the machine that the tool runs on, and its pid; "" is not known.
+func Here() string {
+	h, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, pid %d", h, os.Getpid())
+}
+
 func whom(s Side) Whom { return Whom{System: s.Identity.SystemID, Timeline: s.Identity.Timeline} }
 
 func (x *crossing) armDatabase(ctx context.Context, t *flow.Turn, db *Database) error {
@@ -134,7 +195,7 @@ func (x *crossing) armDatabase(ctx context.Context, t *flow.Turn, db *Database) 
 	if err := x.armTables(ctx, t, conn, db); err != nil {
 		return err
 	}
-	for _, sql := range append(Unguard(), guards(x.Upgrade)...) {
+	for _, sql := range append(Unguard(), x.guards(db)...) {
 		if err := pg.Exec(ctx, conn, sql); err != nil {
 			if pg.SQLState(err) == "42501" {
 				t.Note("event triggers may not be created in %s: DDL is not refused, only noticed", db.Name)

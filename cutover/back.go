@@ -10,20 +10,30 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// backMake makes the subscriptions of the way back while nobody is blocked:
-// disabled, and without the slots that only the fence may make. Whatever an
-// earlier attempt left is taken away first, because its slot may have a gap.
-func (x *crossing) backMake() flow.Step {
-	var drop, does []flow.Effect
+// wayDrops is what takes the way back away, whatever of it is there.
+func (x *crossing) wayDrops() []flow.Effect {
+	var drop []flow.Effect
 	for _, db := range x.Databases {
 		for _, l := range db.Way {
 			drop = append(drop, l.DropSubscription()...)
 			drop = append(drop, l.DropSlot())
+		}
+	}
+	return drop
+}
+
+// backMake makes the subscriptions of the way back while nobody is blocked:
+// disabled, and without the slots that only the fence may make. Whatever an
+// earlier attempt left is taken away first, because its slot may have a gap.
+func (x *crossing) backMake() flow.Step {
+	does := x.wayDrops()
+	for _, db := range x.Databases {
+		for _, l := range db.Way {
 			does = append(does, l.Subscription(false))
 		}
 	}
 	return flow.Step{
-		ID: "back/make", Title: "Make the subscriptions of the way back, disabled", Does: append(drop, does...), Done: never,
+		ID: "back/make", Title: "Make the subscriptions of the way back, disabled", Does: does, Undoes: x.wayDrops(), Done: never,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.makeWay(ctx, db) })
 		},
@@ -63,7 +73,7 @@ func (x *crossing) backProve() flow.Step {
 		}
 	}
 	return x.blockedStep(flow.Step{
-		ID: "back/prove", Title: "Make the slots of the way back and prove it", Does: does,
+		ID: "back/prove", Title: "Make the slots of the way back and prove it", Does: does, Undoes: x.wayDrops(),
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			for _, part := range []func(context.Context, *Database) error{x.makeSlots, x.letRun, x.proveDatabase} {
 				if err := x.each(ctx, part); err != nil {

@@ -42,7 +42,11 @@ func (x *crossing) again(ctx context.Context, err error) error {
 		return err
 	}
 	x.backoff = min(max(2*x.backoff, 200*time.Millisecond), 5*time.Second)
-	return &flow.Again{From: "traffic/pause", Wait: x.backoff, Err: err}
+	from := "traffic/pause"
+	if x.rehearsal != nil && !x.rehearsal.traffic {
+		from = beginStep
+	}
+	return &flow.Again{From: from, Wait: x.backoff, Err: err}
 }
 
 // mayBegin waits, with nobody blocked, until no write transaction is older
@@ -130,7 +134,7 @@ func (x *crossing) lock() flow.Step {
 		does = append(does, x.lockEffects(&x.Databases[i])...)
 	}
 	return flow.Step{
-		ID: "barrier", Title: "Lock every table of " + x.Closing.Name + " against writes", Does: does, Done: never, Serves: true,
+		ID: "barrier", Title: "Lock every table of " + x.Closing.Name + " against writes", Does: does, Undoes: []flow.Effect{x.endBarrier()}, Done: never, Serves: true,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			x.begin()
 			budget, cancel := x.budget(ctx)
@@ -256,19 +260,25 @@ func (x *crossing) seenGone(ctx context.Context, conn *pgx.Conn) error {
 	})
 }
 
+// endBarrier terminates those sessions of the barrier ($pids) that still live.
+func (x *crossing) endBarrier() flow.Effect {
+	return x.on(x.Closing, x.Home, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid = ANY ($pids) AND application_name = "+pg.Literal(x.Closing.Server.App))
+}
+
 // end ends the sessions of the barrier and sees them gone: one that was cut off
 // may still execute what it had been sent, in the way of an undo or behind it.
 func (x *crossing) end(ctx context.Context) error {
 	x.mu.Lock()
-	var pids []int32
+	var pids []string
 	for _, c := range x.barrier {
-		pids = append(pids, int32(c.PgConn().PID()))
+		pids = append(pids, fmt.Sprint(c.PgConn().PID()))
 	}
 	x.mu.Unlock()
 	x.release()
 	if len(pids) == 0 {
 		return nil
 	}
+	end := x.endBarrier().Fill(map[string]string{"pids": pg.Literal("{" + strings.Join(pids, ",") + "}")}).SQL
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("5 seconds have passed"))
 	defer cancel()
 	return pg.Poll(ctx, 5*time.Millisecond, "the sessions of the barrier to end", func(ctx context.Context) (bool, error) {
@@ -277,10 +287,7 @@ func (x *crossing) end(ctx context.Context) error {
 			return false, err
 		}
 		var left int
-		err = conn.QueryRow(ctx, `
-			SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY ($1::int[]) AND application_name = $2) k`,
-			pids, x.Closing.Server.App).Scan(&left)
-		if err != nil {
+		if err := conn.QueryRow(ctx, end, pgx.QueryExecModeSimpleProtocol).Scan(&left); err != nil {
 			return false, &pg.Error{Doing: "end the sessions of the barrier", On: x.Closing.Server.String(), Err: err}
 		}
 		return left == 0, nil

@@ -116,6 +116,10 @@ type Config struct {
 	// Ahead runs before anything is armed, Before before the gate, and After
 	// behind everything else.
 	Ahead, Before, After []flow.Step
+	// Forecast is how long steps are expected to take, by id.
+	Forecast map[string]time.Duration
+	// Rehearsed are the rehearsals that are remembered, oldest first.
+	Rehearsed []Rehearsal
 	// Mine is asked before anything is undone, whether this run may still change
 	// the upgrade; its error wraps ErrTakenOver where another one may. Nil: it may.
 	Mine func(ctx context.Context) error
@@ -166,6 +170,7 @@ type crossing struct {
 	// announced: this process has written the attempt's row.
 	announced bool
 	backoff   time.Duration
+	rehearsal *rehearsal // nil: this is the real one
 }
 
 func newCrossing(c Config) *crossing {
@@ -208,17 +213,24 @@ func (c *Crossing) Close() { c.x.hangUp() }
 func New(c Config) *Crossing {
 	x := newCrossing(c)
 	steps := append(append(slices.Clone(c.Ahead), x.arm()), c.Before...)
-	steps = append(steps, x.gate(), x.trafficPrepare())
-	if c.Back {
-		steps = append(steps, x.backMake())
-	}
-	steps = append(steps, x.trafficPause(), x.lock(), x.canary(), x.drain(), x.sequences(), x.forwardStop())
-	if c.Back {
-		steps = append(steps, x.backProve())
-	}
+	steps = append(steps, x.reversible(x.trafficPause())...)
 	steps = append(steps, x.durable(), x.close(), x.closeKept())
 	steps = append(steps, x.fromOpen()...)
 	return &Crossing{Plan: x.plan(steps), x: x}
+}
+
+// reversible are the steps from the gate to the proof of the way back; begin is
+// the one with which clients begin to be held back.
+func (x *crossing) reversible(begin flow.Step) []flow.Step {
+	steps := []flow.Step{x.gate(), x.trafficPrepare()}
+	if x.Back {
+		steps = append(steps, x.backMake())
+	}
+	steps = append(steps, begin, x.lock(), x.canary(), x.drain(), x.sequences(), x.forwardStop())
+	if x.Back {
+		steps = append(steps, x.backProve())
+	}
+	return steps
 }
 
 // Resume builds the plan for an attempt that was found closed: it looks at
@@ -253,6 +265,7 @@ func (x *crossing) plan(steps []flow.Step) flow.Plan {
 	}
 	for i := range steps {
 		steps[i] = x.reviving(steps[i])
+		steps[i].Forecast = x.Forecast[steps[i].ID]
 	}
 	return flow.Plan{Name: name, Attempt: x.Attempt, Steps: steps, AllOrNothing: true}
 }

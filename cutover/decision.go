@@ -18,14 +18,16 @@ import (
 // ready); every cutover and rollback has a row of its own.
 type State string
 
-// The states. armed → closed → open, or void from the first two.
+// The states. armed → closed → open, or void from the first two. A rehearsal's
+// row is there while there is something to be undone, and then gone.
 const (
-	Preparing State = "preparing"
-	Ready     State = "ready"
-	Armed     State = "armed"
-	Closed    State = "closed"
-	Void      State = "void"
-	Open      State = "open"
+	Preparing  State = "preparing"
+	Ready      State = "ready"
+	Armed      State = "armed"
+	Closed     State = "closed"
+	Void       State = "void"
+	Open       State = "open"
+	Rehearsing State = "rehearsing"
 )
 
 // Decision is one row of crossfade.upgrade.
@@ -58,6 +60,25 @@ type Memory struct {
 	Made []string `json:"made,omitempty"`
 	// Done: everything behind open has been done, the hook after_open included.
 	Done bool `json:"done,omitempty"`
+	// WithTraffic: the rehearsal of this row holds clients back in the poolers.
+	WithTraffic bool `json:"with_traffic,omitempty"`
+	// Rehearsed are the last rehearsals of the cutover, oldest first (row 0).
+	Rehearsed []Rehearsal `json:"rehearsed,omitempty"`
+	// Waiting is what an unattended run waits for (row 0).
+	Waiting *Waiting `json:"waiting,omitempty"`
+}
+
+// Waiting is what an unattended run waits for. It holds only as long as its
+// session has the upgrade's lock: a run that was killed leaves it behind.
+type Waiting struct {
+	Session int32      `json:"session"` // pid of the backend that has the lock
+	Host    string     `json:"host"`    // where the run is, and its pid
+	Plan    string     `json:"plan"`
+	Step    string     `json:"step"`
+	Since   time.Time  `json:"since"`
+	Until   *time.Time `json:"until,omitempty"` // when it will be over; nil: not known
+	Says    string     `json:"says"`
+	Next    string     `json:"next,omitempty"` // what a person may type meanwhile; "": nothing
 }
 
 // Whom identifies a cluster in a decision.
@@ -121,14 +142,14 @@ func (d Decision) Insert() (string, error) {
 		d.Attempt, pg.Literal(d.Upgrade), pg.Literal(string(d.Direction)), pg.Literal(string(d.State)), pg.Literal(string(b))), nil
 }
 
-// insertDecision, closeDecision, openDecision and voidDecision are the writes
-// of a decision, as plans show them.
+// armDecision, closeDecision, openDecision and voidDecision are the writes of a
+// decision, as plans show them; a rehearsal's row decides nothing.
 const (
-	insertDecision = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'armed', $memory)"
-	closeDecision  = "UPDATE crossfade.upgrade SET state = 'closed', memory = $memory, at = clock_timestamp() WHERE attempt = $attempt AND state = 'armed' RETURNING attempt"
-	openDecision   = "UPDATE crossfade.upgrade SET state = 'open', at = clock_timestamp() WHERE attempt = $attempt AND state = 'closed' RETURNING attempt"
-	voidDecision   = "UPDATE crossfade.upgrade SET state = 'void', at = clock_timestamp() WHERE attempt = $attempt AND state IN ('armed', 'closed') RETURNING attempt"
-	copyDecision   = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'open', $memory) ON CONFLICT (attempt) DO UPDATE SET state = 'open', memory = excluded.memory, at = clock_timestamp()"
+	armDecision   = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'armed', $memory)"
+	closeDecision = "UPDATE crossfade.upgrade SET state = 'closed', memory = $memory, at = clock_timestamp() WHERE attempt = $attempt AND state = 'armed' RETURNING attempt"
+	openDecision  = "UPDATE crossfade.upgrade SET state = 'open', at = clock_timestamp() WHERE attempt = $attempt AND state = 'closed' RETURNING attempt"
+	voidDecision  = "UPDATE crossfade.upgrade SET state = 'void', at = clock_timestamp() WHERE attempt = $attempt AND state IN ('armed', 'closed') RETURNING attempt"
+	copyDecision  = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'open', $memory) ON CONFLICT (attempt) DO UPDATE SET state = 'open', memory = excluded.memory, at = clock_timestamp()"
 )
 
 // DoneDecision is the statement that writes down, on the open side, that nothing

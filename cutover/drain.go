@@ -108,6 +108,9 @@ func (x *crossing) drain() flow.Step {
 const SetSequences = "SELECT count(setval(v.name::regclass, v.value, v.called)) FROM (VALUES $sequences) v(name, value, called)"
 
 func (x *crossing) aheadEffects() []flow.Effect {
+	if x.rehearsal != nil {
+		return nil // they are read, and not set
+	}
 	var does []flow.Effect
 	for _, db := range x.Databases {
 		if db.Sequences > 0 {
@@ -146,14 +149,16 @@ func (x *crossing) copySequences(ctx context.Context, db *Database) (int, error)
 	if n == 0 {
 		return 0, nil
 	}
-	if err := pg.Exec(ctx, to, sql); err != nil {
-		return 0, &pg.Error{Doing: "set the sequences", On: x.Opening.Server.String() + ", database " + db.Name, Err: err}
+	if x.rehearsal == nil {
+		if err := pg.Exec(ctx, to, sql); err != nil {
+			return 0, &pg.Error{Doing: "set the sequences", On: x.Opening.Server.String() + ", database " + db.Name, Err: err}
+		}
 	}
 	back, err := schema.ReadSequences(ctx, to)
 	if err != nil {
 		return 0, err
 	}
-	if behind := schema.Stale(moved, back, x.Margin); len(behind) > 0 {
+	if behind := schema.Stale(moved, back, x.Margin); x.rehearsal == nil && len(behind) > 0 {
 		return 0, fmt.Errorf("sequences of %s on %s do not stand where they were set: %v", db.Name, x.Opening.Name, behind)
 	}
 	x.mu.Lock()
@@ -203,7 +208,7 @@ func (x *crossing) forwardStop() flow.Step {
 		}
 	}
 	return x.blockedStep(flow.Step{
-		ID: "forward/stop", Title: "Stop applying on " + x.Opening.Name, Does: stop,
+		ID: "forward/stop", Title: "Stop applying on " + x.Opening.Name, Does: stop, Undoes: start,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			if err := x.run(ctx, stop, nil); err != nil {
 				return err

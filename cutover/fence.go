@@ -61,39 +61,58 @@ func TriggerOn(table string) string {
 // TriggerOff is the statement that takes the fence off a table.
 func TriggerOff(table string) string { return "DROP TRIGGER IF EXISTS " + Trigger + " ON " + table }
 
+// lenient are the statements that watch DDL as guards do and let it pass: a
+// rehearsal refuses nothing.
+func lenient() []string {
+	let := ` RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
+BEGIN
+  NULL;
+END $guard$`
+	return append([]string{"CREATE OR REPLACE FUNCTION crossfade.refuse_ddl()" + let, "CREATE OR REPLACE FUNCTION crossfade.refuse_drop()" + let}, guarding...)
+}
+
+// guarding are the event triggers of the guards.
+var guarding = []string{
+	"CREATE EVENT TRIGGER " + ddlGuard + " ON ddl_command_end EXECUTE FUNCTION crossfade.refuse_ddl()",
+	"CREATE EVENT TRIGGER " + dropGuard + " ON sql_drop EXECUTE FUNCTION crossfade.refuse_drop()",
+}
+
 // guards are the statements that refuse DDL of everybody else from arm to the
 // end of a crossing, and behind a closed fence. What happens in a session's own
 // temporary schema passes. A client that may try again soon is told 55006; one
-// that must go to the other side 25006, as by the fence.
+// that must go to the other side 25006, as by the fence. What is refused is
+// counted, as the fence does.
 func guards(upgrade string) []string {
-	raise := `IF EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+	raise := `PERFORM nextval('crossfade.refused');
+    IF EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
       WHERE n.nspname = 'crossfade' AND p.proname = 'fence' AND p.prosrc LIKE '%RAISE EXCEPTION%') THEN
       RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = format('cannot execute %s: this cluster is closed by the upgrade ` + upgrade + `', tg_tag),
         HINT = 'Writes go to the other primary. See: crossfade status';
     END IF;
     RAISE EXCEPTION USING ERRCODE = '55006', MESSAGE = format('%s is refused while the upgrade ` + upgrade + ` moves this cluster', tg_tag),
       HINT = 'Try again when the cutover is over. See: crossfade status';`
-	return []string{
-		`CREATE OR REPLACE FUNCTION crossfade.refuse_ddl() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
+	return append([]string{
+		`CREATE OR REPLACE FUNCTION crossfade.refuse_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $guard$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pg_temp') THEN
     ` + raise + `
   END IF;
 END $guard$`,
-		`CREATE OR REPLACE FUNCTION crossfade.refuse_drop() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
+		`CREATE OR REPLACE FUNCTION crossfade.refuse_drop() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $guard$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() o WHERE o.original AND NOT o.is_temporary) THEN
     ` + raise + `
   END IF;
 END $guard$`,
-		"CREATE EVENT TRIGGER " + ddlGuard + " ON ddl_command_end EXECUTE FUNCTION crossfade.refuse_ddl()",
-		"CREATE EVENT TRIGGER " + dropGuard + " ON sql_drop EXECUTE FUNCTION crossfade.refuse_drop()",
-	}
+	}, guarding...)
 }
 
 // Unguard are the statements that let DDL pass again.
 func Unguard() []string {
-	return []string{"DROP EVENT TRIGGER IF EXISTS " + ddlGuard, "DROP EVENT TRIGGER IF EXISTS " + dropGuard}
+	return []string{
+		"DROP EVENT TRIGGER IF EXISTS " + ddlGuard, "DROP EVENT TRIGGER IF EXISTS " + dropGuard,
+		"DROP FUNCTION IF EXISTS crossfade.refuse_ddl(); DROP FUNCTION IF EXISTS crossfade.refuse_drop()",
+	}
 }
 
 // Unarmed names the user tables of a database without the fence's trigger, or
@@ -212,25 +231,23 @@ func (x *crossing) disarm() flow.Step {
 				if err != nil {
 					return err
 				}
-				return x.takeOff(ctx, t, conn, x.Opening, db.Name)
+				_, err = x.takeOff(ctx, t, conn, x.Opening, db.Name)
+				return err
 			})
 		},
 	}
 }
 
 // takeOff drops guards and triggers; what stays is told, not an error.
-func (x *crossing) takeOff(ctx context.Context, t *flow.Turn, conn *pgx.Conn, s Side, db string) error {
+func (x *crossing) takeOff(ctx context.Context, t *flow.Turn, conn *pgx.Conn, s Side, db string) (left []string, err error) {
 	for _, sql := range Unguard() {
 		if err := pg.Exec(ctx, conn, sql); err != nil {
-			return &pg.Error{Doing: "let DDL pass again", On: s.Server.String() + ", database " + db, Err: err}
+			return nil, &pg.Error{Doing: "let DDL pass again", On: s.Server.String() + ", database " + db, Err: err}
 		}
 	}
-	left, err := DisarmTables(ctx, conn, 3*time.Second)
-	if err != nil {
-		return err
-	}
+	left, err = DisarmTables(ctx, conn, 3*time.Second)
 	if len(left) > 0 {
 		t.Note("the open fence stays on %s of %s, which are busy; the next command takes it off", strings.Join(left, ", "), db)
 	}
-	return nil
+	return left, err
 }

@@ -11,7 +11,7 @@ import (
 func (x *crossing) trafficPrepare() flow.Step {
 	return flow.Step{
 		ID: "traffic/prepare", Title: "Prove that traffic can be sent to " + x.Opening.Name, Done: never,
-		Does: x.Traffic.Does(traffic.Prepare, x.Point),
+		Does: x.Traffic.Does(traffic.Prepare, x.Point), Undoes: x.Traffic.Does(traffic.Withdraw, x.Point),
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			err := x.Traffic.Prepare(ctx, x.Point)
 			if err != nil && ctx.Err() != nil {
@@ -31,7 +31,7 @@ func (x *crossing) trafficPrepare() flow.Step {
 func (x *crossing) trafficPause() flow.Step {
 	return flow.Step{
 		ID: "traffic/pause", Title: "Hold clients in the pooler", Done: never, Serves: true,
-		Does: x.Traffic.Does(traffic.Pause, x.Point),
+		Does: x.Traffic.Does(traffic.Pause, x.Point), Undoes: x.Traffic.Does(traffic.Resume, x.Point),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := x.mayBegin(ctx, t); err != nil {
 				return err

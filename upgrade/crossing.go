@@ -27,6 +27,10 @@ type CutoverOptions struct {
 	Approved bool
 	// Started is when the command began: an approval file must be newer.
 	Started time.Time
+	// Granted: window and approval have been asked by the caller.
+	Granted bool
+	// Until cuts patience: no attempt begins behind it. Zero: it does not.
+	Until time.Time
 }
 
 // Cutover moves the right to be written from old to new. It goes on with, or
@@ -83,7 +87,7 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 		return nil, err
 	}
 	defer release()
-	return u.crossHeld(held, dir, name, observe)
+	return u.crossHeld(held, dir, o.Until, observe)
 }
 
 // crossingName is the command that crosses in a direction, otherName the one
@@ -126,15 +130,9 @@ func (u *Upgrade) hold(ctx context.Context, server *pg.Server) (context.Context,
 	if err != nil {
 		return nil, nil, err
 	}
-	u.mine = func(ctx context.Context) error {
-		err := h.still(ctx)
-		if errors.Is(err, flow.ErrHeld) {
-			return fmt.Errorf("%w: %w", cutover.ErrTakenOver, err)
-		}
-		return err
-	}
+	u.holding = h
 	return held, func() {
-		u.mine = nil
+		u.holding = nil
 		// The server ends the session anyway when the process is gone.
 		if err := h.release(); err != nil {
 			return
@@ -142,8 +140,20 @@ func (u *Upgrade) hold(ctx context.Context, server *pg.Server) (context.Context,
 	}, nil
 }
 
+// mine reports whether this process may still change the upgrade.
+func (u *Upgrade) mine(ctx context.Context) error {
+	if u.holding == nil {
+		return nil
+	}
+	err := u.holding.still(ctx)
+	if errors.Is(err, flow.ErrHeld) {
+		return fmt.Errorf("%w: %w", cutover.ErrTakenOver, err)
+	}
+	return err
+}
+
 // crossHeld runs the crossing while nobody else can.
-func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name string, observe func(flow.Event)) (*report.Cutover, error) {
+func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until time.Time, observe func(flow.Event)) (*report.Cutover, error) {
 	j, err := u.openJournal()
 	if err != nil {
 		return nil, err
@@ -163,6 +173,9 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name str
 		now.behind = report.PhaseRolledBack
 	}
 	u.tell(now)
+	if !until.IsZero() {
+		c.Patience = max(min(c.Patience, time.Until(until)), time.Second)
+	}
 	steps := map[string]time.Duration{}
 	watch := func(e flow.Event) {
 		if e.Kind == flow.End {
@@ -190,6 +203,16 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name str
 // chooseCrossing decides by the decision row, never by the journal, what is to
 // be done: go on, go forward, or undo what was left and begin anew.
 func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Config, j *flow.Journal, watch func(flow.Event)) (*cutover.Crossing, error) {
+	if s.rehearsing() != nil {
+		if err := u.endRehearsal(ctx, s, j, watch); err != nil {
+			return nil, err
+		}
+		// What was undone is seen as it stands now: triggers fire again.
+		var err error
+		if c, err = u.config(ctx, s, c.Direction); err != nil {
+			return nil, err
+		}
+	}
 	d := s.last()
 	if d == nil || d.Direction != c.Direction {
 		return cutover.New(c), nil
@@ -342,7 +365,7 @@ func (u *Upgrade) outcome(ctx context.Context, x *cutover.Crossing, took map[str
 	out := &report.Cutover{FenceLSN: r.Fence, BlockedSeconds: r.Blocked.Seconds(), Canaries: r.Canaries}
 	for _, st := range x.Plan.Steps {
 		if d, ok := took[st.ID]; ok {
-			out.Steps = append(out.Steps, report.CutoverStep{ID: st.ID, Seconds: d.Seconds()})
+			out.Steps = append(out.Steps, stepTook(st, d))
 		}
 	}
 	closed := "old"
@@ -380,6 +403,9 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 // mayCross asks the window and the approval, before anything is touched.
 func (u *Upgrade) mayCross(ctx context.Context, o CutoverOptions) error {
 	w := u.window()
+	if o.Granted {
+		return nil
+	}
 	if !o.Now && !w.Open(time.Now()) {
 		from, to := w.Next(time.Now(), u.rb.Cutover.MaxBlocked)
 		if !o.Wait {
@@ -407,11 +433,8 @@ func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
 	waiting, cancel := context.WithTimeoutCause(ctx, u.rb.Cutover.Patience, errors.New("patience is at its end"))
 	defer cancel()
 	err := pg.Poll(waiting, 200*time.Millisecond, "the approval "+path, func(context.Context) (bool, error) {
-		st, err := os.Stat(path)
-		if errors.Is(err, os.ErrNotExist) {
-			return false, nil
-		}
-		return err == nil && st.ModTime().After(o.Started), err
+		given, _, err := approval(path, o.Started)
+		return given, err
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -419,6 +442,25 @@ func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
 		}
 		return &ExitError{Code: ExitGate, Says: "not approved: " + err.Error(), Hint: "touch " + path + " while the command waits; a file older than the command does not count", Err: err}
 	}
+	return useApproval(path)
+}
+
+// approval reports whether the file is there and newer than the command's
+// start, and whether it is there and older.
+func approval(path string, started time.Time) (given, older bool, err error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("look for the approval: %w", err)
+	}
+	given = st.ModTime().After(started)
+	return given, !given, nil
+}
+
+// useApproval takes the approval away, so that it counts once.
+func useApproval(path string) error {
 	if err := os.Rename(path, path+".used"); err != nil {
 		return fmt.Errorf("use the approval %s up: %w", filepath.Base(path), err)
 	}
@@ -478,6 +520,10 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 	}
 	before, after := u.hookSteps()
 	c.Before, c.After = before, append(c.After, after...)
+	c.Rehearsed = s.rehearsed()
+	if dir == cutover.Forward {
+		c.Forecast = cutover.Forecast(c.Rehearsed)
+	}
 	return c, nil
 }
 

@@ -127,6 +127,10 @@ func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Even
 		return err
 	}
 	defer closeQuietly(j)
+	// What it made on a new that does not answer is the plan's own to leave.
+	if err := u.endRehearsal(held, s, j, observe); err != nil && s.newErr == nil {
+		return err
+	}
 	p, err := build(held, s)
 	if err != nil {
 		return err
@@ -289,7 +293,6 @@ func (u *Upgrade) slimStep(s *survey) flow.Step {
 		for _, q := range cutover.Unguard() {
 			does = append(does, effect("old", db.name, q))
 		}
-		does = append(does, effect("old", db.name, "DROP FUNCTION IF EXISTS crossfade.refuse_ddl(); DROP FUNCTION IF EXISTS crossfade.refuse_drop()"))
 		for _, set := range db.sets {
 			does = append(does, effect("old", db.name, "DROP TABLE IF EXISTS "+link.Canary(set.Name)))
 		}

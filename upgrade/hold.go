@@ -85,15 +85,24 @@ func lockedSession(ctx context.Context, s *pg.Server, limit time.Duration) (*pgx
 
 // holder names who has the lock.
 func holder(ctx context.Context, conn *pgx.Conn) string {
-	var who *string
-	err := conn.QueryRow(ctx, `
-		SELECT string_agg(format('pid %s (%s) from %s since %s', a.pid, a.application_name, coalesce(a.client_addr::text, 'a local socket'), date_trunc('second', a.xact_start)), '; ')
-		FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-		WHERE l.locktype = 'advisory' AND l.granted AND l.classid = (hashtext('crossfade')::bigint & 4294967295)::oid AND l.objid = 0`).Scan(&who)
-	if err != nil || who == nil {
+	who, _, err := heldBy(ctx, conn)
+	if err != nil || who == "" {
 		return "another run holds it"
 	}
-	return "held by " + *who
+	return "held by " + who
+}
+
+// heldBy is who has the lock, and the pid of that backend; "" is nobody.
+func heldBy(ctx context.Context, conn *pgx.Conn) (who string, session int32, err error) {
+	err = conn.QueryRow(ctx, `
+		SELECT coalesce(string_agg(format('pid %s (%s) from %s since %s', a.pid, a.application_name, coalesce(a.client_addr::text, 'a local socket'), date_trunc('second', a.xact_start)), '; '), ''),
+		       coalesce(max(a.pid), 0)
+		FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+		WHERE l.locktype = 'advisory' AND l.granted AND l.classid = (hashtext('crossfade')::bigint & 4294967295)::oid AND l.objid = 0`).Scan(&who, &session)
+	if err != nil {
+		return "", 0, fmt.Errorf("look who holds the upgrade: %w", err)
+	}
+	return who, session, nil
 }
 
 // keep speaks in the session, so that the server does not end it.
@@ -143,6 +152,13 @@ func (h *hold) still(ctx context.Context) error {
 	}
 	h.conn = conn
 	return nil
+}
+
+// session is the pid of the backend that has the lock.
+func (h *hold) session() int32 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return int32(h.conn.PgConn().PID())
 }
 
 // release gives the hold back.

@@ -119,6 +119,9 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 	if err := u.evict(held, s); err != nil {
 		return err
 	}
+	if err := u.endRehearsal(held, s, j, observe); err != nil {
+		return err
+	}
 	p, err := u.preparePlan(held, s)
 	if err != nil {
 		return err
@@ -176,10 +179,12 @@ func (u *Upgrade) Plan(ctx context.Context, only string) (Planned, error) {
 		{"prepare", func() (flow.Plan, error) { return u.preparePlan(ctx, s) }},
 		{"cutover", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "cutover") }},
 		{"rollback", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "rollback") }},
+		{"rehearse", func() (flow.Plan, error) { return u.rehearsalPlan(ctx, s) }},
 		{"finish", func() (flow.Plan, error) { return u.finishPlan(ctx, s, false) }},
 		{"abort", func() (flow.Plan, error) { return u.abortPlan(ctx, s) }},
 	} {
-		if only != "" && only != one.name {
+		// A rehearsal is no part of the way: it is shown when it is asked for.
+		if only != one.name && (only != "" || one.name == "rehearse") {
 			continue
 		}
 		plan, err := one.build()
@@ -189,7 +194,7 @@ func (u *Upgrade) Plan(ctx context.Context, only string) (Planned, error) {
 		p.Plans = append(p.Plans, plan)
 	}
 	if len(p.Plans) == 0 {
-		return p, exitf(ExitUsage, "it is one of prepare, cutover, rollback, finish, abort", "there is no plan %q", only)
+		return p, exitf(ExitUsage, "it is one of prepare, cutover, rollback, rehearse, finish, abort", "there is no plan %q", only)
 	}
 	return p, nil
 }

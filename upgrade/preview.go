@@ -42,6 +42,8 @@ func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
 		return append(lines, "back: false: there is no way back behind open")
 	}
 	switch plan {
+	case "rehearse", "rehearse --with-traffic":
+		return u.previewRehearsal(dbs, plan != "rehearse"), nil
 	case "cutover":
 		return crossing(u.old, u.new), nil
 	case "rollback":
@@ -83,6 +85,11 @@ func (u *Upgrade) timely(ctx context.Context, s *survey, plan string) (done bool
 		case behind:
 			return d == nil || u.crossed(ctx, s, *d), nil
 		}
+	case "rehearse", "rehearse --with-traffic":
+		if s.phase == report.PhaseReady {
+			return false, nil
+		}
+		plan = "rehearse"
 	case "finish":
 		if s.phase == report.PhaseOpen || s.phase == report.PhaseRolledBack || s.phase == report.PhaseFinished {
 			return false, nil

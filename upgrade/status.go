@@ -55,7 +55,51 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 	u.statusStandbys(ctx, s, &st)
 	st.Step = u.statusStep()
 	st.Next = next(st, s)
+	u.statusRuns(ctx, s, &st)
 	return st, nil
+}
+
+// statusRuns tells what runs that are under way, or were cut off, have written
+// down. What no run is at work on is no step in progress.
+func (u *Upgrade) statusRuns(ctx context.Context, s *survey, st *report.Status) {
+	var session int32
+	known := true
+	for _, side := range []string{"old", "new"} {
+		if s.silent(side) != nil {
+			known = false
+			continue
+		}
+		err := u.sessions.Do(ctx, u.side(side).With(s.home), func(conn *pgx.Conn) error {
+			_, pid, err := heldBy(ctx, conn)
+			session = max(session, pid)
+			return err
+		})
+		if err != nil && pg.SQLState(err) != "3D000" {
+			st.Notes = append(st.Notes, err.Error())
+			known = false
+		}
+	}
+	running := session != 0
+	if known && !running {
+		st.Step = nil
+	}
+	if says := rehearsalNote(s, running || !known); says != "" && st.Phase == report.PhaseReady {
+		st.Notes = append(st.Notes, says)
+	}
+	if s.rehearsing() != nil && known && !running {
+		st.Next = "crossfade rehearse"
+	}
+	z := s.zero()
+	if z == nil || z.Waiting == nil || z.Waiting.Session != session {
+		return
+	}
+	w := z.Waiting
+	st.Step = &report.Work{Plan: w.Plan, ID: w.Step, Since: &w.Since}
+	if w.Until != nil {
+		st.Step.ETASeconds = new(max(time.Until(*w.Until), 0).Seconds())
+	}
+	st.Notes = append(st.Notes, fmt.Sprintf("crossfade run (%s) waits: %s", w.Host, w.Says))
+	st.Next = w.Next
 }
 
 // writable asks both sides' servers, and not what was written about them.

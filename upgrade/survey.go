@@ -63,12 +63,30 @@ func (s *survey) zero() *cutover.Decision {
 	return nil
 }
 
-// last is the newest attempt that was not voided, or nil.
+// last is the newest attempt that was not voided, or nil. A rehearsal is none.
 func (s *survey) last() *cutover.Decision {
 	for _, d := range slices.Backward(s.decisions) {
-		if d.Attempt > 0 && d.State != cutover.Void {
+		if d.Attempt > 0 && d.State != cutover.Void && d.State != cutover.Rehearsing {
 			return &d
 		}
+	}
+	return nil
+}
+
+// rehearsing is the rehearsal that is under way or was cut off, or nil.
+func (s *survey) rehearsing() *cutover.Decision {
+	for _, d := range s.decisions {
+		if d.State == cutover.Rehearsing {
+			return &d
+		}
+	}
+	return nil
+}
+
+// rehearsed are the rehearsals that row 0 remembers, oldest first.
+func (s *survey) rehearsed() []cutover.Rehearsal {
+	if z := s.zero(); z != nil {
+		return z.Rehearsed
 	}
 	return nil
 }
@@ -482,7 +500,7 @@ func (u *Upgrade) linkUp(s *survey, db *database) {
 // wrongPhase is a command in the wrong phase, with the right one.
 func wrongPhase(p report.Phase, command string) *ExitError {
 	next := map[report.Phase]string{
-		report.PhaseNew: "prepare", report.PhaseAborted: "prepare", report.PhasePreparing: "prepare or abort", report.PhaseReady: "cutover, verify or abort",
+		report.PhaseNew: "prepare", report.PhaseAborted: "prepare", report.PhasePreparing: "prepare or abort", report.PhaseReady: "cutover, rehearse, verify or abort",
 		report.PhaseCutover: "cutover or abort", report.PhaseOpen: "rollback, finish or verify", report.PhaseRolledBack: "cutover, finish or abort", report.PhaseFinished: "nothing more: the upgrade is finished",
 	}
 	return exitf(ExitGate, "the right command now: "+next[p], "%s is not for phase %s", command, p)

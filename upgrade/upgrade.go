@@ -24,9 +24,8 @@ type Upgrade struct {
 	// oldFromNew is how new's server reaches old, newFromOld the other way.
 	oldFromNew, newFromOld *pg.Server
 	sessions               pg.Sessions
-	passed                 bool // this process has run check, and nothing blocks
-	// mine reports whether this process still holds the upgrade; nil: it does not hold it.
-	mine func(context.Context) error
+	passed                 bool  // this process has run check, and nothing blocks
+	holding                *hold // what this process holds of the upgrade now, or nil
 
 	mu   sync.Mutex
 	act  Activity

@@ -63,10 +63,18 @@ type crossing struct {
 	do            func(*upgrade.Upgrade, context.Context, upgrade.CutoverOptions, func(flow.Event)) (*report.Cutover, error)
 }
 
+// possible refuses flags that contradict each other.
+func (o crossOptions) possible(command string) error {
+	if o.Now && o.Wait {
+		return &usageError{says: command + ": --now and --wait contradict each other", try: "crossfade " + command + " --wait"}
+	}
+	return nil
+}
+
 func (o crossOptions) run(ctx context.Context, out *output, x crossing) error {
 	started := time.Now()
-	if o.Now && o.Wait {
-		return &usageError{says: x.name + ": --now and --wait contradict each other", try: "crossfade " + x.name + " --wait"}
+	if err := o.possible(x.name); err != nil {
+		return err
 	}
 	rb, err := readRunbook(o.common, out)
 	if err != nil {

@@ -16,19 +16,6 @@ func later(name, synopsis, short, about, instead string, flags ...cli.Flag) comm
 	}
 }
 
-func rehearseCommand() command {
-	return later("rehearse", "rehearse [--with-traffic]", "the cutover's reversible steps, timed, then undone",
-		"Runs the cutover's reversible steps, times them and undoes them: a measured\nforecast.",
-		"crossfade plan --only cutover shows what the cutover will do",
-		&cli.BoolFlag{Name: "with-traffic", Usage: "pause the traffic, too"})
-}
-
-func runCommand() command {
-	return later("run", "run", "prepare, then cutover at the next window: unattended",
-		"Prepares, then cuts over at the next window, unattended.",
-		"crossfade prepare, then crossfade cutover --wait --yes")
-}
-
 func reportCommand() command {
 	return later("report", "report -o FILE", "the evidence: what was done when, forecast beside actual",
 		"Writes the evidence: what was done when, forecast beside actual, LSNs,\nverification, the lag curve; HTML, Markdown or JSON by the file's ending.",

@@ -20,7 +20,7 @@ type planOptions struct {
 }
 
 // plans are what --only may name.
-var plans = []string{"prepare", "cutover", "finish", "rollback"}
+var plans = []string{"prepare", "cutover", "rollback", "rehearse", "finish", "abort"}
 
 func planCommand() command {
 	return command{
@@ -29,6 +29,8 @@ func planCommand() command {
 		about: `Shows what check finds and then every plan: its steps, the very SQL and the
 programs that each will run and on which server, and how long it will take.
 What runs later are these same values. Nothing is touched.
+
+A rehearsal's is shown with --only rehearse, an undo as a step of its own.
 
 What is known only while a step runs (a slot's snapshot, a fence LSN) stands in
 it as $name. More than 20 like effects in a row become one line with a count,

@@ -71,6 +71,9 @@ type Step struct {
 	// Undo takes back a whole or half Do, also one of an earlier process; it
 	// does nothing where nothing was done. Nil: there is nothing to take back.
 	Undo func(ctx context.Context, t *Turn) error
+	// Undoes is what a whole Undo does to the world, as Does is for Do: for plans
+	// in which undoing is a part. Nil elsewhere.
+	Undoes []Effect
 	// Serves marks a step whose Undo gives clients their service back: such
 	// undos come first, newest first, before those that only clean up.
 	Serves bool
@@ -89,7 +92,7 @@ type Step struct {
 
 // Plan is a list of steps that run in order.
 type Plan struct {
-	Name string // prepare, cutover, rollback, finish, abort
+	Name string // prepare, cutover, rollback, rehearse, finish, abort
 	// Attempt tells one run of the same plan from another in the journal: a
 	// second cutover must not believe the records of the first.
 	Attempt int

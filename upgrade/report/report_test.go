@@ -118,6 +118,11 @@ func examples() []Line {
 			RefusedWrites: 3, Canaries: 6,
 		},
 		Cutover{RefusedWrites: -1},
+		Rehearsal{
+			WithTraffic: true, BlockedSeconds: 0.0873, LongestWaitSeconds: new(0.0951), Tries: 2, Canaries: 6,
+			Steps: []CutoverStep{{"arm", 0.8, new(1.0)}, {"barrier", 0.0042, nil}}, Left: []string{`shop "public"."log"`},
+		},
+		Rehearsal{RefusedWrites: -1},
 		Table{Database: "shop", Table: "public.hot", Rows: new(int64(1)), Equal: new(true), LSN: lsn("0/1A2B3C8"), Ranges: new(1), Differing: []string{}, Skipped: "1 row moved in every look"},
 		Left{Says: []string{"old: fence", "new: nothing of this upgrade is left"}, Lift: []string{"DROP FUNCTION crossfade.fence() CASCADE;"}},
 		Left{},
@@ -240,6 +245,10 @@ func TestPlanText(t *testing.T) {
 			}
 		case Cutover:
 			if err := l.Text(&r, "new"); err != nil {
+				t.Fatal(err)
+			}
+		case Rehearsal:
+			if err := l.Text(&r); err != nil {
 				t.Fatal(err)
 			}
 		case Left:

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"crossfade/upgrade"
+
+	"github.com/urfave/cli/v2"
+)
+
+type rehearseOptions struct {
+	crossOptions
+	WithTraffic bool
+}
+
+func rehearseCommand() command {
+	return command{
+		name: "rehearse", synopsis: "rehearse [--with-traffic] [--now | --wait] [--yes]", short: "the cutover's reversible steps, timed, then undone",
+		about: `A measured forecast of the outage: takes the cutover's own steps, with the real
+plan under the real load, up to the proof of the way back, times each and undoes
+them. Old is not closed and new not opened; sequences are read and not set;
+nobody's transaction is ended (cutover.kill_after is not heeded), and hooks are
+not run.
+
+Writers wait for the locks as in the cutover, within the same budget; how long
+the longest of them waited is printed, and that no statement was refused. (Where
+an event trigger logs what is applied, DDL is refused as in the cutover, and
+counted: it would go unlogged.) Clients are not held back in the poolers, unless
+--with-traffic is given.
+
+It asks for approval and keeps the window as cutover does. What it has measured
+is remembered on old: cutover shows it beside what it takes, plan as forecast;
+the median of the last three counts. A rehearsal that was killed is undone by
+the next rehearse, cutover, prepare or abort.`,
+		flags: append([]cli.Flag{&cli.BoolFlag{Name: "with-traffic", Usage: "hold clients back in the poolers, too"}}, crossFlags()...),
+		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitHeld},
+		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
+			x := crossOptions{common: o, Now: c.Bool("now"), Wait: c.Bool("wait"), Yes: c.Bool("yes")}
+			return rehearseOptions{x, c.Bool("with-traffic")}.run(ctx, out)
+		},
+	}
+}
+
+func (o rehearseOptions) run(ctx context.Context, out *output) error {
+	started := time.Now()
+	if err := o.possible("rehearse"); err != nil {
+		return err
+	}
+	rb, err := readRunbook(o.common, out)
+	if err != nil {
+		return err
+	}
+	agree := consent{plan: "rehearse", yes: o.Yes}
+	if o.WithTraffic {
+		agree.plan = "rehearse --with-traffic"
+	}
+	if err := agree.possible(out); err != nil {
+		return err
+	}
+	return with(ctx, rb, "", func(u *upgrade.Upgrade) error {
+		if err := agree.given(ctx, u, rb.Upgrade, out); err != nil {
+			return err
+		}
+		agreed := upgrade.CutoverOptions{Now: o.Now, Wait: o.Wait, Approved: true, Started: started}
+		done, err := u.Rehearse(ctx, upgrade.RehearseOptions{CutoverOptions: agreed, WithTraffic: o.WithTraffic}, injected(out.observe))
+		if done != nil {
+			// With --json what was measured is told of a failed one too.
+			if perr := out.result(*done, nil); perr != nil {
+				return perr
+			}
+		}
+		if err != nil {
+			return err
+		}
+		return errors.Join(out.result(nil, done.Text), nextIs(ctx, u, "", out))
+	})
+}

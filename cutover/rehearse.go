@@ -1,0 +1,365 @@
+package cutover
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+)
+
+// Rehearsal is what one rehearsal of the cutover has measured, as row 0
+// remembers it.
+type Rehearsal struct {
+	At          time.Time `json:"at"`
+	WithTraffic bool      `json:"with_traffic"`
+	// Blocked is from the first PAUSE or lock to the end of the last step that
+	// was rehearsed: a cutover's writers are blocked for as long, and then for
+	// close and open.
+	Blocked float64 `json:"blocked_seconds"`
+	// Wait is the longest that a client waited for a lock of the rehearsal's, or
+	// in a pooler that it had paused; nil: not known.
+	Wait *float64 `json:"longest_wait_seconds"`
+	// Steps is how long each took, by id; of one that was tried again, the last time.
+	Steps map[string]float64 `json:"steps"`
+}
+
+// rehearsalsKept is how many rehearsals are remembered. One that fell into a
+// bad moment does not spoil the forecast of three.
+const rehearsalsKept = 3
+
+// Forecast is how long the steps of a cutover are expected to take: the median
+// of what rehearsals have measured.
+func Forecast(rs []Rehearsal) map[string]time.Duration {
+	took := map[string][]float64{}
+	for _, r := range rs {
+		for id, s := range r.Steps {
+			took[id] = append(took[id], s)
+		}
+	}
+	median := map[string]time.Duration{}
+	for id, all := range took {
+		slices.Sort(all)
+		m := (all[(len(all)-1)/2] + all[len(all)/2]) / 2
+		median[id] = time.Duration(m * float64(time.Second))
+	}
+	return median
+}
+
+// beginRehearsal, endRehearsal and keepRehearsal are the writes of a rehearsal:
+// its row, so that whoever comes next can undo what one left that was killed,
+// and at its end what it has measured.
+const (
+	beginRehearsal = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'rehearsing', $memory)"
+	endRehearsal   = "DELETE FROM crossfade.upgrade WHERE attempt = $attempt AND state = 'rehearsing'"
+	keepRehearsal  = "UPDATE crossfade.upgrade SET memory = jsonb_set(memory, '{rehearsed}', $rehearsed) WHERE attempt = 0"
+)
+
+// rehearsal is what makes a crossing one that is undone behind its last
+// reversible step.
+type rehearsal struct {
+	traffic bool // clients are held back in the poolers, too
+	refused int64
+	waits   *waits
+
+	mu       sync.Mutex
+	took     map[string]time.Duration
+	tries    int
+	measured bool          // every step was rehearsed
+	paused   time.Time     // since when clients are held back; zero: they are not
+	longest  time.Duration // that they were
+	left     []string
+}
+
+// beginStep is where a try begins that pauses no traffic.
+const beginStep = "begin"
+
+// Rehearse builds the plan that takes the reversible steps of a cutover, the
+// same ones that New does, times them and undoes them. The fence stays open, no
+// DDL is refused, no sequence is set, and nobody's transaction is ended:
+// clients wait for the locks of the barrier, and see nothing else. With traffic
+// they are held back in the poolers, too, as in the cutover.
+func Rehearse(c Config, traffic bool) *Crossing {
+	c.KillAfter = 0
+	x := newCrossing(c)
+	x.rehearsal = &rehearsal{traffic: traffic, took: map[string]time.Duration{}}
+	begin := x.beginning()
+	if traffic {
+		begin = x.trafficPause()
+	}
+	steps := append([]flow.Step{x.arm()}, x.reversible(begin)...)
+	for i := range steps {
+		steps[i] = x.timed(steps[i], i == len(steps)-1)
+	}
+	p := x.plan(steps)
+	p.Name = "rehearse"
+	p.Steps = append(p.Steps, undoing(p.Steps)...)
+	p.Steps = append(p.Steps, x.nothingLeft())
+	return &Crossing{Plan: p, x: x}
+}
+
+// Rehearsed builds the plan of a rehearsal that was cut off, to be undone.
+func Rehearsed(c Config, d Decision) *Crossing {
+	c.Attempt = d.Attempt
+	again := Rehearse(c, d.WithTraffic)
+	again.x.remember(d)
+	return again
+}
+
+// beginning is what traffic/pause begins with, where nothing is paused.
+func (x *crossing) beginning() flow.Step {
+	return flow.Step{
+		ID: beginStep, Title: "Wait until no old transaction writes", Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			if err := x.mayBegin(ctx, t); err != nil {
+				return err
+			}
+			return x.meet(ctx)
+		},
+	}
+}
+
+// timed is a step whose time is taken; with the last one everything is measured.
+func (x *crossing) timed(s flow.Step, last bool) flow.Step {
+	r, do, undo := x.rehearsal, s.Do, s.Undo
+	s.Do = func(ctx context.Context, t *flow.Turn) error {
+		switch s.ID {
+		case "arm":
+			if err := x.witness(ctx); err != nil {
+				return err
+			}
+		case "traffic/pause":
+			r.pausing()
+		case "barrier":
+			r.tries++
+		}
+		began := time.Now()
+		if err := do(ctx, t); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.took[s.ID] = time.Since(began)
+		r.mu.Unlock()
+		if last {
+			x.mu.Lock()
+			x.took = time.Since(x.blocked)
+			x.mu.Unlock()
+			r.measured = true
+		}
+		return nil
+	}
+	if s.ID == "traffic/pause" {
+		s.Undo = func(ctx context.Context, t *flow.Turn) error {
+			err := undo(ctx, t)
+			if err == nil {
+				r.resumed()
+			}
+			return err
+		}
+	}
+	return s
+}
+
+func (r *rehearsal) pausing() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.paused = time.Now()
+}
+
+func (r *rehearsal) resumed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.paused.IsZero() {
+		r.longest = max(r.longest, time.Since(r.paused))
+	}
+	r.paused = time.Time{}
+}
+
+// undoing are the undos of steps as steps, in the order in which a failure
+// would bring them: first what gives service back.
+func undoing(steps []flow.Step) []flow.Step {
+	var undo []flow.Step
+	for _, serves := range []bool{true, false} {
+		for _, s := range slices.Backward(steps) {
+			if s.Undo == nil || s.Serves != serves {
+				continue
+			}
+			undo = append(undo, flow.Step{
+				ID: "undo/" + s.ID, Title: "Undo: " + strings.ToLower(s.Title[:1]) + s.Title[1:],
+				Does: s.Undoes, Do: s.Undo, Done: never, Timeout: 30 * time.Second,
+			})
+		}
+	}
+	return undo
+}
+
+// witness begins to watch what the rehearsal does to the application.
+func (x *crossing) witness(ctx context.Context) error {
+	n, err := x.refusedNow(ctx)
+	if err != nil {
+		return err
+	}
+	x.rehearsal.refused = n
+	x.rehearsal.waits, err = watchWaits(ctx, x)
+	return err
+}
+
+// refusedNow counts the statements that the fence has refused in all databases.
+func (x *crossing) refusedNow(ctx context.Context) (int64, error) {
+	var sum int64
+	for _, db := range x.Databases {
+		conn, err := x.near(ctx, db.Name)
+		if err != nil {
+			return 0, err
+		}
+		n, err := Refused(ctx, conn)
+		if err != nil {
+			return 0, &pg.Error{Doing: "count what was refused in " + db.Name, On: x.Closing.Server.String(), Err: err}
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// stays remembers tables that were too busy to take the open fence off.
+func (x *crossing) stays(db string, tables []string) {
+	if x.rehearsal == nil {
+		return
+	}
+	x.rehearsal.mu.Lock()
+	defer x.rehearsal.mu.Unlock()
+	for _, t := range tables {
+		x.rehearsal.left = append(x.rehearsal.left, db+" "+t)
+	}
+}
+
+// endRehearsal takes the rehearsal's row away: what it said is undone. Where
+// everything was measured, that is remembered in the same transaction.
+func (x *crossing) endRehearsal(ctx context.Context) error {
+	conn, err := x.near(ctx, x.Home)
+	if err != nil {
+		return err
+	}
+	vars, err := x.vars(Memory{})
+	if err != nil {
+		return err
+	}
+	sql := endRehearsal
+	if x.rehearsal.measured {
+		sql = x.rowEnds()
+		kept := append(slices.Clone(x.Rehearsed), x.measured())
+		b, err := json.Marshal(kept[max(0, len(kept)-rehearsalsKept):])
+		if err != nil {
+			return err
+		}
+		vars["rehearsed"] = pg.Literal(string(b))
+	}
+	if err := pg.Exec(ctx, conn, x.on(x.Closing, x.Home, sql).Fill(vars).SQL); err != nil {
+		return &pg.Error{Doing: "end the rehearsal", On: x.Closing.Server.String(), Err: err}
+	}
+	x.announced = false
+	return nil
+}
+
+func (x *crossing) measured() Rehearsal {
+	r := x.rehearsal
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x.mu.Lock()
+	blocked := x.took
+	x.mu.Unlock()
+	m := Rehearsal{At: time.Now().UTC(), WithTraffic: r.traffic, Blocked: blocked.Seconds(), Steps: map[string]float64{}}
+	for id, d := range r.took {
+		m.Steps[id] = d.Seconds()
+	}
+	if r.waits == nil {
+		return m
+	}
+	if d, ok := r.waits.longest(); ok {
+		m.Wait = new(max(d, r.longest).Seconds())
+	}
+	return m
+}
+
+// linksAgain is how long the links to the opening side may take to stream again.
+const linksAgain = 30 * time.Second
+
+// nothingLeft looks at both sides, rather than assume that they are as before.
+func (x *crossing) nothingLeft() flow.Step {
+	return flow.Step{
+		ID: "undone", Title: "See that nothing is left, and that " + x.Opening.Name + " follows again", Done: never,
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			ctx, cancel := context.WithTimeoutCause(ctx, linksAgain, fmt.Errorf("%s have passed", linksAgain))
+			defer cancel()
+			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.asBefore(ctx, db) })
+		},
+	}
+}
+
+func (x *crossing) asBefore(ctx context.Context, db *Database) error {
+	near, err := x.near(ctx, db.Name)
+	if err != nil {
+		return err
+	}
+	away, err := x.away(ctx, db.Name)
+	if err != nil {
+		return err
+	}
+	at, err := link.Positions(ctx, away, near, db.Way)
+	if err != nil {
+		return err
+	}
+	for _, l := range db.Way {
+		if at[l.Name].Slot || at[l.Name].Subscription {
+			return fmt.Errorf("%s is left of the way back in %s", l.Name, db.Name)
+		}
+	}
+	tables, err := armed(ctx, near)
+	if err != nil {
+		return err
+	}
+	x.rehearsal.mu.Lock()
+	for _, t := range tables {
+		if !slices.Contains(x.rehearsal.left, db.Name+" "+t) {
+			err = fmt.Errorf("the open fence is left on %s of %s", t, db.Name)
+		}
+	}
+	x.rehearsal.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	says := ""
+	err = pg.Poll(ctx, 20*time.Millisecond, "the links to "+x.Opening.Name+" to stream again", func(ctx context.Context) (bool, error) {
+		var err error
+		says, err = x.linksGate(ctx, db)
+		return says == "", err
+	})
+	if err != nil && says != "" {
+		return fmt.Errorf("%w; %s", err, says)
+	}
+	return err
+}
+
+// Rehearsal ends the watching and tells what a rehearsal has measured so far,
+// whatever became of it: refused is less than 0 where it could not be asked,
+// left are the tables that the open fence could not be taken off.
+func (c *Crossing) Rehearsal(ctx context.Context) (m Rehearsal, refused int64, tries int, left []string) {
+	r := c.x.rehearsal
+	refused = -1
+	if r.waits != nil {
+		r.waits.end()
+		if n, err := c.x.refusedNow(ctx); err == nil {
+			refused = n - r.refused
+		}
+	}
+	m = c.x.measured()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return m, refused, r.tries, slices.Clone(r.left)
+}
