@@ -34,6 +34,18 @@ func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, error) {
 		Upgrade: u.rb.Upgrade, Old: u.old, New: u.new, FromNew: u.oldFromNew, FromOld: u.newFromOld,
 		AllDatabases: u.rb.Databases == nil, Back: u.rb.Cutover.Back, MaxWAL: u.rb.Catchup.MaxWAL,
 		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs,
+		OldHost: host(u.rb.Old.Host), NewHost: host(u.rb.New[0].Host),
+	}
+	for _, t := range u.rb.Cutover.Traffic {
+		if t.PgBouncer == nil {
+			continue
+		}
+		for _, i := range t.PgBouncer.Instances {
+			if admin, err := pg.Parse("pgbouncer", i.Admin, ""); err == nil { // switches says what is wrong with it
+				name, _ := admin.Host()
+				o.Poolers = append(o.Poolers, name)
+			}
+		}
 	}
 	for _, b := range u.rb.Databases {
 		o.Databases = append(o.Databases, checkDatabase(b))
@@ -57,7 +69,7 @@ func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, error) {
 		if up == UpstreamPrimary {
 			up = ""
 		}
-		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up})
+		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot})
 	}
 	s, err := u.look(ctx, false)
 	if err == nil {
@@ -72,6 +84,14 @@ func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// host is where a server's machine is asked; nil where the runbook gives none.
+func host(h Host) pg.Host {
+	if h == HostLocal {
+		return pg.Local{}
+	}
+	return nil
 }
 
 func checkDatabase(b Database) check.Database {

@@ -157,7 +157,7 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 		from = s.new
 	}
 	err := u.sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname`)
+		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text FROM pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY datname`)
 		if err != nil {
 			return err
 		}

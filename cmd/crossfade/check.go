@@ -61,7 +61,7 @@ func printFindings(all []report.Finding, out *output) error {
 			return err
 		}
 	}
-	return out.result(nil, func(w io.Writer) error { return report.Findings(w, all) })
+	return out.result(nil, func(w io.Writer) error { return report.Findings(w, all, out.verbose) })
 }
 
 // blocked is the error of findings that stand in the way; nil where none do.

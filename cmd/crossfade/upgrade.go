@@ -84,6 +84,9 @@ func findings(all []check.Finding) []report.Finding {
 			ID: f.ID, Level: string(f.Level), On: f.On, Database: f.Database, Object: f.Object, Says: f.Says, Fix: f.Fix,
 			Accepted: f.Accepted, Acceptable: f.Acceptable,
 		}
+		if f.Table != nil {
+			out[i].Grid = &report.Grid{Columns: f.Table.Columns, Rows: f.Table.Rows}
+		}
 	}
 	return out
 }

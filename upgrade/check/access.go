@@ -1,22 +1,28 @@
 package check
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"crossfade/schema"
 	"crossfade/upgrade/pg"
 )
 
 var accessChecks = []Check{
-	{ID: "new-cannot-reach-old", Title: "The new server reaches the old one and may replicate from it", Judge: judgeReach(OnNew)},
-	{ID: "old-cannot-reach-new", Title: "The old server reaches the new one, for the way back", Judge: judgeReach(OnOld)},
-	{ID: "client-refused", Title: "The application's sessions would be let in on new", Acceptable: true, Judge: judgeClients},
-	{ID: "hba-narrower", Title: "Every line of old's pg_hba.conf that lets somebody in has its like on new", Acceptable: true, Judge: judgeRules},
-	{ID: "ssl-off", Title: "New offers TLS where old does", Acceptable: true, Judge: judgeSSL},
-	{ID: "max-connections", Title: "New takes as many connections as old", Acceptable: true, Judge: judgeMaxConnections},
-	{ID: "md5-passwords", Title: "Passwords are not md5 hashes", Acceptable: true, Judge: judgeMD5},
+	{ID: "new-cannot-reach-old", Title: "The new server reaches the old one and may replicate from it", Levels: onlyBlock, Judge: judgeReach(OnNew)},
+	{ID: "old-cannot-reach-new", Title: "The old server reaches the new one, for the way back", Levels: onlyBlock, Judge: judgeReach(OnOld)},
+	{ID: "client-refused", Title: "The application's sessions would be let in on new", Levels: blockWarn, Acceptable: true, Judge: judgeClients},
+	{ID: "hba-narrower", Title: "Every line of old's pg_hba.conf that lets somebody in has its like on new", Levels: onlyWarn, Acceptable: true, Judge: judgeRules},
+	{ID: "ssl-off", Title: "New offers TLS where old does", Levels: blockWarn, Acceptable: true, Judge: judgeSSL},
+	{ID: "max-connections", Title: "New takes as many connections as old", Levels: blockWarn, Acceptable: true, Judge: judgeMaxConnections},
+	{ID: "listen-addresses", Title: "New listens where old does", Levels: onlyWarn, Acceptable: true, Judge: judgeListen},
+	{ID: "clients-direct", Title: "Every session goes through what the cutover redirects", Levels: onlyWarn, Acceptable: true, Judge: judgeDirect},
+	{ID: "password-in-subscription", Title: "No subscription carries a password", Levels: warnNote, Acceptable: true, Judge: judgeSecrets},
 }
 
 func judgeReach(from string) func(*Facts) []Finding {
@@ -96,29 +102,85 @@ func (s *Server) forClients() int64 {
 	return s.number("max_connections") - s.number("superuser_reserved_connections") - s.number("reserved_connections")
 }
 
-func judgeMD5(f *Facts) []Finding {
+// judgeListen: a server that listens on its own machine alone is reached by
+// nobody who comes from elsewhere.
+func judgeListen(f *Facts) []Finding {
 	if !f.both() {
 		return nil
 	}
-	var roles []string
-	for name, kind := range f.Old.Passwords {
-		if kind == MD5Password {
-			roles = append(roles, name)
-		}
+	const name = "listen_addresses"
+	have, want := f.New.setting(name), f.Old.setting(name)
+	local := func(list string) bool {
+		return !slices.ContainsFunc(splitList(list), func(a string) bool { return a != "localhost" && a != "127.0.0.1" && a != "::1" })
 	}
-	if len(roles) == 0 {
+	if !local(have) || local(want) {
 		return nil
 	}
-	slices.Sort(roles)
-	level, says := Note, fmt.Sprintf("%s: md5 hashes are carried over and work, but are deprecated (18 warns, 19 will say so at each login)", some(roles, "role", "roles"))
-	if f.New.HBA != nil && slices.ContainsFunc(f.New.HBA.Rules, func(r pg.HBARule) bool { return r.Method == "scram-sha-256" }) {
-		level = Warn
-		says += "; pg_hba.conf of new has lines with scram-sha-256, by which they cannot log in"
-	}
 	return []Finding{{
-		Level: level, On: OnOld, Says: says,
-		Fix: "set password_encryption to scram-sha-256 on old and give each of them its password anew (\\password in psql); md5 lines in pg_hba.conf let SCRAM passwords in too",
+		Level: Warn, On: OnNew, Object: name,
+		Says: fmt.Sprintf("new listens on %s alone, old on %s: who comes from another machine could not connect after the cutover", orNothing(have), want),
+		Fix:  lines("ALTER SYSTEM SET listen_addresses = "+strings.TrimSpace(pg.Literal(want))+";", "restart the new server"),
 	}}
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "no address"
+	}
+	return s
+}
+
+const poolerTimeout = 2 * time.Second
+
+// readPoolers finds the addresses that sessions of the poolers come from, as
+// far as their names tell. One that is on this machine may come from any of
+// its addresses: then nothing is told.
+func (g *gathering) readPoolers(ctx context.Context) {
+	ctx, cancel := context.WithTimeoutCause(ctx, poolerTimeout, fmt.Errorf("no answer within %s", poolerTimeout))
+	defer cancel()
+	var all []string
+	for _, name := range g.Want.Poolers {
+		if strings.HasPrefix(name, "/") {
+			return
+		}
+		found, err := net.DefaultResolver.LookupHost(ctx, name)
+		if err != nil {
+			g.missing(OnOld, "", "where the sessions of pooler "+name+" come from", err, false)
+			return
+		}
+		for _, a := range found {
+			if ip, err := netip.ParseAddr(a); err != nil || ip.IsLoopback() {
+				return
+			}
+		}
+		all = append(all, found...)
+	}
+	g.PoolerAddresses = all
+}
+
+// judgeDirect: who does not come through a pooler is not sent to new by it.
+func judgeDirect(f *Facts) []Finding {
+	if !f.Old.ok() || len(f.PoolerAddresses) == 0 {
+		return nil
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		var who []string
+		for _, c := range f.Old.Clients {
+			if c.Database == d.Name && !slices.Contains(f.PoolerAddresses, c.Address) {
+				who = append(who, fmt.Sprintf("%s from %s (%s)", schema.Name(c.Role), orSocket(c.Address), c.Application))
+			}
+		}
+		if len(who) == 0 {
+			continue
+		}
+		out = append(out, Finding{
+			Level: Warn, On: OnOld, Database: d.Name, Object: d.Name,
+			Says: some(who, "role", "roles") + " do not come through the poolers of the runbook: the cutover ends their sessions, and where they connect again old refuses their writes",
+			Fix:  "let them go through the pooler, name both servers with target_session_attrs=read-write, or move them by a hook: under cutover.traffic",
+		})
+	}
+	return out
 }
 
 // dedupe drops findings that say the same.

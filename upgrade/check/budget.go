@@ -184,6 +184,7 @@ func (f *Facts) tablesLocked() (n int64) {
 }
 
 var budgetChecks = []Check{
+	{ID: "budget", Title: "What both servers have, use and need", Levels: onlyNote, Acceptable: true, Judge: judgeBudget},
 	budgetCheck("replication-slots", "Replication slots are left on both sides", false, "%s cannot be made"),
 	budgetCheck("wal-senders", "WAL senders are left on both sides", false, "%s would be refused: the subscriptions could not connect"),
 	budgetCheck("logical-workers", "Logical replication workers are left where sets are applied", false,
@@ -193,11 +194,38 @@ var budgetChecks = []Check{
 	budgetCheck("replication-origins", "Replication origins are left where sets are applied", false,
 		"%s would be missing: subscriptions could be made, and nothing would be applied"),
 	budgetCheck("connections", "Connections are left for the tool's own sessions", true, "%s could not be opened"),
-	{ID: "lock-table", Title: "The lock table has room for every table at once", Acceptable: true, Judge: judgeLockTable},
+	{ID: "lock-table", Title: "The lock table has room for every table at once", Levels: blockWarn, Acceptable: true, Judge: judgeLockTable},
+}
+
+// judgeBudget is the table that the others are judged by, whatever it says: who
+// signs for an upgrade wants to see what is left.
+func judgeBudget(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.sides() {
+		t := &Table{Columns: []string{"on " + s.Side, "have", "used", "needed", "left", "limited by"}}
+		short := 0
+		for _, b := range f.budgets(s) {
+			left := fmt.Sprint(b.Have - b.Used - b.Needed)
+			if b.Short() > 0 {
+				short++
+				left = fmt.Sprintf("%d short", b.Short())
+			}
+			t.Rows = append(t.Rows, []string{b.What, fmt.Sprint(b.Have), fmt.Sprint(b.Used), fmt.Sprint(b.Needed), left, b.Setting})
+		}
+		says := "there is room for what the upgrade needs, both ways"
+		if !f.Want.Back {
+			says = "there is room for what the upgrade needs"
+		}
+		if short > 0 {
+			says = "there is not room for everything that the upgrade needs; findings of their own say what to do"
+		}
+		out = append(out, Finding{Level: Note, On: s.Side, Says: says, Table: t})
+	}
+	return out
 }
 
 func budgetCheck(id, title string, acceptable bool, would string) Check {
-	return Check{ID: id, Title: title, Acceptable: acceptable, Judge: func(f *Facts) []Finding {
+	return Check{ID: id, Title: title, Levels: onlyBlock, Acceptable: acceptable, Judge: func(f *Facts) []Finding {
 		var out []Finding
 		for _, b := range f.Budgets() {
 			if b.id != id || b.Short() == 0 {

@@ -16,6 +16,10 @@ var serverCases = []judged{
 	{"server-unreachable", "both answer", func(f *Facts) {}, nil},
 	{"server-is-standby", "old", func(f *Facts) { f.Old.InRecovery = true }, []string{"block server-is-standby old old (db.old port 5432)"}},
 	{"server-is-standby", "neither", func(f *Facts) {}, nil},
+	{"server-through-pooler", "old", func(f *Facts) { f.Old.Pooled = true }, []string{"block server-through-pooler old old (db.old port 5432)"}},
+	{"server-through-pooler", "neither", func(f *Facts) {}, nil},
+	{"alter-system-off", "new", func(f *Facts) { f.New.set("allow_alter_system", "off") }, []string{"block alter-system-off new allow_alter_system"}},
+	{"alter-system-off", "on", func(f *Facts) { f.New.set("allow_alter_system", "on") }, nil},
 	{"same-server", "twice the same", func(f *Facts) { f.New.SystemID = f.Old.SystemID }, []string{"block same-server new new (db.new port 5432)"}},
 	{"same-server", "not known", func(f *Facts) { f.New.SystemID, f.Old.SystemID = "", "" }, nil},
 	{"server-version", "old too old", func(f *Facts) { f.Old.Version = 100023 }, []string{"block server-version old 10.23", "warn known-bad-minor old 10.23"}},
@@ -29,6 +33,7 @@ var serverCases = []judged{
 		"known-bad-minor", "both", func(f *Facts) { f.Old.Version, f.New.Version = 150018, 180006 },
 		[]string{"warn known-bad-minor new 18.6", "warn known-bad-minor old 15.18"},
 	},
+	{"known-bad-minor", "new applies", func(f *Facts) { f.New.Version, f.Want.Back = 180006, false }, []string{"warn known-bad-minor new 18.6"}},
 	{"known-bad-minor", "13 has no fix", func(f *Facts) { f.Old.Version = 130023 }, []string{"warn known-bad-minor old 13.23"}},
 	{"known-bad-minor", "new does not send", func(f *Facts) { f.Want.Back = false }, nil},
 	{
@@ -44,6 +49,10 @@ var serverCases = []judged{
 	},
 	{"attribute-version", "pg_dump knows it", func(f *Facts) { f.thing(Thing{Kind: "attver", N: 12}) }, nil},
 	{"clock-skew", "an hour", func(f *Facts) { f.New.Skew = -time.Hour }, []string{"note clock-skew new new (db.new port 5432)"}},
+	{"clock-skew", "a standby", func(f *Facts) {
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true)}
+		f.Standbys[0].Facts.Skew = time.Minute
+	}, []string{"note clock-skew metal metal (db port 5433)"}},
 	{"clock-skew", "a second", func(f *Facts) { f.New.Skew = time.Second }, nil},
 	{"config-file", "a bad line", func(f *Facts) {
 		f.Old.ConfigErrors = []ConfigError{{"/etc/postgresql.conf", 7, "wrong", "unrecognized configuration parameter"}}
@@ -56,6 +65,12 @@ var serverCases = []judged{
 }
 
 var budgetCases = []judged{
+	{"budget", "always", func(f *Facts) {}, []string{"note budget new", "note budget old"}},
+	{"budget", "one that is short", func(f *Facts) { f.New.set("max_wal_senders", "0") }, []string{"block wal-senders new max_wal_senders", "note budget new", "note budget old"}},
+	{
+		"budget", "nothing is known", func(f *Facts) { f.Old.Err, f.New.Err, f.Databases = errors.New("refused"), errors.New("refused"), nil },
+		[]string{"block server-unreachable new new (db.new port 5432)", "block server-unreachable old old (db.old port 5432)"},
+	},
 	{
 		"replication-slots", "old is full", func(f *Facts) { f.Old.set("max_replication_slots", "0") },
 		[]string{"block replication-origins old max_replication_slots", "block replication-slots old max_replication_slots"},
@@ -66,7 +81,7 @@ var budgetCases = []judged{
 	}, []string{"block replication-slots new max_replication_slots"}},
 	{"replication-slots", "used by others", func(f *Facts) {
 		f.Old.set("max_replication_slots", "2")
-		f.Old.Slots = []Slot{{Name: "metal", Type: "physical"}, {Name: "rock", Type: "physical"}}
+		f.Old.Slots = []Slot{{Name: "metal", Type: "physical", Active: true}, {Name: "rock", Type: "physical", Active: true}}
 		f.Want.MaxWAL = 0
 	}, []string{"block replication-slots old max_replication_slots"}},
 	{"replication-slots", "nor those of standbys that are built", func(f *Facts) {
@@ -104,7 +119,7 @@ var budgetCases = []judged{
 	},
 	{"replication-origins", "forgotten ones", func(f *Facts) {
 		f.Old.set("max_replication_slots", "2")
-		f.Old.Origins = []Origin{{Name: "pg_1"}, {Name: "pg_2"}}
+		f.Old.Origins = []Origin{{Name: "bdr_1"}, {Name: "bdr_2"}}
 	}, []string{"block replication-origins old max_replication_slots"}},
 	{"replication-origins", "ours", func(f *Facts) {
 		f.New.set("max_active_replication_origins", "1")
@@ -177,9 +192,72 @@ var accessCases = []judged{
 		[]string{"block max-connections new max_connections"},
 	},
 	{"max-connections", "more", func(f *Facts) { f.New.set("max_connections", "500") }, nil},
+	{"listen-addresses", "its own machine", func(f *Facts) { f.Old.set("listen_addresses", "*"); f.New.set("listen_addresses", "localhost") }, []string{"warn listen-addresses new listen_addresses"}},
+	{"listen-addresses", "nothing", func(f *Facts) { f.Old.set("listen_addresses", "0.0.0.0"); f.New.set("listen_addresses", "") }, []string{"warn listen-addresses new listen_addresses"}},
+	{"listen-addresses", "old too", func(f *Facts) {
+		f.Old.set("listen_addresses", "127.0.0.1, ::1")
+		f.New.set("listen_addresses", "localhost")
+	}, nil},
+	{"clients-direct", "one from elsewhere", func(f *Facts) { f.PoolerAddresses = []string{"10.9.9.9"} }, []string{"warn clients-direct old shop shop"}},
+	{"clients-direct", "all come from there", func(f *Facts) { f.PoolerAddresses = []string{"10.1.2.3"} }, nil},
+}
+
+var roleCases = []judged{
 	{"md5-passwords", "scram asked", func(f *Facts) { f.Old.Passwords["old_timer"] = MD5Password }, []string{"warn md5-passwords old"}},
 	{"md5-passwords", "md5 asked", func(f *Facts) { f.Old.Passwords["old_timer"] = MD5Password; f.New.HBA.Rules[1].Method = "md5" }, []string{"note md5-passwords old"}},
 	{"md5-passwords", "scram", func(f *Facts) {}, nil},
+	{
+		"createrole-changed", "before 16", func(f *Facts) { f.Old.Roles = append(f.Old.Roles, Role{Name: "boss", CreateRole: true}) },
+		[]string{"warn createrole-changed old boss"},
+	},
+	{"createrole-changed", "from 16 on", func(f *Facts) {
+		f.Old.Version = 160016
+		f.Old.Roles = append(f.Old.Roles, Role{Name: "boss", CreateRole: true})
+	}, nil},
+	{"role-has-more", "superuser on new", func(f *Facts) {
+		f.New.Roles = append(f.New.Roles, Role{Name: "app", Login: true, Super: true, BypassRLS: true})
+	}, []string{"warn role-has-more new app"}},
+	{"role-has-more", "the same, and the tool's own", func(f *Facts) {
+		f.New.Roles = append(f.New.Roles, Role{Name: "app", Login: true})
+		f.Old.Roles[1].CreateDB, f.New.Roles[0].CreateDB = false, true
+	}, nil},
+	{"password-in-subscription", "in from_new", func(f *Facts) { f.Want.FromNew = parsed("host=old user=repl password=x") }, []string{"note password-in-subscription new repl"}},
+	{"password-in-subscription", "and logged", func(f *Facts) {
+		f.Want.New = parsed("host=new user=repl password=x")
+		f.Old.set("log_statement", "ddl")
+	}, []string{"warn password-in-subscription old repl"}},
+	{"password-in-subscription", "a passfile", func(f *Facts) { f.Want.FromNew = parsed("host=old user=repl passfile=/x"); f.Want.New = f.Want.FromNew }, nil},
+	{"password-in-subscription", "no way back", func(f *Facts) { f.Want.FromOld, f.Want.Back = parsed("host=new password=x user=repl"), false }, nil},
+}
+
+func parsed(conninfo string) *pg.Server {
+	s, err := pg.Parse("x", conninfo, "")
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+var diskCases = []judged{
+	{"old-disk", "less than max_wal", func(f *Facts) { f.OldMachine.WAL.Free = 20 << 30 }, []string{"warn old-disk old /pg/15/pg_wal"}},
+	{"old-disk", "full", func(f *Facts) { f.OldMachine.WAL.Free = 1 << 30; f.Old.set("max_wal_size", "1024") }, []string{"block old-disk old /pg/15/pg_wal"}},
+	{"old-disk", "the server's own limit is lower", func(f *Facts) {
+		f.OldMachine.WAL.Free, f.Want.MaxWAL = 20<<30, 5<<30
+		f.Old.set("max_slot_wal_keep_size", "10240")
+	}, nil},
+	{"old-disk", "not known", func(f *Facts) { f.OldMachine.WAL = nil }, nil},
+	{"new-disk", "too small", func(f *Facts) {
+		f.Databases[0].Inventory.Tables[0].Bytes, f.NewMachine.Data.Free = 100<<30, 50<<30
+	}, []string{"block new-disk new /pg/18"}},
+	{"new-disk", "just enough", func(f *Facts) {
+		f.Databases[0].Inventory.Tables[0].Bytes, f.NewMachine.Data.Free = 100<<30, 110<<30
+	}, []string{"warn new-disk new /pg/18"}},
+	{"new-disk", "this upgrade filled it", func(f *Facts) {
+		f.Databases[0].Inventory.Tables[0].Bytes, f.NewMachine.Data.Free = 100<<30, 50<<30
+		f.Want.Ours = true
+	}, nil},
+	{"disk-unknown", "no hosts", func(f *Facts) { f.OldMachine, f.NewMachine = Machine{}, Machine{} }, []string{"note disk-unknown new host", "note disk-unknown old host"}},
+	{"disk-unknown", "asked", func(f *Facts) {}, nil},
 }
 
 var replicationCases = []judged{
@@ -231,41 +309,26 @@ var replicationCases = []judged{
 		[]string{"warn subscriptions-on-new new shop in"},
 	},
 	{"subscriptions-on-new", "elsewhere", func(f *Facts) { f.New.Subscriptions = []Subscription{{Database: "x", Name: "in", Enabled: true}} }, nil},
-	{"logical-slots", "a plugin that new does not load", func(f *Facts) {
-		f.Old.Slots = []Slot{{Name: "debezium", Type: "logical", Plugin: "wal2json", Database: "shop", Active: true}}
+	{"logical-slots", "one in use", func(f *Facts) {
+		f.Old.Slots = []Slot{{Name: "debezium", Type: "logical", Plugin: "pgoutput", Database: "shop", Active: true}}
 		f.Want.MaxWAL = 0
 	}, []string{"warn logical-slots old shop debezium"}},
-	{"logical-slots", "physical", func(f *Facts) { f.Old.Slots = []Slot{{Name: "metal", Type: "physical"}}; f.Want.MaxWAL = 0 }, nil},
-	{"publications", "of others", func(f *Facts) { f.thing(Thing{Kind: "publication", Name: "dbz"}) }, []string{"note publications old shop dbz"}},
-	{"publications", "none", func(f *Facts) {}, nil},
-	{
-		"slot-wal-limit", "lower than max_wal", func(f *Facts) { f.Old.set("max_slot_wal_keep_size", "1024") },
-		[]string{"warn slot-wal-limit old max_slot_wal_keep_size"},
-	},
-	{"slot-wal-limit", "others would be lost", func(f *Facts) {
-		f.Old.Slots = []Slot{{Name: "dead", Type: "physical", Kept: 60 << 30}, {Name: "metal", Type: "physical", Kept: 1 << 20}}
-	}, []string{"block slot-wal-limit old dead", "note slot-wal-limit old metal"}},
-	{"slot-wal-limit", "higher", func(f *Facts) { f.Old.set("max_slot_wal_keep_size", "102400") }, nil},
-	{
-		"idle-slot-timeout", "new", func(f *Facts) { f.New.set("idle_replication_slot_timeout", "3600") },
-		[]string{"block idle-slot-timeout new idle_replication_slot_timeout"},
-	},
-	{"idle-slot-timeout", "off", func(f *Facts) {}, nil},
-	{"synchronized-standby-slots", "an idle slot", func(f *Facts) {
-		f.Old.set("synchronized_standby_slots", "metal, rock")
-		f.Old.Slots = []Slot{{Name: "metal", Type: "physical", Active: true}, {Name: "rock", Type: "physical"}}
-		f.Want.MaxWAL = 0
-	}, []string{"warn synchronized-standby-slots old synchronized_standby_slots"}},
-	{"synchronized-standby-slots", "in use", func(f *Facts) {
-		f.Old.set("synchronized_standby_slots", "metal")
+	{"logical-slots", "physical", func(f *Facts) {
 		f.Old.Slots = []Slot{{Name: "metal", Type: "physical", Active: true}}
 		f.Want.MaxWAL = 0
 	}, nil},
-	{"failover-loses-slots", "15 with a standby", func(f *Facts) {
-		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}}
-		f.Want.OldStandbys = []Standby{{Name: "metal"}}
-	}, []string{"note failover-loses-slots old"}},
-	{"failover-loses-slots", "no standby", func(f *Facts) {}, nil},
+	{"output-plugin", "not allowed, nor there", func(f *Facts) {
+		f.Old.Slots = []Slot{{Name: "debezium", Type: "logical", Plugin: "wal2json", Database: "shop", Active: true}, {Name: "other", Type: "logical", Plugin: "wal2json", Active: true}}
+		f.New.Libraries = []string{"pgoutput"}
+		f.Want.MaxWAL = 0
+	}, []string{"warn logical-slots old other", "warn logical-slots old shop debezium", "warn output-plugin new wal2json"}},
+	{"output-plugin", "allowed", func(f *Facts) {
+		f.Old.Slots = []Slot{{Name: "audit", Type: "logical", Plugin: "test_decoding", Database: "shop", Active: true}}
+		f.New.Libraries = []string{"pgoutput", "test_decoding"}
+		f.Want.MaxWAL = 0
+	}, []string{"warn logical-slots old shop audit"}},
+	{"publications", "of others", func(f *Facts) { f.thing(Thing{Kind: "publication", Name: "dbz"}) }, []string{"note publications old shop dbz"}},
+	{"publications", "none", func(f *Facts) {}, nil},
 	{"session-replication-role", "server, role, grant", func(f *Facts) {
 		f.Old.set("session_replication_role", "replica")
 		f.Old.RoleSettings = []RoleSetting{{Role: "etl", Name: "session_replication_role", Value: "replica"}}
@@ -283,6 +346,59 @@ var replicationCases = []judged{
 		[]string{"warn event-triggers-off old role dba"},
 	},
 	{"event-triggers-off", "on", func(f *Facts) { f.Old.RoleSettings = []RoleSetting{{Role: "dba", Name: "event_triggers", Value: "on"}} }, nil},
+}
+
+var slotCases = []judged{
+	{
+		"slot-wal-limit", "lower than max_wal", func(f *Facts) { f.Old.set("max_slot_wal_keep_size", "1024") },
+		[]string{"warn slot-wal-limit old max_slot_wal_keep_size"},
+	},
+	{"slot-wal-limit", "others would be lost", func(f *Facts) {
+		f.Old.Slots = []Slot{{Name: "dead", Type: "physical", Kept: 60 << 30, Active: true}, {Name: "metal", Type: "physical", Kept: 1 << 20, Active: true}}
+	}, []string{"block slot-wal-limit old dead", "note slot-wal-limit old metal"}},
+	{"slot-wal-limit", "higher", func(f *Facts) { f.Old.set("max_slot_wal_keep_size", "102400") }, nil},
+	{
+		"idle-slot-timeout", "new", func(f *Facts) { f.New.set("idle_replication_slot_timeout", "3600") },
+		[]string{"block idle-slot-timeout new idle_replication_slot_timeout"},
+	},
+	{"idle-slot-timeout", "off", func(f *Facts) {}, nil},
+	{"synchronized-standby-slots", "an idle slot", func(f *Facts) {
+		f.Old.set("synchronized_standby_slots", "metal, rock")
+		f.Old.Slots = []Slot{{Name: "metal", Type: "physical", Active: true}, {Name: "rock", Type: "physical"}}
+		f.Want.MaxWAL = 0
+	}, []string{"warn slot-unused old rock", "warn synchronized-standby-slots old synchronized_standby_slots"}},
+	{"synchronized-standby-slots", "in use", func(f *Facts) {
+		f.Old.set("synchronized_standby_slots", "metal")
+		f.Old.Slots = []Slot{{Name: "metal", Type: "physical", Active: true}}
+		f.Want.MaxWAL = 0
+	}, nil},
+	{"failover-loses-slots", "15 with a standby", func(f *Facts) {
+		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}}
+		f.Want.OldStandbys = []Standby{{Name: "metal"}}
+	}, []string{"note failover-loses-slots old failover"}},
+	{"failover-loses-slots", "17 with a standby", func(f *Facts) {
+		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}}
+		f.Want.OldStandbys = []Standby{{Name: "metal"}}
+	}, []string{"note failover-loses-slots old failover"}},
+	{"failover-loses-slots", "no standby", func(f *Facts) {}, nil},
+	{"slot-unused", "of nobody, lost, on new", func(f *Facts) {
+		f.Old.Slots = []Slot{{Name: "gone", Type: "physical", Kept: 1 << 30}, {Name: "cdc", Type: "logical", Plugin: "pgoutput", Database: "shop", Status: "lost"}}
+		f.New.Slots = []Slot{{Name: "rock", Type: "physical"}}
+		f.Want.MaxWAL = 0
+	}, []string{"warn logical-slots old shop cdc", "warn slot-unused new rock", "warn slot-unused old gone", "warn slot-unused old shop cdc"}},
+	{"slot-unused", "in use, ours, synced", func(f *Facts) {
+		f.Old.Slots = []Slot{{Name: "metal", Type: "physical", Active: true}, {Name: "cf_up_shop_main", Type: "logical", Plugin: "pgoutput"}, {Name: "s", Type: "physical", Synced: true}}
+		f.Want.Ours, f.Want.MaxWAL = true, 0
+	}, nil},
+	{"origins-orphaned", "of a subscription that is gone", func(f *Facts) {
+		f.New.Origins = []Origin{{Name: "pg_16400"}, {Name: "pg_16400_16500"}}
+	}, []string{"note origins-orphaned new pg_16400", "note origins-orphaned new pg_16400_16500"}},
+	{"origins-orphaned", "of somebody", func(f *Facts) {
+		f.New.Origins = []Origin{{Name: "pg_16400", Subscription: "sub"}, {Name: "bdr_1"}, {Name: "pg_logical"}}
+	}, nil},
+	{"status-interval", "0", func(f *Facts) { f.New.set("wal_receiver_status_interval", "0") }, []string{"block status-interval new wal_receiver_status_interval"}},
+	{"status-interval", "old applies nothing", func(f *Facts) { f.Old.set("wal_receiver_status_interval", "0"); f.Want.Back = false }, nil},
+	{"status-interval", "10 s", func(f *Facts) { f.New.set("wal_receiver_status_interval", "10") }, nil},
 }
 
 var standbyCases = []judged{
@@ -311,38 +427,62 @@ var standbyCases = []judged{
 	}, nil},
 	{"standby-unknown", "not in the runbook", func(f *Facts) {
 		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "blues", State: "streaming"}}
-	}, []string{"note standby-unknown old blues"}},
+	}, []string{"note failover-loses-slots old failover", "note standby-unknown old blues"}},
 	{"standby-unknown", "in the runbook by its other name", func(f *Facts) {
 		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "walreceiver", State: "streaming"}, {Application: "sub", Logical: true}, {Application: "pg_basebackup", State: "backup"}}
 		f.Standbys = []StandbyFacts{standby("blues", "75old", true)}
 		f.Standbys[0].AppName = "walreceiver"
-	}, []string{"warn standby-misnamed blues walreceiver"}},
+	}, []string{"warn standby-misnamed blues walreceiver", "note failover-loses-slots old failover"}},
 	{"sync-names-any", "*", func(f *Facts) {
 		f.Old.set("synchronous_standby_names", "*")
 		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}}
-	}, []string{"block sync-names-any old synchronous_standby_names"}},
+	}, []string{"block sync-names-any old synchronous_standby_names", "note failover-loses-slots old failover"}},
 	{"sync-names-any", "names", func(f *Facts) {
 		f.Old.set("synchronous_standby_names", "ANY 1 (metal, rock)")
 		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}, {Application: "rock", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}, {Name: "rock"}}
-	}, nil},
+	}, []string{"note failover-loses-slots old failover"}},
 	{"sync-names-nobody", "one of two", func(f *Facts) {
 		f.Old.set("synchronous_standby_names", "FIRST 1 (metal, gone)")
 		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "METAL", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}}
-	}, []string{"warn sync-names-nobody old synchronous_standby_names", "note sync-fragile old synchronous_standby_names"}},
+	}, []string{"warn sync-names-nobody old synchronous_standby_names", "note failover-loses-slots old failover", "note sync-fragile old synchronous_standby_names"}},
 	{"sync-names-nobody", "on new", func(f *Facts) { f.New.set("synchronous_standby_names", "metal") }, []string{"warn sync-names-nobody new synchronous_standby_names"}},
 	{"sync-names-nobody", "off", func(f *Facts) {}, nil},
 	{"sync-fragile", "one of one", func(f *Facts) {
 		f.Old.set("synchronous_standby_names", "metal")
 		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}}
-	}, []string{"note sync-fragile old synchronous_standby_names"}},
+	}, []string{"note failover-loses-slots old failover", "note sync-fragile old synchronous_standby_names"}},
 	{"sync-fragile", "asynchronous", func(f *Facts) {
 		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}}
+	}, []string{"note failover-loses-slots old failover"}},
+	{"standby-unnamed", "nobody's", func(f *Facts) {
+		f.Old.Senders = []Sender{{Application: "walreceiver", Address: "10.0.0.7", State: "streaming"}}
+	}, []string{"warn standby-unnamed old 10.0.0.7", "note failover-loses-slots old failover", "note standby-unknown old walreceiver"}},
+	{"standby-unnamed", "named", func(f *Facts) {
+		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}}
+		f.Want.OldStandbys = []Standby{{Name: "metal"}}
+	}, []string{"note failover-loses-slots old failover"}},
+	{"standby-duplicate", "rock, and power as rock behind metal", func(f *Facts) {
+		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}, {Application: "rock", Address: "10.0.0.8", State: "streaming"}}
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true), standby("rock", "75old", true), standby("power", "75old", true)}
+		f.Standbys[0].Facts.Senders = []Sender{{Application: "rock", Address: "10.0.0.9", State: "streaming"}}
+		f.Standbys[2].AppName = "rock"
+	}, []string{"warn standby-duplicate old rock", "warn standby-misnamed power rock", "note failover-loses-slots old failover"}},
+	{"standby-duplicate", "each its own", func(f *Facts) {
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true), standby("power", "75old", true)}
+		f.Standbys[0].Facts.Senders = []Sender{{Application: "power", State: "streaming"}}
 	}, nil},
+	{"standby-unknown", "behind a standby", func(f *Facts) {
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true)}
+		f.Standbys[0].Facts.Senders = []Sender{{Application: "power", State: "streaming"}}
+	}, []string{"note standby-unknown metal power"}},
+}
+
+var managerCases = []judged{
 	{"replication-manager", "Patroni's session", func(f *Facts) {
 		f.Old.Clients = append(f.Old.Clients, Client{Role: "postgres", Database: "postgres", Application: "Patroni heartbeat"})
 	}, []string{"warn replication-manager old Patroni"}},
@@ -351,11 +491,48 @@ var standbyCases = []judged{
 		f.New.set("shared_preload_libraries", "repmgr")
 	}, []string{"warn replication-manager new repmgr", "warn replication-manager old repmgr"}},
 	{"replication-manager", "nobody", func(f *Facts) {}, nil},
+	{"replication-manager", "what others leave", func(f *Facts) {
+		f.Old.Slots = []Slot{{Name: "pgautofailover_standby_2", Type: "physical", Active: true}, {Name: "stolon_ab12", Type: "physical", Active: true}}
+		f.Old.set("restore_command", "patroni_wale_restore %p")
+		f.Old.Roles = append(f.Old.Roles, Role{Name: "streaming_replica"})
+		f.thing(Thing{Kind: "extension", Name: "repmgr", Detail: "5.4"})
+		f.New.Extensions["repmgr"] = Extension{Default: "5.4"}
+		f.New.DataFiles = []string{"PG_VERSION", "patroni.dynamic.json"}
+		f.Want.MaxWAL = 0
+	}, []string{
+		"warn replication-manager new Patroni", "warn replication-manager old CloudNativePG", "warn replication-manager old Patroni", "warn replication-manager old Stolon",
+		"warn replication-manager old pg_auto_failover", "warn replication-manager old repmgr",
+	}},
+	{"replication-manager", "a standby calls itself so", func(f *Facts) {
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true)}
+		f.Standbys[0].AppName = "pgautofailover_standby_1"
+	}, []string{"warn replication-manager old pg_auto_failover", "warn standby-misnamed metal pgautofailover_standby_1"}},
+	{"replication-manager", "a file of the configuration", func(f *Facts) { f.Old.ConfigFiles = []string{"/pg/15/postgresql-auto-failover.conf"} }, []string{"warn replication-manager old pg_auto_failover"}},
+}
+
+var archiveCases = []judged{
 	{"archive-path", "the same", func(f *Facts) { archive(f, "cp %p /wal/%f", "cp %p /wal/%f") }, []string{"block archive-path new archive_command"}},
 	{
 		"archive-path", "a program with its own configuration", func(f *Facts) { archive(f, "pgbackrest archive-push %p", "pgbackrest archive-push %p") },
 		[]string{"warn archive-path new archive_command"},
 	},
+	{"archive-path", "one folder by two commands", func(f *Facts) { archive(f, "cp %p /wal/%f", "test ! -f /wal/%f && cp %p '/wal/%f'") }, []string{"block archive-path new archive_command"}},
+	{"archive-path", "nothing is archived", func(f *Facts) { archive(f, "/bin/true", "/bin/true") }, nil},
+	{"archive-off", "old alone", func(f *Facts) { archive(f, "cp %p /wal/%f", ""); f.New.set("archive_mode", "off") }, []string{"warn archive-off new archive_mode"}},
+	{"archive-off", "on, with no command", func(f *Facts) { archive(f, "cp %p /wal/%f", "") }, []string{"warn archive-off new archive_mode"}},
+	{"archive-off", "neither", func(f *Facts) {}, nil},
+	{"restore-command", "old's", func(f *Facts) {
+		f.Old.set("restore_command", "cp /wal/%f %p")
+		f.New.set("restore_command", "cp /wal/%f %p")
+	}, []string{"warn restore-command new restore_command"}},
+	{"restore-command", "from old's archive", func(f *Facts) {
+		archive(f, "cp %p /wal/%f", "cp %p /wal18/%f")
+		f.New.set("restore_command", "cp /wal/%f %p")
+	}, []string{"warn restore-command new restore_command"}},
+	{"restore-command", "new's own", func(f *Facts) {
+		archive(f, "cp %p /wal/%f", "cp %p /wal18/%f")
+		f.New.set("restore_command", "cp /wal18/%f %p")
+	}, nil},
 	{"archive-path", "two", func(f *Facts) { archive(f, "cp %p /wal15/%f", "cp %p /wal18/%f") }, nil},
 }
 

@@ -30,6 +30,17 @@ const (
 
 func (l Level) rank() int { return slices.Index([]Level{Block, Warn, Note}, l) }
 
+// What the findings of a check can weigh, gravest first.
+var (
+	onlyBlock     = []Level{Block}
+	onlyWarn      = []Level{Warn}
+	onlyNote      = []Level{Note}
+	blockWarn     = []Level{Block, Warn}
+	blockNote     = []Level{Block, Note}
+	warnNote      = []Level{Warn, Note}
+	blockWarnNote = []Level{Block, Warn, Note}
+)
+
 // The sides that Finding.On names, beside the names of standbys.
 const (
 	OnOld = "old"
@@ -49,11 +60,19 @@ type Finding struct {
 	// are SQL for the server (and the database) of the finding, the others are
 	// for people. "" where nothing needs to be done.
 	Fix string
+	// Table is what the finding shows as rows; nil where it is told in words.
+	Table *Table
 	// Accepted: the runbook's accept: names it, and it may be accepted.
 	Accepted bool
 	// Acceptable is false where going on would break the running application,
 	// lose rows, or get nowhere. It is the same for all findings of an ID.
 	Acceptable bool
+}
+
+// Table is rows of text under a head, all of one width.
+type Table struct {
+	Columns []string   `json:"columns"`
+	Rows    [][]string `json:"rows"`
 }
 
 // MarshalJSON is the contract's form: what is not known is null, never absent.
@@ -73,9 +92,10 @@ func (f Finding) MarshalJSON() ([]byte, error) {
 		Object     *string `json:"object"`
 		Says       string  `json:"says"`
 		Fix        *string `json:"fix"`
+		Table      *Table  `json:"table"`
 		Accepted   bool    `json:"accepted"`
 		Acceptable bool    `json:"acceptable"`
-	}{"finding", f.ID, f.Level, f.On, orNull(f.Database), orNull(f.Object), f.Says, orNull(f.Fix), f.Accepted, f.Acceptable})
+	}{"finding", f.ID, f.Level, f.On, orNull(f.Database), orNull(f.Object), f.Says, orNull(f.Fix), f.Table, f.Accepted, f.Acceptable})
 }
 
 // Check is one thing that is looked at.
@@ -84,6 +104,8 @@ type Check struct {
 	ID string
 	// Title is what is asked, for a list of what was looked at.
 	Title string
+	// Levels are those that its findings can have, gravest first.
+	Levels []Level
 	// Acceptable says whether the operator may answer for its findings.
 	Acceptable bool
 	// Judge is a pure function: ID and Acceptable of its findings are filled in
@@ -93,8 +115,9 @@ type Check struct {
 
 // Checks are all checks of this version, in the order of their families.
 func Checks() []Check {
-	return slices.Concat(serverChecks, budgetChecks, accessChecks, replicationChecks, standbyChecks,
-		identityChecks, contentChecks, databaseChecks, settingChecks, activityChecks, incompleteChecks)
+	return slices.Concat(serverChecks, programChecks, budgetChecks, diskChecks, accessChecks, roleChecks, replicationChecks, slotChecks, standbyChecks,
+		managerChecks, archiveChecks, identityChecks, setChecks, contentChecks, applyChecks, partitionChecks, extensionChecks, removedChecks,
+		databaseChecks, settingChecks, activityChecks, ddlChecks, incompleteChecks)
 }
 
 // Lookup returns the check of that ID. The runbook's accept: may name only

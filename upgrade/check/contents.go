@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -10,39 +11,16 @@ import (
 )
 
 var contentChecks = []Check{
-	{ID: "large-objects", Title: "There are no large objects", Acceptable: true, Judge: judgeLargeObjects},
-	{ID: "unlogged", Title: "There are no unlogged tables", Acceptable: true, Judge: judgeUnlogged},
-	{ID: "foreign-tables", Title: "Foreign servers are reachable from new too", Acceptable: true, Judge: judgeForeignTables},
-	{ID: "materialized-views", Title: "Materialized views are filled anew", Acceptable: true, Judge: judgeMatViews},
-	{ID: "triggers-on-apply", Title: "No trigger fires while rows are applied", Acceptable: true, Judge: judgeFiring},
-	{ID: "event-triggers", Title: "Event triggers do not stand in the way", Acceptable: true, Judge: judgeEventTriggers},
-	{ID: "row-security", Title: "Row-level security does not hide rows from the tool", Judge: judgeRowSecurity},
-	{ID: "temporary-tables", Title: "No session depends on temporary tables", Acceptable: true, Judge: judgeTemporary},
-	{ID: "extension-missing", Title: "Every extension can be had on new", Judge: judgeExtensionMissing},
-	{ID: "extension-version", Title: "Extensions keep their version", Acceptable: true, Judge: judgeExtensionVersion},
-	{ID: "extension-preload", Title: "New loads the libraries that old loads", Acceptable: true, Judge: judgePreload},
-	{ID: "extension-workers", Title: "No extension works on new before the cutover", Acceptable: true, Judge: judgeExtensionWorkers},
-	{ID: "extension-tables", Title: "Tables of extensions are the extensions'", Acceptable: true, Judge: judgeExtensionTables},
-	{ID: "c-functions", Title: "No function needs a library that no extension brings", Acceptable: true, Judge: judgeCFunctions},
-	{ID: "removed-types", Title: "New has every type and operator form in use", Judge: judgeRemovedTypes},
-	{ID: "table-oids", Title: "No table has OIDs", Acceptable: true, Judge: judgeTableOIDs},
-	{ID: "invalid-index", Title: "Every index is valid", Acceptable: true, Judge: judgeInvalidIndexes},
-	{ID: "sequence-exhausted", Title: "No sequence is near its end", Acceptable: true, Judge: judgeSequences},
-}
-
-func judgeLargeObjects(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		if d.Inventory == nil || d.Inventory.LargeObjects <= 0 {
-			continue
-		}
-		out = append(out, Finding{
-			Level: Block, On: OnOld, Database: d.Name,
-			Says: fmt.Sprintf("%d large objects: logical replication does not carry them; the rows with their OIDs arrive on new, the objects do not", d.Inventory.LargeObjects),
-			Fix:  "move them into bytea columns, unlink those that nobody refers to (vacuumlo), or accept large-objects and carry them over yourself inside the cutover",
-		})
-	}
-	return out
+	{ID: "large-objects", Title: "There are no large objects", Levels: onlyBlock, Acceptable: true, Judge: judgeLargeObjects},
+	{ID: "unlogged", Title: "There are no unlogged tables", Levels: onlyBlock, Acceptable: true, Judge: judgeUnlogged},
+	{ID: "foreign-tables", Title: "Foreign servers are reachable from new too", Levels: warnNote, Acceptable: true, Judge: judgeForeignTables},
+	{ID: "materialized-views", Title: "Materialized views are filled anew", Levels: onlyNote, Acceptable: true, Judge: judgeMatViews},
+	{ID: "temporary-tables", Title: "No session depends on temporary tables", Levels: onlyNote, Acceptable: true, Judge: judgeTemporary},
+	{ID: "invalid-index", Title: "Every index is valid", Levels: onlyWarn, Acceptable: true, Judge: judgeInvalidIndexes},
+	{ID: "template-changed", Title: "template1 has nothing that later databases rely on", Levels: onlyNote, Acceptable: true, Judge: judgeTemplate},
+	{ID: "security-labels", Title: "New knows the providers of security labels", Levels: onlyBlock, Acceptable: true, Judge: judgeLabels},
+	{ID: "compression-missing", Title: "New can compress as columns of old are compressed", Levels: onlyBlock, Judge: judgeCompression},
+	{ID: "sequence-exhausted", Title: "No sequence is near its end", Levels: onlyWarn, Acceptable: true, Judge: judgeSequences},
 }
 
 func judgeUnlogged(f *Facts) []Finding {
@@ -60,25 +38,6 @@ func judgeUnlogged(f *Facts) []Finding {
 						fmt.Sprintf("which rewrites it under an exclusive lock; or, where its rows may be lost: accept: [\"unlogged:%s\"]", t)),
 				})
 			}
-		}
-	}
-	return out
-}
-
-func judgeForeignTables(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		servers := map[string][]string{}
-		for _, t := range d.things("foreign-table") {
-			servers[t.More] = append(servers[t.More], t.Name)
-		}
-		for server, tables := range servers {
-			out = append(out, Finding{
-				Level: Note, On: OnOld, Database: d.Name, Object: server,
-				Says: fmt.Sprintf("%s on foreign server %s: definitions and user mappings are carried over, rows are not, and the new server must reach it",
-					some(tables, "foreign table", "foreign tables"), schema.Name(server)),
-				Fix: "look that the new server's host reaches it and may log in there",
-			})
 		}
 	}
 	return out
@@ -117,95 +76,6 @@ func judgeMatViews(f *Facts) []Finding {
 	return out
 }
 
-func judgeFiring(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		if d.Inventory == nil {
-			continue
-		}
-		for _, t := range d.Inventory.Triggers {
-			if t.Table == "" {
-				continue // judgeEventTriggers
-			}
-			mode := "ALWAYS"
-			if t.Mode == 'R' {
-				mode = "REPLICA"
-			}
-			out = append(out, Finding{
-				Level: Note, On: OnOld, Database: d.Name, Object: schema.Name(t.Schema, t.Table) + "." + schema.Name(t.Name),
-				Says: fmt.Sprintf("%s is enabled %s and would fire again where rows are applied: it is disabled on new until that is opened, and on old while that follows", t, mode),
-			})
-		}
-		for _, r := range d.things("rule") {
-			out = append(out, Finding{
-				Level: Note, On: OnOld, Database: d.Name, Object: r.More + "." + r.Name,
-				Says: fmt.Sprintf("rule %s on %s is enabled ALWAYS or REPLICA: rules do not act on applied rows, but on statements of sessions with session_replication_role = replica", r.Name, r.More),
-			})
-		}
-	}
-	return out
-}
-
-func judgeEventTriggers(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		for _, e := range d.things("event-trigger") {
-			says := fmt.Sprintf("event trigger %s (%s) is carried over with the schema, last", schema.Name(e.Name), e.More)
-			switch e.Detail {
-			case "D":
-				continue
-			case "A", "R":
-				says += "; it fires in the tool's sessions too, so that it is disabled where rows are applied until clients are let in"
-			default:
-				says += "; the tool's own DDL does not fire it"
-			}
-			out = append(out, Finding{Level: Note, On: OnOld, Database: d.Name, Object: e.Name, Says: says})
-		}
-		for _, e := range pick(d.NewThings, "event-trigger") {
-			if e.Detail == "D" || e.Detail == "O" || f.begun() {
-				continue
-			}
-			out = append(out, Finding{
-				Level: Warn, On: OnNew, Database: d.Name, Object: e.Name,
-				Says: fmt.Sprintf("event trigger %s (%s) of new fires on the DDL by which the schema is restored", schema.Name(e.Name), e.More),
-				Fix:  "ALTER EVENT TRIGGER " + pg.Ident(e.Name) + " DISABLE;",
-			})
-		}
-	}
-	return out
-}
-
-// judgeRowSecurity: with row_security off a role that policies hold back gets
-// an error instead of rows, in the copy as on apply.
-func judgeRowSecurity(f *Facts) []Finding {
-	var out []Finding
-	for _, s := range f.sides() {
-		if s.Superuser || s.Role.BypassRLS {
-			continue
-		}
-		for _, d := range f.Databases {
-			if d.Inventory == nil {
-				continue
-			}
-			var names []string
-			for _, t := range d.Inventory.Tables {
-				if t.RowSecurity && !t.Excluded {
-					names = append(names, t.String())
-				}
-			}
-			if len(names) == 0 {
-				continue
-			}
-			out = append(out, Finding{
-				Level: Block, On: s.Side, Database: d.Name, Object: s.Role.Name,
-				Says: fmt.Sprintf("role %s is held back by the row-level security of %s: neither the copy nor apply could go on", s.Role.Name, some(names, "table", "tables")),
-				Fix:  "ALTER ROLE " + pg.Ident(s.Role.Name) + " BYPASSRLS;",
-			})
-		}
-	}
-	return out
-}
-
 func judgeTemporary(f *Facts) []Finding {
 	var out []Finding
 	for _, d := range f.Databases {
@@ -213,207 +83,6 @@ func judgeTemporary(f *Facts) []Finding {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: d.Name,
 				Says: fmt.Sprintf("%d sessions have temporary tables now: these end with their sessions, which the cutover ends", t.N),
-			})
-		}
-	}
-	return out
-}
-
-func judgeExtensionMissing(f *Facts) []Finding {
-	if !f.New.ok() || f.New.Extensions == nil {
-		return nil
-	}
-	var out []Finding
-	for _, d := range f.Databases {
-		for _, e := range d.things("extension") {
-			if _, ok := f.New.Extensions[e.Name]; ok {
-				continue
-			}
-			out = append(out, Finding{
-				Level: Block, On: OnNew, Database: d.Name, Object: e.Name,
-				Says: fmt.Sprintf("extension %s (%s) of old is not available on new: neither it nor what needs it could be made", e.Name, e.Detail),
-				Fix:  fmt.Sprintf("install its package for PostgreSQL %d on the new server's host (contrib: postgresql-contrib), or drop it on old if nothing needs it: DROP EXTENSION %s", f.New.Major(), pg.Ident(e.Name)),
-			})
-		}
-	}
-	return out
-}
-
-func judgeExtensionVersion(f *Facts) []Finding {
-	if !f.New.ok() || f.New.Extensions == nil {
-		return nil
-	}
-	var out []Finding
-	for _, d := range f.Databases {
-		for _, e := range d.things("extension") {
-			x, ok := f.New.Extensions[e.Name]
-			if !ok || x.Default == e.Detail {
-				continue
-			}
-			says := fmt.Sprintf("extension %s is %s on old and becomes %s on new", e.Name, e.Detail, x.Default)
-			if !slices.Contains(x.Versions, e.Detail) {
-				says += fmt.Sprintf(", which does not have %s: look into its release notes for what was removed between", e.Detail)
-			}
-			out = append(out, Finding{
-				Level: Note, On: OnNew, Database: d.Name, Object: e.Name, Says: says,
-				Fix: "if old has a newer version of it installed, update there first: ALTER EXTENSION " + pg.Ident(e.Name) + " UPDATE",
-			})
-		}
-	}
-	return out
-}
-
-// preloads are the settings that load libraries into the server or its sessions.
-var preloads = []string{"shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"}
-
-func judgePreload(f *Facts) []Finding {
-	if !f.both() {
-		return nil
-	}
-	var out []Finding
-	for _, setting := range preloads {
-		have := splitList(f.New.setting(setting))
-		var missing []string
-		for _, lib := range splitList(f.Old.setting(setting)) {
-			if !slices.Contains(have, lib) {
-				missing = append(missing, lib)
-			}
-		}
-		if len(missing) == 0 {
-			continue
-		}
-		all := make([]string, 0, len(have)+len(missing))
-		for _, lib := range append(have, missing...) {
-			all = append(all, pg.Literal(lib))
-		}
-		then := "SELECT pg_reload_conf();"
-		if setting == "shared_preload_libraries" {
-			then = "restart the new server: it does not start if a library is not installed"
-		}
-		out = append(out, Finding{
-			Level: Warn, On: OnNew, Object: setting,
-			Says: fmt.Sprintf("%s of old loads %s, that of new does not: what these do (statistics, auditing, jobs) is missing on new, and some extensions cannot be made without", setting, strings.Join(missing, ", ")),
-			Fix:  lines(fmt.Sprintf("ALTER SYSTEM SET %s = %s;", setting, strings.Join(all, ", ")), then),
-		})
-	}
-	return out
-}
-
-// working are extensions that do things by themselves, and what to do.
-var working = map[string]string{
-	"pg_cron":        "keep its jobs from running on new until it is open: cron.database_name unset there, or cron.launch_active_jobs = off, put back in hooks: after_open; pause on old the jobs that make or drop tables",
-	"pg_partman":     "let it make the partitions of the coming days on old now, and keep its maintenance (pg_partman_bgw, cron) from running on either side until the cutover is done",
-	"timescaledb":    "its chunks are not ordinary partitions: move such a database by its own means",
-	"citus":          "its shards are not in this database: move such a cluster by its own means",
-	"pglogical":      "remove its nodes and subscriptions on old first, or it replicates on beside this upgrade",
-	"pgagent":        "stop the agent that runs against old at the cutover and start one against new in hooks: after_open",
-	"pg_squeeze":     "keep its worker from running on either side until the cutover is done: it swaps tables",
-	"pgautofailover": "its monitor is a service of its own: it needs a new one",
-}
-
-func judgeExtensionWorkers(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		for _, e := range d.things("extension") {
-			if fix, ok := working[e.Name]; ok {
-				out = append(out, Finding{
-					Level: Warn, On: OnOld, Database: d.Name, Object: e.Name,
-					Says: fmt.Sprintf("extension %s works by itself: on new it would write before the cutover, and tables or partitions that it makes on old during the upgrade are not in a set", e.Name),
-					Fix:  fix,
-				})
-			}
-		}
-	}
-	return out
-}
-
-func judgeExtensionTables(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		if d.Inventory == nil {
-			continue
-		}
-		moved, left := map[string][]string{}, map[string][]string{}
-		for _, t := range d.Inventory.Tables {
-			switch {
-			case t.Extension == "" || t.Kind != 'r' || t.Excluded:
-			case t.ExtConfig && t.ExtCondition == "":
-				moved[t.Extension] = append(moved[t.Extension], t.String())
-			default:
-				left[t.Extension] = append(left[t.Extension], t.String())
-			}
-		}
-		for _, e := range d.things("extension") {
-			if names := moved[e.Name]; len(names) > 0 {
-				out = append(out, Finding{
-					Level: Note, On: OnOld, Database: d.Name, Object: e.Name,
-					Says: fmt.Sprintf("%s of extension %s hold the user's rows and are moved like tables of the application", some(names, "table", "tables"), e.Name),
-				})
-			}
-			if names := left[e.Name]; len(names) > 0 {
-				out = append(out, Finding{
-					Level: Note, On: OnOld, Database: d.Name, Object: e.Name,
-					Says: fmt.Sprintf("%s of extension %s: CREATE EXTENSION on new fills them; rows that were added by hand need a look", some(names, "table", "tables"), e.Name),
-				})
-			}
-		}
-	}
-	return out
-}
-
-func judgeCFunctions(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		for _, t := range d.things("c-function") {
-			out = append(out, Finding{
-				Level: Warn, On: OnOld, Database: d.Name, Object: t.More,
-				Says: fmt.Sprintf("%d functions (%s, …) are in library %s, which no extension brings: they cannot be made on new unless it is there, built for PostgreSQL %s", t.N, t.Name, t.More, f.newMajor()),
-				Fix:  "install that library on the new server's host, or drop the functions on old if nothing needs them",
-			})
-		}
-	}
-	return out
-}
-
-func (f *Facts) newMajor() string {
-	if f.New.ok() {
-		return fmt.Sprint(f.New.Major())
-	}
-	return "of new"
-}
-
-func judgeRemovedTypes(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		for _, t := range d.things("removed-type") {
-			out = append(out, Finding{
-				Level: Block, On: OnOld, Database: d.Name, Object: t.Name,
-				Says: fmt.Sprintf("column %s of %s has type %s, which PostgreSQL 12 removed: its table cannot be made on new", t.Detail, t.Name, t.More),
-				Fix:  "ALTER TABLE " + t.Name + " ALTER COLUMN " + t.Detail + " TYPE timestamptz on old, or interval",
-			})
-		}
-		if f.New.ok() && f.New.Major() < 14 {
-			continue
-		}
-		for _, t := range d.things("postfix") {
-			out = append(out, Finding{
-				Level: Block, On: OnOld, Database: d.Name, Object: t.Name,
-				Says: fmt.Sprintf("operator %s is a postfix operator, which PostgreSQL 14 removed: it cannot be made on new", t.Name),
-				Fix:  "replace it by a function in what uses it, and drop it on old",
-			})
-		}
-	}
-	return out
-}
-
-func judgeTableOIDs(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		for _, t := range d.things("oids") {
-			out = append(out, Finding{
-				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
-				Says: fmt.Sprintf("table %s was made WITH OIDS, which PostgreSQL 12 removed: column oid is not carried over", t.Name),
-				Fix:  "ALTER TABLE " + t.Name + " SET WITHOUT OIDS; once nothing reads that column (it rewrites the table)",
 			})
 		}
 	}
@@ -434,6 +103,142 @@ func judgeInvalidIndexes(f *Facts) []Finding {
 	return out
 }
 
+func judgeLargeObjects(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		if d.Inventory == nil || d.Inventory.LargeObjects <= 0 {
+			continue
+		}
+		says := fmt.Sprintf("%d large objects: logical replication does not carry them; the rows with their OIDs arrive on new, the objects do not", d.Inventory.LargeObjects)
+		var columns []string
+		for _, t := range d.things("lo-column") {
+			columns = append(columns, t.Name)
+		}
+		if len(columns) > 0 {
+			says += fmt.Sprintf(". They may be named in %s", some(columns, "column", "columns"))
+		}
+		out = append(out, Finding{
+			Level: Block, On: OnOld, Database: d.Name, Says: says,
+			Fix: "move them into bytea columns, unlink those that nobody refers to (vacuumlo), or accept large-objects and carry them over yourself inside the cutover",
+		})
+	}
+	return out
+}
+
+func judgeForeignTables(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, t := range d.things("foreign-server") {
+			level, says := Note, fmt.Sprintf("foreign server %s (%s) has %d foreign tables: definitions and user mappings are carried over, rows are not, and the new server must reach it", schema.Name(t.Name), t.Detail, t.N)
+			fix := "look that the new server's host reaches it and may log in there"
+			if t.More != "" {
+				says += ". It is at " + t.More
+			}
+			if here(t) {
+				level, fix = Warn, fmt.Sprintf("on new, once prepare has made it: ALTER SERVER %s OPTIONS (SET host '…') with an address that is right from there", pg.Ident(t.Name))
+				says += ", which on new's machine is new's machine"
+			}
+			out = append(out, Finding{Level: level, On: OnOld, Database: d.Name, Object: t.Name, Says: says, Fix: fix})
+		}
+	}
+	return out
+}
+
+// here says whether a foreign server is where the server itself is: by a name
+// that means another machine on another machine.
+func here(t Thing) bool {
+	if t.Detail != "postgres_fdw" && t.Detail != "dblink_fdw" {
+		return false
+	}
+	host := ""
+	for _, o := range strings.Fields(t.More) {
+		if v, ok := strings.CutPrefix(o, "host="); ok {
+			host = v
+		} else if v, ok := strings.CutPrefix(o, "hostaddr="); ok {
+			host = v
+		}
+	}
+	return host == "" || host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.") || strings.HasPrefix(host, "/")
+}
+
+// judgeTemplate: what is in template1 is in every database that is made later.
+func judgeTemplate(f *Facts) []Finding {
+	var has []string
+	for _, t := range f.Template {
+		kind, user := strings.CutPrefix(t.Kind, "user-")
+		if !user && t.Kind != "extension" {
+			continue
+		}
+		has = append(has, fmt.Sprintf("%s %s", kind, t.Name))
+		if t.N > 1 {
+			has[len(has)-1] = fmt.Sprintf("%d of kind %s (%s, …)", t.N, kind, t.Name)
+		}
+	}
+	if len(has) == 0 {
+		return nil
+	}
+	return []Finding{{
+		Level: Note, On: OnOld, Database: "template1", Object: "template1",
+		Says: fmt.Sprintf("template1 of old holds %s: it is not moved, and databases that are made on new later will lack them", strings.Join(has, ", ")),
+		Fix:  "make the same in template1 of new once prepare is done",
+	}}
+}
+
+// labelling are the libraries of providers of security labels.
+var labelling = map[string]string{"selinux": "sepgsql"}
+
+// judgeLabels: SECURITY LABEL fails where its provider is not loaded.
+func judgeLabels(f *Facts) []Finding {
+	if !f.New.ok() {
+		return nil
+	}
+	var loaded []string
+	for _, setting := range preloads {
+		loaded = append(loaded, splitList(f.New.setting(setting))...)
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, t := range d.things("label") {
+			library := t.Name
+			if l := labelling[t.Name]; l != "" {
+				library = l
+			}
+			if slices.Contains(loaded, library) {
+				continue
+			}
+			out = append(out, Finding{
+				Level: Block, On: OnNew, Database: d.Name, Object: t.Name,
+				Says: fmt.Sprintf("%d objects of old have security labels of provider %s, which new does not load: SECURITY LABEL would fail there", t.N, t.Name),
+				Fix:  fmt.Sprintf("add %s to shared_preload_libraries of new and restart the new server, or remove the labels on old (SECURITY LABEL … IS NULL)", library),
+			})
+		}
+	}
+	return out
+}
+
+// judgeCompression: a server that was built without lz4 makes no column that
+// is compressed with it.
+func judgeCompression(f *Facts) []Finding {
+	if !f.New.ok() {
+		return nil
+	}
+	can, known := f.New.Settings["default_toast_compression"]
+	if !known || len(can.Enum) == 0 || slices.Contains(can.Enum, "lz4") {
+		return nil
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, t := range d.things("lz4") {
+			out = append(out, Finding{
+				Level: Block, On: OnNew, Database: d.Name, Object: "lz4",
+				Says: fmt.Sprintf("%d columns are compressed with lz4, which new is built without: their tables cannot be made there", t.N),
+				Fix:  "install a server that is built with lz4, or on old for each of them: ALTER TABLE … ALTER COLUMN … SET COMPRESSION pglz",
+			})
+		}
+	}
+	return out
+}
+
 // mostUsed is the part of its range from which on a sequence is named.
 const mostUsed = 0.8
 
@@ -443,17 +248,77 @@ func judgeSequences(f *Facts) []Finding {
 		if d.Inventory == nil {
 			continue
 		}
+		var tables map[uint32]*schema.Table
 		for _, s := range d.Inventory.Sequences {
-			used := s.Used()
+			if tables == nil {
+				tables = d.byOID()
+			}
+			used, by := s.Used(), ""
+			narrow := narrowed(&s, tables[s.Table])
+			if u := s.Used(); narrow != "" && u > used {
+				used, by = u, fmt.Sprintf(" (column %s is %s)", s.OwnedBy, narrow)
+			}
 			if used < mostUsed {
 				continue
 			}
-			fix := "make its column bigint and its sequence too (ALTER SEQUENCE … AS bigint), or raise MAXVALUE"
 			out = append(out, Finding{
 				Level: Warn, On: OnOld, Database: d.Name, Object: s.String(),
-				Says: fmt.Sprintf("sequence %s has used %.1f %% of its range; the cutover sets it ahead, by no more than half of what is left", s, used*100), Fix: fix,
+				Says: fmt.Sprintf("sequence %s has used %.1f %% of its range%s: nextval fails at its end, before the upgrade or after it; the cutover sets it ahead, by no more than half of what is left", s, used*100, by),
+				Fix:  widen(s, tables[s.Table]),
 			})
 		}
 	}
 	return out
+}
+
+// highest are the greatest values of the integer types.
+var highest = map[string]int64{"smallint": math.MaxInt16, "integer": math.MaxInt32, "bigint": math.MaxInt64}
+
+// narrowed cuts the range of a sequence that counts up to that of the column
+// that owns it, and returns the column's type where it did.
+func narrowed(s *schema.Sequence, t *schema.Table) string {
+	kind := columnType(*s, t)
+	if top, ok := highest[kind]; ok && top < s.Max && s.Increment > 0 {
+		s.Max = top
+		return kind
+	}
+	return ""
+}
+
+func columnType(s schema.Sequence, t *schema.Table) string {
+	if t == nil {
+		return ""
+	}
+	for _, c := range t.Columns {
+		if c.Num == s.Column {
+			return c.Type
+		}
+	}
+	return ""
+}
+
+// widen is how a sequence is given room: its column first, which is rewritten.
+func widen(s schema.Sequence, t *schema.Table) string {
+	kind, column := columnType(s, t), ""
+	if kind == "smallint" || kind == "integer" {
+		for _, c := range t.Columns {
+			if c.Num == s.Column {
+				column = fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE bigint;", t.SQL(), pg.Ident(c.Name))
+			}
+		}
+	}
+	change := fmt.Sprintf("ALTER SEQUENCE %s NO MAXVALUE;", s.SQL())
+	switch {
+	case s.Increment < 0:
+		change = fmt.Sprintf("ALTER SEQUENCE %s NO MINVALUE;", s.SQL())
+	case s.Type != "bigint":
+		change = fmt.Sprintf("ALTER SEQUENCE %s AS bigint;", s.SQL())
+	}
+	if s.Type == "bigint" && s.Max == math.MaxInt64 && column == "" && s.Increment > 0 || s.Type == "bigint" && s.Min == math.MinInt64 {
+		return "its range is all there is: let it begin again where values are free (ALTER SEQUENCE … RESTART), or hand out something else"
+	}
+	if column == "" {
+		return change
+	}
+	return lines("rewrite its column under an exclusive lock, where that can be borne:", column, change)
 }

@@ -10,16 +10,17 @@ import (
 )
 
 var databaseChecks = []Check{
-	{ID: "database-missing", Title: "Every database of the runbook is on old", Judge: judgeDatabaseMissing},
-	{ID: "database-closed", Title: "Every database of the runbook allows connections", Judge: judgeDatabaseClosed},
-	{ID: "database-left", Title: "Every database of old is moved", Acceptable: true, Judge: judgeDatabaseLeft},
-	{ID: "new-not-empty", Title: "New has nothing in the databases that are moved", Judge: judgeNotEmpty},
-	{ID: "encoding", Title: "Databases that exist on new have old's encoding and locale", Judge: judgeEncoding},
-	{ID: "locale-missing", Title: "New knows the locales of old's databases", Acceptable: true, Judge: judgeLocale},
-	{ID: "collation-missing", Title: "New knows the collations of old's columns", Judge: judgeCollations},
-	{ID: "collation-version", Title: "Text sorts alike on both sides", Acceptable: true, Judge: judgeCollationVersion},
-	{ID: "tablespace-missing", Title: "New has old's tablespaces", Judge: judgeTablespaces},
-	{ID: "connection-limit", Title: "Connection limits leave room for the upgrade", Acceptable: true, Judge: judgeConnectionLimits},
+	{ID: "database-missing", Title: "Every database of the runbook is on old", Levels: onlyBlock, Judge: judgeDatabaseMissing},
+	{ID: "database-closed", Title: "Every database of the runbook allows connections", Levels: onlyBlock, Judge: judgeDatabaseClosed},
+	{ID: "database-invalid", Title: "No database is half dropped", Levels: blockWarn, Acceptable: true, Judge: judgeInvalid},
+	{ID: "database-left", Title: "Every database of old is moved", Levels: onlyNote, Acceptable: true, Judge: judgeDatabaseLeft},
+	{ID: "new-not-empty", Title: "New has nothing in the databases that are moved", Levels: onlyBlock, Judge: judgeNotEmpty},
+	{ID: "encoding", Title: "Databases that exist on new have old's encoding and locale", Levels: onlyBlock, Judge: judgeEncoding},
+	{ID: "locale-missing", Title: "New knows the locales of old's databases", Levels: onlyBlock, Acceptable: true, Judge: judgeLocale},
+	{ID: "collation-missing", Title: "New knows the collations of old's columns", Levels: onlyBlock, Judge: judgeCollations},
+	{ID: "collation-version", Title: "Text sorts alike on both sides", Levels: warnNote, Acceptable: true, Judge: judgeCollationVersion},
+	{ID: "tablespace-missing", Title: "New has old's tablespaces", Levels: onlyBlock, Judge: judgeTablespaces},
+	{ID: "connection-limit", Title: "Connection limits leave room for the upgrade", Levels: blockNote, Acceptable: true, Judge: judgeConnectionLimits},
 }
 
 func judgeDatabaseMissing(f *Facts) []Finding {
@@ -61,6 +62,29 @@ func judgeDatabaseClosed(f *Facts) []Finding {
 	return out
 }
 
+// judgeInvalid: from the minors of August 2023 on a DROP DATABASE that is cut
+// off leaves a database that nobody can connect to.
+func judgeInvalid(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.sides() {
+		for _, c := range s.Databases {
+			if !c.halfDropped() {
+				continue
+			}
+			level, what := Warn, "it is not moved"
+			if f.moved(c.Name) {
+				level, what = Block, "the runbook moves it"
+			}
+			out = append(out, Finding{
+				Level: level, On: s.Side, Object: c.Name,
+				Says: fmt.Sprintf("database %s is what a DROP DATABASE that was cut off has left: nobody can connect to it, and %s", schema.Name(c.Name), what),
+				Fix:  "DROP DATABASE " + pg.Ident(c.Name) + ";",
+			})
+		}
+	}
+	return out
+}
+
 // judgeDatabaseLeft: the cutover closes the databases that are moved. Others
 // stay on old, and open.
 func judgeDatabaseLeft(f *Facts) []Finding {
@@ -69,7 +93,7 @@ func judgeDatabaseLeft(f *Facts) []Finding {
 	}
 	var out []Finding
 	for _, c := range f.Old.Databases {
-		if !c.Template && c.AllowsConnections && !f.moved(c.Name) && c.Name != "postgres" {
+		if !c.Template && c.connects() && !f.moved(c.Name) && c.Name != "postgres" {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: c.Name, Object: c.Name,
 				Says: fmt.Sprintf("database %s is not in the runbook: it stays on old and takes writes there", schema.Name(c.Name)),
@@ -257,12 +281,29 @@ func judgeCollationVersion(f *Facts) []Finding {
 				Fix:  lines("REINDEX DATABASE CONCURRENTLY "+pg.Ident(d.Name)+" on old, which finds the duplicates now", "ALTER DATABASE "+pg.Ident(d.Name)+" REFRESH COLLATION VERSION;"),
 			})
 		}
+		for _, t := range d.things("collation-changed") {
+			out = append(out, Finding{
+				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
+				Says: fmt.Sprintf("the library behind collation %s changed (%s when it was made, %s now): indexes over columns with it may be wrong, and unique ones may hold duplicates that new's index build will find", t.Name, t.Detail, t.More),
+				Fix:  lines("REINDEX the indexes over columns with that collation, which finds the duplicates now", "ALTER COLLATION "+t.Name+" REFRESH VERSION;"),
+			})
+		}
 		there := d.New
 		if there == nil {
 			there = f.New.alike(d.Old)
 		}
 		if there == nil || d.Old.ActualVersion == "" || there.ActualVersion == "" || d.Old.ActualVersion == there.ActualVersion {
 			continue
+		}
+		for _, t := range d.things("text-range") {
+			if t.More == "default" || !strings.HasSuffix(t.More, "-x-icu") {
+				out = append(out, Finding{
+					Level: Warn, On: OnNew, Database: d.Name, Object: t.Name,
+					Says: fmt.Sprintf("table %s is partitioned by ranges of text (%s, collation %s), which sorts by version %s on old and %s on new: a row may belong to another partition there, and the one that it is in on old would refuse it",
+						t.Name, t.Detail, t.More, d.Old.ActualVersion, there.ActualVersion),
+					Fix: "look at the rows near its bounds; a partition key COLLATE \"C\" sorts alike everywhere",
+				})
+			}
 		}
 		out = append(out, Finding{
 			Level: Note, On: OnNew, Database: d.Name, Object: d.Name,

@@ -22,6 +22,12 @@ type Facts struct {
 	Standbys []StandbyFacts
 	// Databases are those that are moved, sorted by name.
 	Databases []DatabaseFacts
+	// OldMachine and NewMachine are what the primaries run on.
+	OldMachine, NewMachine Machine
+	// PoolerAddresses are where the sessions of poolers come from; nil is not known.
+	PoolerAddresses []string
+	// Template is what the user has put into template1 of old.
+	Template []Thing
 	// Reach are the proofs that one server reaches the other.
 	Reach []Reach
 	// Programs are the client programs that prepare runs.
@@ -37,6 +43,7 @@ type Server struct {
 	// Err is why it could not be reached or read at all; then nothing else holds.
 	Err error
 	pg.Identity
+	Pooled        bool          // the session goes through a pooler
 	Skew          time.Duration // its clock minus ours
 	Role          Role          // the tool's own
 	Settings      map[string]Setting
@@ -56,8 +63,22 @@ type Server struct {
 	Clients       []Client
 	Prepared      []Prepared
 	Transactions  []Transaction
+	Locks         []Lock
+	Advisory      []Advisory
 	Extensions    map[string]Extension // available ones
 	Collations    []Collation          // in pg_catalog
+	// Functions and Operators are those of pg_catalog, by OID; nil is not known.
+	Functions map[uint32]Function
+	Operators map[uint32]string
+	// Columns are those of new's own relations, pg_catalog.pg_class.relname;
+	// nil is not known.
+	Columns map[string]bool
+	// Libraries are the files in the folder that $libdir is, without their
+	// ending; nil is not known.
+	Libraries []string
+	// ConfigFiles are those that settings are read from, DataFiles those that
+	// lie in the data directory; nil is not known.
+	ConfigFiles, DataFiles []string
 }
 
 // Role is a role.
@@ -69,9 +90,12 @@ type Role struct {
 	MemberOf                      []string // direct and indirect
 }
 
-// Setting is a row of pg_settings. Value is in Unit.
+// Setting is a row of pg_settings. Value, Min and Max are in Unit.
 type Setting struct {
 	Value, Unit, Source, Boot, Context string
+	Type                               string // bool, integer, real, enum, string
+	Min, Max                           string // of numbers
+	Enum                               []string
 }
 
 // RoleSetting is one setting of pg_db_role_setting.
@@ -116,7 +140,14 @@ type Catalog struct {
 	Locale, Rules                   string // of ICU or builtin
 	CollationVersion, ActualVersion string // 15+
 	Tablespace                      string
+	Age, MultiAge                   int64 // of its oldest transaction ids
 }
+
+// halfDropped is a database whose DROP DATABASE was cut off.
+func (c Catalog) halfDropped() bool { return c.ConnLimit == -2 }
+
+// connects says whether sessions can be opened in it at all.
+func (c Catalog) connects() bool { return c.AllowsConnections && !c.halfDropped() }
 
 // Password is what kind of password a role has.
 type Password string
@@ -145,6 +176,7 @@ type Slot struct {
 	Kept                         int64  // bytes of WAL kept for it
 	Status                       string // wal_status, 13+
 	Failover, Synced             bool   // 17+
+	XminAge                      int64  // of the oldest rows that it keeps
 }
 
 // Sender is a walsender.
@@ -152,6 +184,7 @@ type Sender struct {
 	Application, Role, Address, State, SyncState string
 	Slot                                         string // the slot that it serves; "" is none
 	Logical                                      bool
+	XminAge                                      int64
 }
 
 // Subscription is a subscription of any database of a server.
@@ -187,6 +220,7 @@ func (c Client) String() string {
 type Prepared struct {
 	GID, Owner, Database string
 	Age                  time.Duration
+	XminAge              int64
 }
 
 // Transaction is an open transaction of somebody else.
@@ -195,6 +229,7 @@ type Transaction struct {
 	Role, Database, Application, State, Query string
 	Age                                       time.Duration
 	Writes                                    bool // has an xid
+	XminAge                                   int64
 }
 
 // Extension is one that a server can create.
@@ -220,7 +255,16 @@ type DatabaseFacts struct {
 	Things, NewThings []Thing
 	// Upgrades are the names in crossfade.upgrade on old, NewUpgrades on new.
 	Upgrades, NewUpgrades []string
-	Indexes               []Index // of the tables whose identity the runbook orders
+	// Indexes are, by table, those of the tables whose identity the runbook
+	// orders, that have none, or that have FULL.
+	Indexes map[string][]Index
+	// Telling is, of tables that have FULL, the column with the most values.
+	Telling map[string]string
+	// StatsSince is since when updates and deletes are counted; zero is not known.
+	StatsSince time.Time
+	DDL        DDL
+	// Lost are tables of new that have another replica identity than they are to have.
+	Lost []LostIdentity
 }
 
 // Thing is an object that is neither table nor sequence. What Detail, More and
@@ -228,12 +272,6 @@ type DatabaseFacts struct {
 type Thing struct {
 	Kind, Name, Detail, More string
 	N                        int64
-}
-
-// Index is an index that the runbook orders as identity.
-type Index struct {
-	Table, Name string
-	Why         string // why it cannot serve; "" where it can
 }
 
 // Reach is one try of one server to reach another.

@@ -40,7 +40,12 @@ func Gather(ctx context.Context, o Options) (*Facts, error) {
 	wg.Go(func() { g.readDatabases(ctx) })
 	wg.Go(func() { g.readPrograms(ctx) })
 	wg.Go(func() { g.tryReach(ctx) })
+	wg.Go(func() { g.OldMachine = g.readMachine(ctx, g.Old, g.Want.OldHost) })
+	wg.Go(func() { g.NewMachine = g.readMachine(ctx, g.New, g.Want.NewHost) })
+	wg.Go(func() { g.readPoolers(ctx) })
+	wg.Go(func() { g.readTemplate(ctx) })
 	wg.Wait()
+	g.readLost(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -87,7 +92,7 @@ func (g *gathering) chooseDatabases() {
 	if g.Want.AllDatabases && g.Old.ok() {
 		for _, c := range g.Old.Databases {
 			named := slices.ContainsFunc(wanted, func(d Database) bool { return d.Name == c.Name })
-			if c.AllowsConnections && !c.Template && !named {
+			if c.connects() && !c.Template && !named {
 				wanted = append(wanted, Database{Name: c.Name})
 			}
 		}
@@ -114,7 +119,7 @@ func (g *gathering) readDatabases(ctx context.Context) {
 	eg.SetLimit(atATime)
 	for i := range g.Facts.Databases {
 		d := &g.Facts.Databases[i]
-		if d.Old != nil && d.Old.AllowsConnections {
+		if d.Old != nil && d.Old.connects() {
 			eg.Go(func() error {
 				if err := g.readOldDatabase(ctx, d); err != nil {
 					d.Err = err
@@ -122,7 +127,7 @@ func (g *gathering) readDatabases(ctx context.Context) {
 				return nil
 			})
 		}
-		if d.New != nil && d.New.AllowsConnections {
+		if d.New != nil && d.New.connects() {
 			eg.Go(func() error {
 				if err := g.readNewDatabase(ctx, d); err != nil {
 					g.missing(OnNew, d.Name, "the database's contents", err, true)
@@ -150,17 +155,44 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 			t.Excluded = x(t.Schema, t.Name)
 		}
 	}
-	if d.Things, err = rows[Thing](ctx, conn, query("things", g.Old.Version)); err != nil {
-		return fmt.Errorf("read the objects of database %s: %w", d.Name, err)
+	for _, part := range []string{"things", "partitions", "functions"} {
+		things, err := rows[Thing](ctx, conn, query(part, g.Old.Version))
+		if err != nil {
+			return fmt.Errorf("read the objects of database %s: %w", d.Name, err)
+		}
+		d.Things = append(d.Things, things...)
 	}
 	if d.Upgrades, err = readUpgrades(ctx, conn, d.Things); err != nil {
 		g.missing(OnOld, d.Name, "crossfade.upgrade", err, false)
 	}
-	if d.Indexes, err = readIndexes(ctx, conn, g.Old.Version, inv, d.Want.Identity); err != nil {
-		g.missing(OnOld, d.Name, "the indexes that identity: names", err, true)
+	if err := d.readIdentities(ctx, conn, g.Old.Version, inv); err != nil {
+		g.missing(OnOld, d.Name, "indexes of tables without a replica identity", err, true)
+	}
+	if err := g.readTrees(ctx, conn, d); err != nil {
+		g.missing(OnOld, d.Name, "functions and operators that expressions use", err, false)
+	}
+	if err := g.readDDL(ctx, conn, d); err != nil {
+		g.missing(OnOld, d.Name, "recent DDL", err, false)
 	}
 	d.Inventory = inv
 	return nil
+}
+
+// readTemplate reads what the user has put into template1 of old: databases
+// that are made later have it, and those of new will not.
+func (g *gathering) readTemplate(ctx context.Context) {
+	c := g.Old.catalog("template1")
+	if c == nil || !c.connects() {
+		return
+	}
+	conn, err := session(ctx, g.Want.Old.With("template1"))
+	if err == nil {
+		defer closing(conn)
+		g.Template, err = rows[Thing](ctx, conn, query("newthings", g.Old.Version))
+	}
+	if err != nil {
+		g.missing(OnOld, "template1", "what it holds", err, false)
+	}
 }
 
 func (g *gathering) readNewDatabase(ctx context.Context, d *DatabaseFacts) error {
@@ -190,29 +222,54 @@ func readUpgrades(ctx context.Context, conn *pgx.Conn, things []Thing) ([]string
 	return pgx.CollectRows(r, pgx.RowTo[string])
 }
 
-// readIndexes reads the indexes of the tables that orders name.
-func readIndexes(ctx context.Context, conn *pgx.Conn, version int, inv *schema.Inventory, orders map[string]string) ([]Index, error) {
+// readIdentities reads what is to be known of the tables that orders name, that
+// have no replica identity, or that have FULL: their indexes, and of the latter
+// the column that tells their rows apart best.
+func (d *DatabaseFacts) readIdentities(ctx context.Context, conn *pgx.Conn, version int, inv *schema.Inventory) error {
+	const since = `
+		SELECT greatest(s.stats_reset, (pg_stat_file('base/' || s.datid || '/PG_VERSION', true)).modification)
+		FROM pg_stat_database s WHERE s.datname = current_database()`
 	names := map[uint32]string{}
 	var oids []uint32
 	for _, t := range inv.Tables {
-		if strings.HasPrefix(orders[t.String()], "index:") {
+		if t.Published() && (d.Want.Identity[t.String()] != "" || !t.Identity.Usable || t.Identity.Kind == 'f') {
 			names[t.OID] = t.String()
 			oids = append(oids, t.OID)
 		}
 	}
 	if len(oids) == 0 {
-		return nil, nil
+		return nil
 	}
 	r, err := conn.Query(ctx, query("indexes", version), oids)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return pgx.CollectRows(r, func(row pgx.CollectableRow) (x Index, err error) {
-		var oid uint32
-		err = row.Scan(&oid, &x.Name, &x.Why)
-		x.Table = names[oid]
-		return x, err
+	var oid uint32
+	var x Index
+	d.Indexes = map[string][]Index{}
+	_, err = pgx.ForEachRow(r, []any{&oid, &x.Name, &x.Unique, &x.Why, &x.Method, &x.Distinct}, func() error {
+		d.Indexes[names[oid]] = append(d.Indexes[names[oid]], x)
+		return nil
 	})
+	if err != nil {
+		return err
+	}
+	if r, err = conn.Query(ctx, query("telling", version), oids); err != nil {
+		return err
+	}
+	d.Telling = map[string]string{}
+	var column string
+	if _, err = pgx.ForEachRow(r, []any{&oid, &column}, func() error { d.Telling[names[oid]] = column; return nil }); err != nil {
+		return err
+	}
+	var at *time.Time
+	if err := conn.QueryRow(ctx, since).Scan(&at); err != nil {
+		return err
+	}
+	if at != nil {
+		d.StatsSince = *at
+	}
+	return nil
 }
 
 // assignSets puts the tables into sets.
@@ -291,13 +348,16 @@ func (g *gathering) readStandby(ctx context.Context, s Standby) (*Server, string
 	}
 	facts.Settings, err = readSettings(ctx, conn, facts.Version)
 	if err == nil {
+		err = facts.readClock(ctx, conn)
+	}
+	if err == nil {
 		facts.Senders, err = rows[Sender](ctx, conn, query("senders", facts.Version))
 	}
 	if err == nil {
 		facts.Slots, err = rows[Slot](ctx, conn, query("slots", facts.Version))
 	}
 	if err != nil {
-		g.missing(s.Name, "", "settings and replication", err, false)
+		g.missing(s.Name, "", "settings, clock and replication", err, false)
 	}
 	app, err := readAppName(ctx, conn)
 	if err != nil {

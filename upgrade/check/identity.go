@@ -4,19 +4,20 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"crossfade/schema"
 	"crossfade/upgrade/pg"
 )
 
 var identityChecks = []Check{
-	{ID: "replica-identity", Title: "Every table that is updated can be: it has a replica identity", Judge: judgeIdentity},
-	{ID: "replica-identity-equality", Title: "REPLICA IDENTITY FULL only where every column can be compared", Judge: judgeEquality},
-	{ID: "replica-identity-full", Title: "REPLICA IDENTITY FULL costs little on new", Acceptable: true, Judge: judgeFull},
-	{ID: "identity-order", Title: "The identities that the runbook orders can be had", Judge: judgeOrders},
-	{ID: "excluded-tables", Title: "Every table is moved", Acceptable: true, Judge: judgeExcluded},
-	{ID: "foreign-key-excluded", Title: "No moved table refers to one that is left behind", Judge: judgeForeignKeyExcluded},
-	{ID: "foreign-key-sets", Title: "Foreign keys do not cross sets", Acceptable: true, Judge: judgeForeignKeySets},
+	{ID: "replica-identity", Title: "Every table that is updated can be: it has a replica identity", Levels: onlyBlock, Judge: judgeIdentity},
+	{ID: "replica-identity-equality", Title: "REPLICA IDENTITY FULL only where every column can be compared", Levels: onlyBlock, Judge: judgeEquality},
+	{ID: "replica-identity-full", Title: "REPLICA IDENTITY FULL costs little on new", Levels: blockWarnNote, Acceptable: true, Judge: judgeFull},
+	{ID: "identity-lost", Title: "Tables have the same replica identity on both sides", Levels: onlyWarn, Acceptable: true, Judge: judgeLost},
+	{ID: "identity-order", Title: "The identities that the runbook orders can be had", Levels: onlyBlock, Judge: judgeOrders},
+	{ID: "excluded-tables", Title: "Every table is moved", Levels: onlyNote, Acceptable: true, Judge: judgeExcluded},
+	{ID: "foreign-key-excluded", Title: "No moved table refers to one that is left behind", Levels: onlyBlock, Judge: judgeForeignKeyExcluded},
 }
 
 // ordered is the identity of a table once prepare has done what the runbook
@@ -62,23 +63,45 @@ func (f *Facts) published(judge func(d DatabaseFacts, t schema.Table, id schema.
 	}
 }
 
+// Index is an index of a table whose rows are not found by its primary key.
+type Index struct {
+	Name   string
+	Unique bool
+	Why    string // why it cannot be a replica identity; "" where it can
+	// Method is its access method where it is valid, whole and begins with a
+	// column; "" where apply can never use it.
+	Method string
+	// Distinct is how many values its first column has: less than 0 as a part of
+	// the rows, 0 not known.
+	Distinct float64
+}
+
 func judgeIdentity(f *Facts) []Finding {
 	var out []Finding
 	f.published(func(d DatabaseFacts, t schema.Table, id schema.Identity) {
 		if id.Usable || id.Kind == 'f' {
 			return
 		}
-		fix := "ALTER TABLE ONLY " + t.SQL() + " REPLICA IDENTITY "
-		or := fmt.Sprintf("or in the runbook, for the time of the upgrade: identity: {%s: full}; best is a primary key", t)
+		why := id.Why
+		for _, x := range d.Indexes[t.String()] {
+			if x.Unique && x.Why != "" && !strings.Contains(why, x.Name) {
+				why += fmt.Sprintf(", and its unique index %s cannot serve (%s)", schema.Name(x.Name), x.Why)
+			}
+		}
+		fix, or := "ALTER TABLE ONLY "+t.SQL()+" REPLICA IDENTITY ", fmt.Sprintf("or in the runbook, for the time of the upgrade: identity: {%s: full}; best is a primary key", t)
 		if id.Candidate != "" {
 			fix += "USING INDEX " + pg.Ident(id.Candidate) + ";"
 			or = fmt.Sprintf("or in the runbook, for the time of the upgrade: identity: {%s: index:%s}", t, id.Candidate)
 		} else {
 			fix += "FULL;"
 		}
+		if i := slices.IndexFunc(t.Columns, func(c schema.Column) bool { return !c.Equality && c.Generated == 0 }); i >= 0 && id.Candidate == "" {
+			// FULL would only exchange this finding for another one.
+			fix, or = "give it a primary key, or a unique index over NOT NULL columns", fmt.Sprintf("REPLICA IDENTITY FULL cannot serve: column %s has type %s, which has no equality", schema.Name(t.Columns[i].Name), t.Columns[i].Type)
+		}
 		out = append(out, Finding{
 			Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
-			Says: fmt.Sprintf("table %s cannot be published: %s. Every UPDATE and DELETE of it by the application would fail from the moment the publication exists", t, id.Why),
+			Says: fmt.Sprintf("table %s cannot be published: %s. Every UPDATE and DELETE of it by the application would fail from the moment the publication exists", t, why),
 			Fix:  lines(fix, or),
 		})
 	})
@@ -103,14 +126,65 @@ func judgeEquality(f *Facts) []Finding {
 	return out
 }
 
-// fullRowNanos is what one row of a table costs the apply worker to look at:
-// 500 updates of a table of 200,000 rows took 2.5 to 3.3 s on 14 to 18.
-const fullRowNanos = 30
+// What finding a row costs the apply worker where REPLICA IDENTITY is FULL:
+// fullRowNanos for each row that it looks at (500 updates of a table of 200,000
+// rows took 2.5 to 3.3 s on 14 to 18), and fullIndexNanos where an index leads
+// there (67 to 79 ms on 16 to 18).
+const (
+	fullRowNanos   = 30
+	fullIndexNanos = 150_000
+)
+
+// applies is which index methods apply uses under FULL on a major.
+func applies(major int, method string) bool {
+	return method == "btree" && major >= 16 || method == "hash" && major >= 17
+}
+
+// fullCost is how long one UPDATE or DELETE of t takes to be applied, and by
+// which index; "" reads the table. Which of several indexes is taken depends on
+// their OIDs on new: the worst one counts.
+func (d DatabaseFacts) fullCost(t schema.Table, major int) (cost time.Duration, index string) {
+	count := float64(max(t.Rows, 0))
+	for _, x := range d.Indexes[t.String()] {
+		if !applies(major, x.Method) {
+			continue
+		}
+		distinct := x.Distinct
+		if distinct < 0 {
+			distinct *= -count
+		}
+		looks := count
+		if distinct >= 1 {
+			looks = count / distinct
+		}
+		if by := time.Duration(looks*fullRowNanos + fullIndexNanos); by > cost {
+			cost, index = by, x.Name
+		}
+	}
+	if index == "" {
+		cost = time.Duration(count * fullRowNanos)
+	}
+	return cost, index
+}
+
+// shortest is how long statistics must have been counted for a rate.
+const shortest = time.Hour
+
+// How much of one apply worker's time a table under FULL may take: from
+// noticeable on it is a warning, from hopeless on its set never catches up.
+const (
+	noticeable = 0.1
+	hopeless   = 1
+)
 
 // judgeFull: without any index that the apply worker can use, each UPDATE and
 // DELETE reads the table. A primary key on new serves even where old is FULL;
-// other unique indexes from 16 on.
+// other indexes from 16 on.
 func judgeFull(f *Facts) []Finding {
+	major := newestNew
+	if f.New.ok() {
+		major = f.New.Major()
+	}
 	var out []Finding
 	f.published(func(d DatabaseFacts, t schema.Table, id schema.Identity) {
 		if id.Kind != 'f' || !id.Usable {
@@ -124,24 +198,50 @@ func judgeFull(f *Facts) []Finding {
 			})
 			return
 		}
-		changes, rows := t.Updates+t.Deletes, max(t.Rows, 0)
-		level, says := Note, fmt.Sprintf("table %s has REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE reads the table for its row", t)
-		if rows > 0 {
-			says += fmt.Sprintf(" (%d rows: about %.1f ms each)", rows, float64(rows)*fullRowNanos/1e6)
-		}
-		if changes > 0 {
-			says += fmt.Sprintf("; old counts %d of them since its statistics were reset", changes)
-		}
-		if rows >= 10_000 && changes > 0 {
-			level = Warn
-		}
-		fix := "give it a primary key"
-		if f.New.ok() && f.New.Major() >= 16 {
-			fix += ", or an index on a column that tells its rows apart: apply on 16 and later uses it"
-		}
-		out = append(out, Finding{Level: level, On: OnOld, Database: d.Name, Object: t.String(), Says: says, Fix: fix})
+		out = append(out, f.full(d, t, major))
 	})
 	return out
+}
+
+// full is the finding of a table under FULL that has no key.
+func (f *Facts) full(d DatabaseFacts, t schema.Table, major int) Finding {
+	cost, index := d.fullCost(t, major)
+	how := "reads the table for its row"
+	if index != "" {
+		how = "looks for its row by index " + schema.Name(index)
+	}
+	level, says := Note, fmt.Sprintf("table %s has REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE %s", t, how)
+	if t.Rows > 0 {
+		says += fmt.Sprintf(" (%d rows: about %.1f ms each)", t.Rows, float64(cost.Microseconds())/1000)
+	}
+	changes, counted := t.Updates+t.Deletes, f.At.Sub(d.StatsSince)
+	switch {
+	case changes == 0:
+	case d.StatsSince.IsZero() || counted < shortest:
+		says += fmt.Sprintf("; old counts %d of them since its statistics were reset", changes)
+		if t.Rows >= 10_000 && index == "" {
+			level = Warn
+		}
+	default:
+		busy := float64(changes) * cost.Seconds() / counted.Seconds()
+		says += fmt.Sprintf("; old makes %.0f of them an hour (%d since %s): %.2g %% of one worker's time",
+			float64(changes)/counted.Hours(), changes, d.StatsSince.UTC().Format("2006-01-02 15:04 UTC"), 100*busy)
+		switch {
+		case busy >= hopeless:
+			level = Block
+			says += ", so that its set would never catch up"
+		case busy >= noticeable:
+			level = Warn
+		}
+	}
+	fix := "give it a primary key"
+	if major >= 16 && index == "" {
+		fix += ", or an index on a column that tells its rows apart, which apply on 16 and later uses"
+		if column := d.Telling[t.String()]; column != "" && level != Note {
+			fix = lines(fix+":", "CREATE INDEX CONCURRENTLY ON "+t.SQL()+" ("+pg.Ident(column)+");")
+		}
+	}
+	return Finding{Level: level, On: OnOld, Database: d.Name, Object: t.String(), Says: says, Fix: fix}
 }
 
 func judgeOrders(f *Facts) []Finding {
@@ -156,8 +256,9 @@ func judgeOrders(f *Facts) []Finding {
 				continue
 			}
 			why := "there is no such index on it"
-			if i := slices.IndexFunc(d.Indexes, func(x Index) bool { return x.Table == t.String() && x.Name == name }); i >= 0 {
-				why = d.Indexes[i].Why
+			all := d.Indexes[t.String()]
+			if i := slices.IndexFunc(all, func(x Index) bool { return x.Name == name }); i >= 0 {
+				why = all[i].Why
 			}
 			if why != "" {
 				fix := "name a unique index in the runbook that is whole, valid, not deferrable, and over NOT NULL columns"
@@ -222,37 +323,4 @@ func (d DatabaseFacts) byOID() map[uint32]*schema.Table {
 		m[d.Inventory.Tables[i].OID] = &d.Inventory.Tables[i]
 	}
 	return m
-}
-
-// judgeForeignKeySets: sets are applied one without the other.
-func judgeForeignKeySets(f *Facts) []Finding {
-	var out []Finding
-	for _, d := range f.Databases {
-		if d.Inventory == nil || len(d.Sets) < 2 {
-			continue
-		}
-		tables, in := d.byOID(), map[uint32]string{}
-		for _, s := range d.Sets {
-			for _, t := range s.Tables {
-				in[t.OID] = s.Name
-			}
-		}
-		crossing := map[[2]string][]string{}
-		for _, e := range d.Inventory.ForeignKeys {
-			a, b := in[e.From], in[e.To]
-			if a != "" && b != "" && a != b {
-				pair := [2]string{min(a, b), max(a, b)}
-				crossing[pair] = append(crossing[pair], fmt.Sprintf("%s to %s", tables[e.From], tables[e.To]))
-			}
-		}
-		for pair, keys := range crossing {
-			out = append(out, Finding{
-				Level: Warn, On: OnOld, Database: d.Name, Object: pair[0] + ", " + pair[1],
-				Says: fmt.Sprintf("sets %s and %s are tied by foreign keys (%s): until the cutover, rows on new may refer to rows that are not there yet, and TRUNCATE … CASCADE across them stops the sets for good",
-					pair[0], pair[1], some(keys, "from", "from")),
-				Fix: "put both tables into one set, or see to it that nobody truncates them",
-			})
-		}
-	}
-	return out
 }

@@ -7,7 +7,7 @@ import (
 )
 
 var incompleteChecks = []Check{
-	{ID: "check-incomplete", Title: "Every check could look", Acceptable: true, Judge: judgeIncomplete},
+	{ID: "check-incomplete", Title: "Every check could look", Levels: blockWarn, Acceptable: true, Judge: judgeIncomplete},
 }
 
 func judgeIncomplete(f *Facts) []Finding {

@@ -27,7 +27,7 @@ func clean() *Facts {
 			"max_worker_processes": "8", "max_connections": "100", "superuser_reserved_connections": "3", "max_locks_per_transaction": "64",
 			"max_prepared_transactions": "0", "autovacuum_max_workers": "3", "ssl": "off", "synchronous_standby_names": "",
 			"session_replication_role": "origin", "archive_mode": "off", "shared_preload_libraries": "", "max_slot_wal_keep_size": "-1",
-			"work_mem": "4096", "statement_timeout": "0", "default_transaction_read_only": "off",
+			"max_wal_size": "1024", "work_mem": "4096", "statement_timeout": "0", "default_transaction_read_only": "off",
 		} {
 			all[name] = Setting{Value: v, Source: "default", Boot: v, Context: "postmaster"}
 		}
@@ -82,8 +82,10 @@ func clean() *Facts {
 			Inventory: &schema.Inventory{Database: "shop", Version: 150020, Tables: []schema.Table{orders}},
 			Sets:      []schema.Set{{Name: "main", Tables: []schema.Table{orders}}},
 		}},
-		Reach:    []Reach{{From: OnNew, To: OnOld, Database: "shop"}, {From: OnOld, To: OnNew, Database: "postgres"}},
-		Programs: []Program{{Name: "pg_dump", Path: "/bin/pg_dump", Version: 180007}, {Name: "pg_restore", Path: "/bin/pg_restore", Version: 180007}},
+		OldMachine: Machine{Asked: true, WAL: &Disk{"/pg/15/pg_wal", 900 << 30}, Data: &Disk{"/pg/15", 900 << 30}, Cores: 16},
+		NewMachine: Machine{Asked: true, WAL: &Disk{"/pg/18/pg_wal", 900 << 30}, Data: &Disk{"/pg/18", 900 << 30}, Cores: 16},
+		Reach:      []Reach{{From: OnNew, To: OnOld, Database: "shop"}, {From: OnOld, To: OnNew, Database: "postgres"}},
+		Programs:   []Program{{Name: "pg_dump", Path: "/bin/pg_dump", Version: 180007}, {Name: "pg_restore", Path: "/bin/pg_restore", Version: 180007}},
 	}
 }
 
@@ -125,6 +127,11 @@ func (s *Server) configure(pairs ...string) {
 
 func (f *Facts) thing(t ...Thing) { f.Databases[0].Things = append(f.Databases[0].Things, t...) }
 
+// indexes are those of a table.
+func (f *Facts) indexes(table string, all ...Index) {
+	f.Databases[0].Indexes = map[string][]Index{table: all}
+}
+
 func (f *Facts) table(t schema.Table) {
 	inv := f.Databases[0].Inventory
 	inv.Tables = append(inv.Tables, t)
@@ -158,19 +165,28 @@ func denied() error {
 
 func TestJudge(t *testing.T) {
 	covered := map[string][2]bool{} // ID → fires, stays quiet
-	for _, c := range slices.Concat(serverCases, budgetCases, accessCases, replicationCases, standbyCases, identityCases, contentCases,
-		databaseCases, settingCases, activityCases) {
+	levels := map[string][]Level{}
+	for _, c := range slices.Concat(serverCases, budgetCases, diskCases, accessCases, roleCases, replicationCases, slotCases, standbyCases, managerCases, archiveCases,
+		identityCases, setCases, contentCases, applyCases, partitionCases, extensionCases, removedCases, databaseCases, settingCases, activityCases, ddlCases) {
 		t.Run(c.id+"/"+c.name, func(t *testing.T) {
 			f := clean()
 			c.change(f)
-			got := Judge(f)
+			got := slices.DeleteFunc(Judge(f), func(x Finding) bool { return x.ID == "budget" && c.id != "budget" }) // it always speaks
 			var says []string
 			fires := false
 			for _, x := range got {
+				levels[x.ID] = append(levels[x.ID], x.Level)
 				says = append(says, short(x))
 				fires = fires || x.ID == c.id
-				if x.Says == "" || strings.Contains(x.Says, "%!") || strings.Contains(x.Fix, "%!") || x.Level == Block && x.Fix == "" && x.ID != "server-version" && x.ID != "database-missing" {
+				if x.Says == "" || strings.Contains(x.Says, "%!") || strings.Contains(x.Fix, "%!") || x.Level != Note && x.Fix == "" && x.ID != "server-version" && x.ID != "database-missing" {
 					t.Errorf("%+v", x)
+				}
+				if x.Table != nil {
+					for _, row := range x.Table.Rows {
+						if len(row) != len(x.Table.Columns) {
+							t.Errorf("%s: a row of %d cells under a head of %d: %q", x.ID, len(row), len(x.Table.Columns), row)
+						}
+					}
 				}
 				for line := range strings.Lines(x.Fix) {
 					if strings.TrimSpace(line) == "" {
@@ -200,6 +216,11 @@ func TestJudge(t *testing.T) {
 		if !covered[c.ID][0] {
 			t.Errorf("no case makes %s fire", c.ID)
 		}
+		seen := levels[c.ID]
+		slices.SortFunc(seen, func(a, b Level) int { return a.rank() - b.rank() })
+		if diff := cmp.Diff(c.Levels, slices.Compact(seen)); diff != "" {
+			t.Errorf("levels of %s (-said +seen in the cases):\n%s", c.ID, diff)
+		}
 		if !covered[c.ID][1] {
 			t.Errorf("no case of its own keeps %s quiet", c.ID)
 		}
@@ -213,7 +234,9 @@ func TestJudge(t *testing.T) {
 
 func TestClean(t *testing.T) {
 	for _, x := range Judge(clean()) {
-		t.Errorf("%s: %s", short(x), x.Says)
+		if x.ID != "budget" {
+			t.Errorf("%s: %s", short(x), x.Says)
+		}
 	}
 	// A server that does not answer silences what needs it, and nothing panics.
 	for _, side := range []string{OnOld, OnNew} {
@@ -225,7 +248,7 @@ func TestClean(t *testing.T) {
 			f.New = broken
 		}
 		for _, x := range Judge(f) {
-			if x.ID != "server-unreachable" {
+			if x.ID != "server-unreachable" && x.ID != "budget" {
 				t.Errorf("%s does not answer: %s: %s", side, short(x), x.Says)
 			}
 		}
@@ -245,7 +268,9 @@ func TestAccept(t *testing.T) {
 	f.Want.Accept = []Accept{{ID: "unlogged", Object: "public.cache"}, {ID: "large-objects"}, {ID: "wal-level"}}
 	got := map[string]bool{}
 	for _, x := range Judge(f) {
-		got[short(x)] = x.Accepted
+		if x.ID != "budget" {
+			got[short(x)] = x.Accepted
+		}
 	}
 	want := map[string]bool{
 		"block wal-level old wal_level": false, // may not be accepted
@@ -271,7 +296,9 @@ func TestOrder(t *testing.T) {
 	for _, x := range Judge(f) {
 		got = append(got, short(x))
 	}
-	want := []string{"block wal-level old wal_level", "warn invalid-index old shop public.i", "note publications old shop a", "note publications old shop b"}
+	want := []string{
+		"block wal-level old wal_level", "warn invalid-index old shop public.i", "note budget new", "note budget old", "note publications old shop a", "note publications old shop b",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
@@ -282,7 +309,7 @@ func TestJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"type":"finding","id":"wal-level","level":"block","on":"old","database":null,"object":"wal_level","says":"no","fix":null,"accepted":false,"acceptable":false}`
+	want := `{"type":"finding","id":"wal-level","level":"block","on":"old","database":null,"object":"wal_level","says":"no","fix":null,"table":null,"accepted":false,"acceptable":false}`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}

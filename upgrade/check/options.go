@@ -22,6 +22,12 @@ type Options struct {
 	AllDatabases bool
 	// Back: the old cluster is kept in step after the cutover.
 	Back bool
+	// OldHost and NewHost are the machines of the primaries, for how much disk
+	// is free there; nil is not known.
+	OldHost, NewHost pg.Host
+	// Poolers are the names or addresses of the machines that send the
+	// application's sessions to old; nil where it connects by itself.
+	Poolers []string
 	// OldStandbys exist; NewStandbys are to be built.
 	OldStandbys, NewStandbys []Standby
 	// MaxWAL is how many bytes of WAL old keeps before the slots are given up;

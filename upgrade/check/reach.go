@@ -47,7 +47,7 @@ func (g *gathering) reach(ctx context.Context, on *Server, server *pg.Server, to
 	tried := map[string]bool{}
 	for i := range g.Facts.Databases { // their contents are being read meanwhile
 		name := g.Facts.Databases[i].Name
-		if c := to.catalog(name); c == nil || !c.AllowsConnections {
+		if c := to.catalog(name); c == nil || !c.connects() {
 			if to.Side == OnOld {
 				continue // a finding of its own
 			}

@@ -3,6 +3,8 @@ package check
 import (
 	"context"
 	"embed"
+	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -41,6 +43,13 @@ func rows[T any](ctx context.Context, conn *pgx.Conn, sql string, args ...any) (
 	return pgx.CollectRows(r, pgx.RowToStructByPos[T])
 }
 
+// part is one thing that is read of a server.
+type part struct {
+	what    string
+	serious bool // checks that may block are blind without it
+	read    func() error
+}
+
 // readServer reads what a primary is and has, apart from its databases' contents.
 func (g *gathering) readServer(ctx context.Context, side string, s *pg.Server) *Server {
 	facts := &Server{Side: side, Name: s.String()}
@@ -54,50 +63,12 @@ func (g *gathering) readServer(ctx context.Context, side string, s *pg.Server) *
 		facts.Err = err
 		return facts
 	}
-	parts := []struct {
-		what    string
-		serious bool
-		read    func() error
-	}{
-		{"the clock", false, func() error { return facts.readClock(ctx, conn) }},
-		{"settings", true, func() (err error) { facts.Settings, err = readSettings(ctx, conn, facts.Version); return err }},
-		{"errors of the configuration files", false, func() (err error) { facts.ConfigErrors, err = readConfigErrors(ctx, conn); return err }},
-		{"roles", true, func() error { return facts.readRoles(ctx, conn) }},
-		{"passwords of roles", false, func() error { return facts.readPasswords(ctx, conn) }},
-		{"pg_hba.conf", false, func() (err error) { facts.HBA, err = pg.ReadHBA(ctx, conn); return err }},
-		{"settings of roles and databases", true, func() error { return facts.readRoleSettings(ctx, conn) }},
-		{"privileges on settings", false, func() error { return facts.readSetRole(ctx, conn) }},
-		{"databases", true, func() (err error) {
-			facts.Databases, err = rows[Catalog](ctx, conn, query("databases", facts.Version))
-			return err
-		}},
-		{"tablespaces", false, func() (err error) {
-			facts.Tablespaces, err = rows[Tablespace](ctx, conn, `SELECT spcname::text, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1`)
-			return err
-		}},
-		{"replication slots", true, func() (err error) {
-			facts.Slots, err = rows[Slot](ctx, conn, query("slots", facts.Version))
-			return err
-		}},
-		{"walsenders", true, func() (err error) {
-			facts.Senders, err = rows[Sender](ctx, conn, query("senders", facts.Version))
-			return err
-		}},
-		{"subscriptions", true, func() (err error) {
-			facts.Subscriptions, err = rows[Subscription](ctx, conn, query("subscriptions", facts.Version))
-			return err
-		}},
-		{"replication origins", false, func() (err error) { facts.Origins, err = rows[Origin](ctx, conn, readOrigins); return err }},
-		{"sessions", false, func() error { return facts.readBackends(ctx, conn) }},
-		{"prepared transactions", true, func() error { return facts.readPrepared(ctx, conn) }},
-		{"open transactions", false, func() error { return facts.readTransactions(ctx, conn) }},
-		{"available extensions", true, func() error { return facts.readExtensions(ctx, conn) }},
-		{"collations", false, func() (err error) {
-			facts.Collations, err = rows[Collation](ctx, conn, `SELECT collname::text, collprovider::text, coalesce(collcollate::text, '') FROM pg_collation WHERE collnamespace = 'pg_catalog'::regnamespace`)
-			return err
-		}},
+	// Hardly a check can judge without them.
+	if facts.Settings, err = readSettings(ctx, conn, facts.Version); err != nil {
+		facts.Err = fmt.Errorf("read its settings: %w", err)
+		return facts
 	}
-	for _, p := range parts {
+	for _, p := range slices.Concat(facts.isParts(ctx, conn), facts.hasParts(ctx, conn), facts.usedParts(ctx, conn)) {
 		if err := p.read(); err != nil {
 			if ctx.Err() != nil || conn.IsClosed() {
 				facts.Err = err
@@ -107,6 +78,111 @@ func (g *gathering) readServer(ctx context.Context, side string, s *pg.Server) *
 		}
 	}
 	return facts
+}
+
+// isParts are how the server is set up.
+func (s *Server) isParts(ctx context.Context, conn *pgx.Conn) []part {
+	return []part{
+		{"the session's process", false, func() error { return s.readPooled(ctx, conn) }},
+		{"the clock", false, func() error { return s.readClock(ctx, conn) }},
+		{"errors of the configuration files", false, func() (err error) { s.ConfigErrors, err = readConfigErrors(ctx, conn); return err }},
+		{"roles", true, func() error { return s.readRoles(ctx, conn) }},
+		{"passwords of roles", false, func() error { return s.readPasswords(ctx, conn) }},
+		{"pg_hba.conf", false, func() (err error) { s.HBA, err = pg.ReadHBA(ctx, conn); return err }},
+		{"settings of roles and databases", true, func() error { return s.readRoleSettings(ctx, conn) }},
+		{"privileges on settings", false, func() error { return s.readSetRole(ctx, conn) }},
+		{"the files of its configuration", false, func() (err error) {
+			s.ConfigFiles, err = column[string](ctx, conn, `SELECT DISTINCT sourcefile FROM pg_file_settings WHERE sourcefile IS NOT NULL ORDER BY 1`)
+			return err
+		}},
+		{"the files in its data directory", false, func() (err error) {
+			s.DataFiles, err = column[string](ctx, conn, `SELECT f FROM pg_ls_dir('.') f ORDER BY 1`)
+			return err
+		}},
+	}
+}
+
+// hasParts are what the server brings and holds.
+func (s *Server) hasParts(ctx context.Context, conn *pgx.Conn) []part {
+	parts := []part{
+		{"databases", true, func() (err error) {
+			s.Databases, err = rows[Catalog](ctx, conn, query("databases", s.Version))
+			return err
+		}},
+		{"tablespaces", false, func() (err error) {
+			s.Tablespaces, err = rows[Tablespace](ctx, conn, `SELECT spcname::text, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1`)
+			return err
+		}},
+		{"functions and operators of its own", false, func() error { return s.readBuiltins(ctx, conn) }},
+		{"collations", false, func() (err error) {
+			s.Collations, err = rows[Collation](ctx, conn, `SELECT collname::text, collprovider::text, coalesce(collcollate::text, '') FROM pg_collation WHERE collnamespace = 'pg_catalog'::regnamespace`)
+			return err
+		}},
+	}
+	if s.Side != OnNew {
+		return parts
+	}
+	return append(parts, []part{
+		{"available extensions", true, func() error { return s.readExtensions(ctx, conn) }},
+		{"the columns of its own relations", false, func() error {
+			names, err := column[string](ctx, conn, query("columns", s.Version))
+			if err == nil {
+				s.Columns = set(names)
+			}
+			return err
+		}},
+		{"its libraries", false, func() (err error) {
+			s.Libraries, err = column[string](ctx, conn, `SELECT regexp_replace(f, '\.(so|dylib|dll)$', '') FROM pg_ls_dir((SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR')) f ORDER BY 1`)
+			return err
+		}},
+	}...)
+}
+
+// usedParts are who uses the server now.
+func (s *Server) usedParts(ctx context.Context, conn *pgx.Conn) []part {
+	return []part{
+		{"replication slots", true, func() (err error) { s.Slots, err = rows[Slot](ctx, conn, query("slots", s.Version)); return err }},
+		{"walsenders", true, func() (err error) { s.Senders, err = rows[Sender](ctx, conn, query("senders", s.Version)); return err }},
+		{"subscriptions", true, func() (err error) {
+			s.Subscriptions, err = rows[Subscription](ctx, conn, query("subscriptions", s.Version))
+			return err
+		}},
+		{"replication origins", false, func() (err error) { s.Origins, err = rows[Origin](ctx, conn, readOrigins); return err }},
+		{"sessions", false, func() error { return s.readBackends(ctx, conn) }},
+		{"prepared transactions", true, func() error { return s.readPrepared(ctx, conn) }},
+		{"open transactions", false, func() error { return s.readTransactions(ctx, conn) }},
+		{"locks", false, func() error { return s.readLocks(ctx, conn) }},
+		{"advisory locks", false, func() (err error) {
+			s.Advisory, err = rows[Advisory](ctx, conn, query("advisory", s.Version))
+			return err
+		}},
+	}
+}
+
+// column reads a query of one column.
+func column[T any](ctx context.Context, conn *pgx.Conn, sql string, args ...any) ([]T, error) {
+	r, err := conn.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(r, pgx.RowTo[T])
+}
+
+func set(names []string) map[string]bool {
+	m := make(map[string]bool, len(names))
+	for _, n := range names {
+		m[n] = true
+	}
+	return m
+}
+
+// readPooled compares the process that answers with the one that the
+// connection was told of: a pooler tells of one of its own.
+func (s *Server) readPooled(ctx context.Context, conn *pgx.Conn) error {
+	var pid uint32
+	err := conn.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid)
+	s.Pooled = err == nil && pid != conn.PgConn().PID()
+	return err
 }
 
 func (s *Server) readClock(ctx context.Context, conn *pgx.Conn) error {
@@ -130,8 +206,9 @@ func readSettings(ctx context.Context, conn *pgx.Conn, version int) (map[string]
 	settings := map[string]Setting{}
 	var name string
 	var s Setting
-	_, err = pgx.ForEachRow(r, []any{&name, &s.Value, &s.Unit, &s.Source, &s.Boot, &s.Context}, func() error {
+	_, err = pgx.ForEachRow(r, []any{&name, &s.Value, &s.Unit, &s.Source, &s.Boot, &s.Context, &s.Type, &s.Min, &s.Max, &s.Enum}, func() error {
 		settings[name] = s
+		s.Enum = nil
 		return nil
 	})
 	if err != nil {
@@ -226,14 +303,12 @@ func (s *Server) readSetRole(ctx context.Context, conn *pgx.Conn) error {
 	if s.Version < 150000 {
 		return nil
 	}
-	r, err := conn.Query(ctx, `
+	const may = `
 		SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END
 		FROM pg_parameter_acl p, aclexplode(p.paracl) a
-		WHERE p.parname = 'session_replication_role' AND a.privilege_type = 'SET' AND a.grantee <> 10 ORDER BY 1`)
-	if err != nil {
-		return err
-	}
-	s.SetRole, err = pgx.CollectRows(r, pgx.RowTo[string])
+		WHERE p.parname = 'session_replication_role' AND a.privilege_type = 'SET' AND a.grantee <> 10 ORDER BY 1`
+	var err error
+	s.SetRole, err = column[string](ctx, conn, may)
 	return err
 }
 
@@ -259,13 +334,13 @@ func (s *Server) readBackends(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func (s *Server) readPrepared(ctx context.Context, conn *pgx.Conn) error {
-	r, err := conn.Query(ctx, `SELECT gid, owner::text, database::text, extract(epoch FROM clock_timestamp() - prepared)::float8 FROM pg_prepared_xacts ORDER BY prepared LIMIT 200`)
+	r, err := conn.Query(ctx, `SELECT gid, owner::text, database::text, extract(epoch FROM clock_timestamp() - prepared)::float8, age(transaction)::bigint FROM pg_prepared_xacts ORDER BY prepared LIMIT 200`)
 	if err != nil {
 		return err
 	}
 	s.Prepared, err = pgx.CollectRows(r, func(row pgx.CollectableRow) (p Prepared, err error) {
 		var age float64
-		err = row.Scan(&p.GID, &p.Owner, &p.Database, &age)
+		err = row.Scan(&p.GID, &p.Owner, &p.Database, &age, &p.XminAge)
 		p.Age = time.Duration(age * float64(time.Second))
 		return p, err
 	})
@@ -279,18 +354,54 @@ func (s *Server) readTransactions(ctx context.Context, conn *pgx.Conn) error {
 	}
 	s.Transactions, err = pgx.CollectRows(r, func(row pgx.CollectableRow) (t Transaction, err error) {
 		var age float64
-		err = row.Scan(&t.PID, &t.Role, &t.Database, &t.Application, &t.State, &t.Query, &age, &t.Writes)
+		err = row.Scan(&t.PID, &t.Role, &t.Database, &t.Application, &t.State, &t.Query, &age, &t.Writes, &t.XminAge)
 		t.Age = time.Duration(age * float64(time.Second))
 		return t, err
 	})
 	return err
 }
 
-// readExtensions reads what can be created on the new server.
-func (s *Server) readExtensions(ctx context.Context, conn *pgx.Conn) error {
-	if s.Side != OnNew {
-		return nil
+func (s *Server) readLocks(ctx context.Context, conn *pgx.Conn) error {
+	r, err := conn.Query(ctx, query("locks", s.Version))
+	if err != nil {
+		return err
 	}
+	s.Locks, err = pgx.CollectRows(r, func(row pgx.CollectableRow) (l Lock, err error) {
+		var age float64
+		err = row.Scan(&l.PID, &l.Database, &l.Relation, &l.Mode, &l.Role, &l.Application, &l.Backend, &l.Query, &age)
+		l.Age = time.Duration(age * float64(time.Second))
+		return l, err
+	})
+	return err
+}
+
+// readBuiltins reads the functions and operators of pg_catalog.
+func (s *Server) readBuiltins(ctx context.Context, conn *pgx.Conn) error {
+	r, err := conn.Query(ctx, query("builtins", s.Version))
+	if err != nil {
+		return err
+	}
+	functions, operators := map[uint32]Function{}, map[uint32]string{}
+	var kind string
+	var oid uint32
+	var f Function
+	_, err = pgx.ForEachRow(r, []any{&kind, &oid, &f.Name, &f.Args, &f.Volatility}, func() error {
+		if kind == "function" {
+			functions[oid] = f
+		} else {
+			operators[oid] = f.Name + " " + f.Args
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.Functions, s.Operators = functions, operators
+	return nil
+}
+
+// readExtensions reads what can be created on the server.
+func (s *Server) readExtensions(ctx context.Context, conn *pgx.Conn) error {
 	r, err := conn.Query(ctx, `
 		SELECT v.name::text, coalesce(e.default_version, ''), array_agg(v.version ORDER BY v.version)
 		FROM pg_available_extension_versions v JOIN pg_available_extensions e USING (name) GROUP BY 1, 2`)

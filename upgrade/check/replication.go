@@ -8,25 +8,20 @@ import (
 	"crossfade/schema"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
-
-	"github.com/dustin/go-humanize"
 )
 
 var replicationChecks = []Check{
-	{ID: "wal-level", Title: "wal_level is logical where sets are sent from", Judge: judgeWALLevel},
-	{ID: "name-too-long", Title: "The names of slots and subscriptions fit", Judge: judgeNameLength},
-	{ID: "name-collision", Title: "Nothing has the names of this upgrade's objects", Judge: judgeCollisions},
-	{ID: "other-upgrade", Title: "No other upgrade is under way", Judge: judgeOtherUpgrade},
-	{ID: "subscriptions-on-old", Title: "Old applies nothing from elsewhere", Acceptable: true, Judge: judgeOldSubscriptions},
-	{ID: "subscriptions-on-new", Title: "New applies nothing from elsewhere", Acceptable: true, Judge: judgeNewSubscriptions},
-	{ID: "logical-slots", Title: "No consumer of changes (CDC) is attached to old", Acceptable: true, Judge: judgeLogicalSlots},
-	{ID: "publications", Title: "Old publishes nothing to others", Acceptable: true, Judge: judgePublications},
-	{ID: "slot-wal-limit", Title: "WAL is kept long enough for the slots, and not for ever", Acceptable: true, Judge: judgeSlotWAL},
-	{ID: "idle-slot-timeout", Title: "Slots are not given up for being idle", Judge: judgeIdleSlots},
-	{ID: "synchronized-standby-slots", Title: "Nobody waits for a standby's slot that is idle", Acceptable: true, Judge: judgeSynchronizedSlots},
-	{ID: "failover-loses-slots", Title: "A failover of old would not lose the slots", Acceptable: true, Judge: judgeFailover},
-	{ID: "session-replication-role", Title: "Nobody writes past the fence", Judge: judgeSessionRole},
-	{ID: "event-triggers-off", Title: "Event triggers can refuse DDL at the cutover", Acceptable: true, Judge: judgeEventTriggersOff},
+	{ID: "wal-level", Title: "wal_level is logical where sets are sent from", Levels: onlyBlock, Judge: judgeWALLevel},
+	{ID: "name-too-long", Title: "The names of slots and subscriptions fit", Levels: onlyBlock, Judge: judgeNameLength},
+	{ID: "name-collision", Title: "Nothing has the names of this upgrade's objects", Levels: onlyBlock, Judge: judgeCollisions},
+	{ID: "other-upgrade", Title: "No other upgrade is under way", Levels: onlyBlock, Judge: judgeOtherUpgrade},
+	{ID: "subscriptions-on-old", Title: "Old applies nothing from elsewhere", Levels: blockNote, Acceptable: true, Judge: judgeOldSubscriptions},
+	{ID: "subscriptions-on-new", Title: "New applies nothing from elsewhere", Levels: onlyWarn, Acceptable: true, Judge: judgeNewSubscriptions},
+	{ID: "logical-slots", Title: "No consumer of changes (CDC) is attached to old", Levels: onlyWarn, Acceptable: true, Judge: judgeLogicalSlots},
+	{ID: "output-plugin", Title: "New loads the plugins that consumers of changes use", Levels: onlyWarn, Acceptable: true, Judge: judgePlugins},
+	{ID: "publications", Title: "Old publishes nothing to others", Levels: onlyNote, Acceptable: true, Judge: judgePublications},
+	{ID: "session-replication-role", Title: "Nobody writes past the fence", Levels: blockWarn, Judge: judgeSessionRole},
+	{ID: "event-triggers-off", Title: "Event triggers can refuse DDL at the cutover", Levels: onlyWarn, Acceptable: true, Judge: judgeEventTriggersOff},
 }
 
 // senders are the servers that sets are sent from.
@@ -205,28 +200,87 @@ func judgeNewSubscriptions(f *Facts) []Finding {
 }
 
 func judgeLogicalSlots(f *Facts) []Finding {
-	if !f.Old.ok() {
-		return nil
-	}
 	var out []Finding
-	for _, s := range f.Old.Slots {
-		if s.Type != "logical" || f.ours(s.Name) || s.Temporary {
-			continue
-		}
+	for _, s := range f.consumers() {
 		says := fmt.Sprintf("slot %s (plugin %s) of somebody else is on old: slots do not move, and positions on new are others. Its consumer must be pointed at a new slot on new, made inside the cutover, or it loses or repeats changes",
 			s.Name, s.Plugin)
 		if !s.Active {
 			says += "; nobody is connected to it now"
 		}
-		fix := fmt.Sprintf("stop its consumer in hooks: before_cutover; in after_open make the slot on new: SELECT pg_create_logical_replication_slot(%s, %s)", pg.Literal(s.Name), pg.Literal(s.Plugin))
-		if s.Plugin != "pgoutput" && s.Plugin != "test_decoding" && f.New.ok() && f.New.has("output_plugin_libraries") &&
-			!slices.Contains(splitList(f.New.setting("output_plugin_libraries")), s.Plugin) {
-			says += fmt.Sprintf("; new does not load plugin %s", s.Plugin)
-			fix = lines(fmt.Sprintf("ALTER SYSTEM SET output_plugin_libraries = %s; on new, and reload it", pg.Literal(f.New.setting("output_plugin_libraries")+", "+s.Plugin)), fix)
-		}
-		out = append(out, Finding{Level: Warn, On: OnOld, Database: s.Database, Object: s.Name, Says: says, Fix: fix})
+		out = append(out, Finding{
+			Level: Warn, On: OnOld, Database: s.Database, Object: s.Name, Says: says,
+			Fix: fmt.Sprintf("stop its consumer in hooks: before_cutover; in after_open make the slot on new: SELECT pg_create_logical_replication_slot(%s, %s)", pg.Literal(s.Name), pg.Literal(s.Plugin)),
+		})
 	}
 	return out
+}
+
+// consumers are the logical slots of others on old.
+func (f *Facts) consumers() []Slot {
+	if !f.Old.ok() {
+		return nil
+	}
+	var out []Slot
+	for _, s := range f.Old.Slots {
+		if s.Type == "logical" && !f.ours(s.Name) && !s.Temporary {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// judgePlugins: from the minors of August 2026 on only the plugins that
+// output_plugin_libraries names are loaded, and it names those that PostgreSQL
+// brings along.
+func judgePlugins(f *Facts) []Finding {
+	const name = "output_plugin_libraries"
+	if !f.New.ok() {
+		return nil
+	}
+	var missing []string
+	allowed := splitList(f.New.setting(name))
+	for _, s := range f.consumers() {
+		if s.Plugin == "pgoutput" {
+			continue
+		}
+		absent := f.New.Libraries != nil && !slices.Contains(f.New.Libraries, s.Plugin)
+		refused := f.New.has(name) && !slices.Contains(allowed, s.Plugin)
+		if (absent || refused) && !slices.Contains(missing, s.Plugin) {
+			missing = append(missing, s.Plugin)
+		}
+	}
+	var out []Finding
+	for _, plugin := range missing {
+		var says, fix []string
+		if f.New.Libraries != nil && !slices.Contains(f.New.Libraries, plugin) {
+			says, fix = append(says, "is not installed on new"), append(fix, fmt.Sprintf("install it on the new server's host for PostgreSQL %d", f.New.Major()))
+		}
+		if f.New.has(name) && !slices.Contains(allowed, plugin) {
+			all := make([]string, 0, len(allowed)+len(missing))
+			for _, l := range append(slices.Clone(allowed), missing...) {
+				if !slices.Contains(all, l) {
+					all = append(all, l)
+				}
+			}
+			says = append(says, name+" of new does not name it")
+			fix = append(fix, fmt.Sprintf("ALTER SYSTEM SET %s = %s;", name, literals(all)), "SELECT pg_reload_conf();")
+		}
+		out = append(out, Finding{
+			Level: Warn, On: OnNew, Object: plugin,
+			Says: fmt.Sprintf("plugin %s is used by slots of old: %s, so that their consumers could not go on there", plugin, strings.Join(says, ", and ")),
+			Fix:  lines(fix...),
+		})
+	}
+	return out
+}
+
+// literals is a list of names as ALTER SYSTEM takes it.
+func literals(names []string) string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = strings.TrimSpace(pg.Literal(n))
+	}
+	return strings.Join(out, ", ")
 }
 
 func splitList(s string) []string {
@@ -253,101 +307,6 @@ func judgePublications(f *Facts) []Finding {
 		}
 	}
 	return out
-}
-
-// judgeSlotWAL: prepare sets max_slot_wal_keep_size to catchup.max_wal on both
-// sides where it is unlimited, which limits everybody's slots.
-func judgeSlotWAL(f *Facts) []Finding {
-	if f.Want.MaxWAL <= 0 {
-		return nil
-	}
-	max := humanize.IBytes(uint64(f.Want.MaxWAL))
-	var out []Finding
-	for _, s := range f.sending() {
-		limit, known := s.Settings["max_slot_wal_keep_size"]
-		if !known {
-			continue // before 13 there is no limit
-		}
-		switch mb := s.number("max_slot_wal_keep_size"); {
-		case mb >= 0 && mb<<20 < f.Want.MaxWAL:
-			out = append(out, Finding{
-				Level: Warn, On: s.Side, Object: "max_slot_wal_keep_size",
-				Says: fmt.Sprintf("max_slot_wal_keep_size is %s%s, less than catchup.max_wal (%s): a slot that falls behind by that much is lost, and its sets are copied again", limit.Value, limit.Unit, max),
-				Fix:  lines(fmt.Sprintf("ALTER SYSTEM SET max_slot_wal_keep_size = '%dMB';", (f.Want.MaxWAL+1<<20-1)>>20), "SELECT pg_reload_conf();", "or lower catchup.max_wal in the runbook"),
-			})
-		case mb < 0:
-			out = append(out, f.otherSlots(s, max)...)
-		}
-	}
-	return out
-}
-
-// otherSlots are those that the limit that prepare sets would touch.
-func (f *Facts) otherSlots(s *Server, max string) []Finding {
-	var out []Finding
-	for _, slot := range s.Slots {
-		if f.ours(slot.Name) || f.standbyOfNew(s, slot.Name) || slot.Temporary || slot.Synced {
-			continue
-		}
-		level, says := Note, "it may fall behind by that much from then on"
-		if slot.Kept > f.Want.MaxWAL {
-			level, says = Block, "it would be lost at once"
-		}
-		out = append(out, Finding{
-			Level: level, On: s.Side, Object: slot.Name,
-			Says: fmt.Sprintf("prepare limits the WAL that slots keep to catchup.max_wal (%s), for slot %s of somebody else too, which keeps %s now: %s",
-				max, slot.Name, humanize.IBytes(uint64(slot.Kept)), says),
-			Fix: "raise catchup.max_wal in the runbook, let the slot's consumer catch up, or set max_slot_wal_keep_size yourself",
-		})
-	}
-	return out
-}
-
-func judgeIdleSlots(f *Facts) []Finding {
-	var out []Finding
-	for _, s := range f.sending() {
-		if v := s.number("idle_replication_slot_timeout"); v > 0 {
-			out = append(out, Finding{
-				Level: Block, On: s.Side, Object: "idle_replication_slot_timeout",
-				Says: fmt.Sprintf("idle_replication_slot_timeout is %d%s: the slots wait without a consumer during the copy and would be invalidated, which loses the copy", v, s.Settings["idle_replication_slot_timeout"].Unit),
-				Fix:  lines("ALTER SYSTEM SET idle_replication_slot_timeout = 0;", "SELECT pg_reload_conf();"),
-			})
-		}
-	}
-	return out
-}
-
-// judgeSynchronizedSlots: from 17 on, failover slots send nothing that the
-// slots named there have not confirmed.
-func judgeSynchronizedSlots(f *Facts) []Finding {
-	if !f.Old.ok() {
-		return nil
-	}
-	var idle []string
-	for _, name := range splitList(f.Old.setting("synchronized_standby_slots")) {
-		if !slices.ContainsFunc(f.Old.Slots, func(s Slot) bool { return s.Name == name && s.Active }) {
-			idle = append(idle, name)
-		}
-	}
-	if len(idle) == 0 {
-		return nil
-	}
-	return []Finding{{
-		Level: Warn, On: OnOld, Object: "synchronized_standby_slots",
-		Says: fmt.Sprintf("synchronized_standby_slots names %s, which no standby uses now: failover slots send nothing until one does, and the cutover's gate waits", some(idle, "slot", "slots")),
-		Fix:  lines("bring that standby back, or take its slot out:", "ALTER SYSTEM SET synchronized_standby_slots = '…' with those in use, then SELECT pg_reload_conf()"),
-	}}
-}
-
-// judgeFailover: before 17 a promoted standby has no logical slots.
-func judgeFailover(f *Facts) []Finding {
-	if !f.Old.ok() || f.Old.InRecovery || f.Old.Major() >= 17 || len(f.Old.standbys()) == 0 {
-		return nil
-	}
-	return []Finding{{
-		Level: Note, On: OnOld,
-		Says: fmt.Sprintf("PostgreSQL %d keeps logical slots on the primary alone: if a standby of old is promoted before the cutover, every set is copied again", f.Old.Major()),
-	}}
 }
 
 // judgeSessionRole: the fence is made of ordinary triggers, which sessions with

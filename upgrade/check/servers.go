@@ -15,26 +15,27 @@ const (
 )
 
 var serverChecks = []Check{
-	{ID: "server-unreachable", Title: "Both primaries answer", Judge: judgeUnreachable},
-	{ID: "server-is-standby", Title: "Both primaries are primaries", Judge: judgeInRecovery},
-	{ID: "same-server", Title: "Old and new are two clusters", Judge: judgeSameServer},
-	{ID: "server-version", Title: "New is a later major than old, and both are supported", Judge: judgeVersions},
-	{ID: "privileges", Title: "The tool's roles may do what the upgrade needs", Judge: judgePrivileges},
-	{ID: "known-bad-minor", Title: "No minor version is known to lose or damage rows", Acceptable: true, Judge: judgeMinors},
-	{ID: "client-programs", Title: "pg_dump and pg_restore of new's major are at hand", Judge: judgePrograms},
-	{ID: "attribute-version", Title: "pg_dump knows the column options of old", Acceptable: true, Judge: judgeAttver},
-	{ID: "clock-skew", Title: "The clocks agree", Acceptable: true, Judge: judgeClock},
-	{ID: "config-file", Title: "The configuration files have no errors", Acceptable: true, Judge: judgeConfigErrors},
+	{ID: "server-unreachable", Title: "Both primaries answer", Levels: onlyBlock, Judge: judgeUnreachable},
+	{ID: "server-is-standby", Title: "Both primaries are primaries", Levels: onlyBlock, Judge: judgeInRecovery},
+	{ID: "server-through-pooler", Title: "Both primaries are reached directly, not through a pooler", Levels: onlyBlock, Judge: judgePooled},
+	{ID: "same-server", Title: "Old and new are two clusters", Levels: onlyBlock, Judge: judgeSameServer},
+	{ID: "server-version", Title: "New is a later major than old, and both are supported", Levels: onlyBlock, Judge: judgeVersions},
+	{ID: "privileges", Title: "The tool's roles may do what the upgrade needs", Levels: onlyBlock, Judge: judgePrivileges},
+	{ID: "alter-system-off", Title: "Settings may be changed for the time of the upgrade", Levels: onlyBlock, Judge: judgeAlterSystem},
+	{ID: "known-bad-minor", Title: "No minor version is known to lose or damage rows", Levels: onlyWarn, Acceptable: true, Judge: judgeMinors},
+	{ID: "clock-skew", Title: "The clocks agree", Levels: onlyNote, Acceptable: true, Judge: judgeClock},
+	{ID: "config-file", Title: "The configuration files have no errors", Levels: onlyWarn, Acceptable: true, Judge: judgeConfigErrors},
 }
 
 func judgeUnreachable(f *Facts) []Finding {
 	var out []Finding
 	for _, s := range []*Server{f.Old, f.New} {
 		if s != nil && s.Err != nil {
-			out = append(out, Finding{
-				Level: Block, On: s.Side, Object: s.Name, Says: fmt.Sprintf("the server could not be asked: %v", s.Err),
-				Fix: "let the tool in there, or correct the conninfo in the runbook; psql with the same conninfo must work from this machine",
-			})
+			fix := "let the tool in there, or correct the conninfo in the runbook; psql with the same conninfo must work from this machine"
+			if pg.SQLState(s.Err) == "08P01" { // protocol_violation: what PgBouncer says of a startup parameter that it does not pass on
+				fix = "this looks like a pooler: give the address of the server itself in the runbook"
+			}
+			out = append(out, Finding{Level: Block, On: s.Side, Object: s.Name, Says: fmt.Sprintf("the server could not be asked: %v", s.Err), Fix: fix})
 		}
 	}
 	return out
@@ -48,6 +49,38 @@ func judgeInRecovery(f *Facts) []Finding {
 				Level: Block, On: s.Side, Object: s.Name,
 				Says: s.Name + " is a standby (pg_is_in_recovery() is true): nothing can be made on it",
 				Fix:  "name the primary of that cluster in the runbook",
+			})
+		}
+	}
+	return out
+}
+
+// judgePooled: behind a pooler a session is whatever server session is free.
+func judgePooled(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.sides() {
+		if s.Pooled {
+			out = append(out, Finding{
+				Level: Block, On: s.Side, Object: s.Name,
+				Says: s.Name + " is reached through a pooler: locks, settings and snapshots belong to sessions, which a pooler exchanges, and neither slots nor subscriptions go through it",
+				Fix:  "give the address of the server itself in the runbook",
+			})
+		}
+	}
+	return out
+}
+
+// judgeAlterSystem: prepare changes a few settings for the time of the upgrade
+// (max_slot_wal_keep_size, wal_retrieve_retry_interval), finish and abort put
+// them back.
+func judgeAlterSystem(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.sides() {
+		if s.setting("allow_alter_system") == "off" {
+			out = append(out, Finding{
+				Level: Block, On: s.Side, Object: "allow_alter_system",
+				Says: "allow_alter_system is off: prepare could not limit the WAL that slots keep, nor finish put back what was changed",
+				Fix:  lines("put allow_alter_system = on into postgresql.conf of "+s.Side+" for the time of the upgrade (where a manager writes that file, there)", "SELECT pg_reload_conf();"),
 			})
 		}
 	}
@@ -129,7 +162,7 @@ type advisory struct {
 	says  string
 }
 
-// The releases of 2024-11-21, 2025-05, 2025-08, 2026-02 and 2026-11.
+// The releases of November 2024, May and August 2025, February and November 2026.
 var advisories = []advisory{
 	{
 		map[int]int{13: 18, 14: 15, 15: 10, 16: 6, 17: 2},
@@ -147,6 +180,16 @@ var advisories = []advisory{
 		"a slot's confirmed position could go backwards, so that rows arrive twice",
 	},
 	{
+		map[int]int{14: 21, 15: 16, 16: 12, 17: 8, 18: 2},
+		13, 18, true,
+		"a checkpoint at the wrong moment could invalidate a slot that was just made",
+	},
+	{
+		map[int]int{14: 25, 15: 20, 16: 16, 17: 12, 18: 7},
+		10, 18, true,
+		"a transaction with DDL in a subtransaction that was rolled back could be decoded wrongly: run none during the upgrade",
+	},
+	{
 		map[int]int{14: 25, 15: 20, 16: 16, 17: 12, 18: 7},
 		10, 18, true,
 		"the snapshot that a new slot exports could miss a transaction, so that the copy lacks its rows: keep verify: on full",
@@ -154,7 +197,7 @@ var advisories = []advisory{
 	{
 		map[int]int{14: 25, 15: 20, 16: 16, 17: 12, 18: 7},
 		10, 18, false,
-		"an update could miss its row once while the index of a table's identity was changed: make no indexes on new by hand before the cutover",
+		"an update could miss its row once while the index of a table's identity was changed, and an index that a failed CREATE INDEX CONCURRENTLY left was used: make no indexes on new by hand before the cutover",
 	},
 }
 
@@ -198,76 +241,21 @@ func judgeMinors(f *Facts) []Finding {
 	return out
 }
 
-func judgePrograms(f *Facts) []Finding {
-	if !f.New.ok() {
-		return nil
-	}
-	var out []Finding
-	for _, p := range f.Programs {
-		switch {
-		case p.Err != nil:
-			out = append(out, Finding{Level: Block, On: OnNew, Object: p.Name, Says: fmt.Sprintf("the schema cannot be carried over: %v", p.Err), Fix: f.installClient(p.Name)})
-		case p.Version/10000 != f.New.Major():
-			out = append(out, Finding{
-				Level: Block, On: OnNew, Object: p.Name,
-				Says: fmt.Sprintf("%s is of PostgreSQL %s, and new is %s: the schema is dumped with new's major, which knows both", p.Path, release(p.Version), f.New.release()),
-				Fix:  f.installClient(p.Name),
-			})
-		case p.Version < f.New.Version:
-			out = append(out, Finding{
-				Level: Note, On: OnNew, Object: p.Name,
-				Says: fmt.Sprintf("%s is %s, older than the new server (%s)", p.Path, release(p.Version), f.New.release()),
-				Fix:  fmt.Sprintf("install the client programs of PostgreSQL %s on this machine", f.New.release()),
-			})
-		}
-	}
-	return out
-}
-
-func (f *Facts) installClient(program string) string {
-	return fmt.Sprintf("install %s of PostgreSQL %d on this machine (Debian: postgresql-client-%d), or give its folder as new's bin: in the runbook",
-		program, f.New.Major(), f.New.Major())
-}
-
-// attverMinors are the first minors that hide pg_attver in a dump.
-var attverMinors = map[int]int{14: 25, 15: 20, 16: 16, 17: 12, 18: 7}
-
-func judgeAttver(f *Facts) []Finding {
-	if !f.New.ok() {
-		return nil
-	}
-	var dump Program
-	for _, p := range f.Programs {
-		if p.Name == "pg_dump" && p.Err == nil {
-			dump = p
-		}
-	}
-	fixed, known := attverMinors[dump.Version/10000]
-	if dump.Version == 0 || !known || dump.Version%10000 >= fixed {
-		return nil
-	}
-	var out []Finding
-	for _, d := range f.Databases {
-		for _, t := range d.things("attver") {
-			out = append(out, Finding{
-				Level: Note, On: OnOld, Database: d.Name,
-				Says: fmt.Sprintf("%d columns carry pg_attver, which old's minor stores and pg_dump %s does not know: it writes statements that no server accepts. prepare takes exactly these out",
-					t.N, release(dump.Version)),
-			})
-		}
-	}
-	return out
-}
-
 const mostSkew = 2 * time.Second
 
 func judgeClock(f *Facts) []Finding {
+	servers := f.sides()
+	for _, sb := range f.Standbys {
+		if sb.Facts.ok() {
+			servers = append(servers, sb.Facts)
+		}
+	}
 	var out []Finding
-	for _, s := range f.sides() {
+	for _, s := range servers {
 		if s.Skew.Abs() > mostSkew {
 			out = append(out, Finding{
 				Level: Note, On: s.Side, Object: s.Name,
-				Says: fmt.Sprintf("its clock is %s off this machine's: lag in seconds, windows and now() in rows will show it", s.Skew.Round(100*time.Millisecond)),
+				Says: fmt.Sprintf("its clock is %s off this machine's: lag in seconds and now() in rows will show it, and a time that rows hold may go backwards at the cutover", s.Skew.Round(100*time.Millisecond)),
 				Fix:  "synchronise the clocks (chrony, systemd-timesyncd)",
 			})
 		}

@@ -2,136 +2,312 @@ package check
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
+
+	"crossfade/upgrade/pg"
 )
 
 var settingChecks = []Check{
-	{ID: "setting-removed", Title: "New knows every setting of old's roles and databases", Judge: judgeRoleSettingsRemoved},
-	{ID: "settings-renamed", Title: "New knows every setting of old's configuration", Acceptable: true, Judge: judgeConfigRemoved},
-	{ID: "settings-differ", Title: "New is configured as old", Acceptable: true, Judge: judgeConfigDiffers},
-	{ID: "read-only-override", Title: "Nobody overrides default_transaction_read_only", Acceptable: true, Judge: judgeReadOnly},
-	{ID: "timeouts", Title: "Timeouts of roles and databases are known", Acceptable: true, Judge: judgeTimeouts},
-	{ID: "max-prepared-transactions", Title: "New takes as many prepared transactions as old", Acceptable: true, Judge: judgeMaxPrepared},
-}
-
-// removed are settings that are gone or have another name, and the line that
-// takes their place; "" where nothing does.
-var removed = map[string]string{
-	"default_with_oids":                 "",
-	"wal_keep_segments":                 "wal_keep_size = '<segments × 16>MB'",
-	"operator_precedence_warning":       "",
-	"vacuum_cleanup_index_scale_factor": "",
-	"stats_temp_directory":              "",
-	"force_parallel_mode":               "debug_parallel_query",
-	"promote_trigger_file":              "pg_ctl promote, or SELECT pg_promote()",
-	"vacuum_defer_cleanup_age":          "hot_standby_feedback = on with a slot on the standby",
-	"db_user_namespace":                 "",
-	"old_snapshot_threshold":            "",
-	"trace_recovery_messages":           "",
-	"ssl_ecdh_curve":                    "ssl_groups",
-	"replacement_sort_tuples":           "",
-	"escape_string_warning":             "",
-	"autovacuum_worker_slots":           "",
-	"lc_collate":                        "",
-	"lc_ctype":                          "",
-}
-
-func instead(name string) string {
-	if r := removed[name]; r != "" {
-		return "; instead of it: " + r
-	}
-	return ""
+	{ID: "setting-removed", Title: "New knows every setting of old's roles, databases and functions", Levels: onlyBlock, Judge: judgeRoleSettingsRemoved},
+	{ID: "settings-renamed", Title: "Settings of old's configuration mean the same on new", Levels: onlyNote, Acceptable: true, Judge: judgeConfigChanged},
+	{ID: "settings-defaults", Title: "Defaults that nobody set are the same", Levels: onlyNote, Acceptable: true, Judge: judgeDefaults},
+	{ID: "settings-differ", Title: "New is configured as old", Levels: onlyNote, Acceptable: true, Judge: judgeConfigDiffers},
+	{ID: "settings-results", Title: "Settings by which statements answer otherwise are the same", Levels: onlyWarn, Acceptable: true, Judge: judgeResults},
+	{ID: "snapshot-too-old", Title: "Old lets a snapshot grow as old as the copy takes", Levels: onlyBlock, Judge: judgeTooOld},
+	{ID: "read-only-override", Title: "Nobody overrides default_transaction_read_only", Levels: onlyWarn, Acceptable: true, Judge: judgeReadOnly},
+	{ID: "timeouts", Title: "Timeouts of roles and databases are known", Levels: warnNote, Acceptable: true, Judge: judgeTimeouts},
+	{ID: "max-prepared-transactions", Title: "New takes as many prepared transactions as old", Levels: onlyWarn, Acceptable: true, Judge: judgeMaxPrepared},
 }
 
 // custom says whether a setting belongs to an extension or the application:
 // such a name may be set before anybody knows it.
 func custom(name string) bool { return strings.Contains(name, ".") }
 
+// judgeRoleSettingsRemoved: what new does not know, or takes no such value for,
+// cannot be set there for a role, a database or a function.
 func judgeRoleSettingsRemoved(f *Facts) []Finding {
 	if !f.both() || len(f.New.Settings) == 0 {
 		return nil
 	}
 	var out []Finding
 	for _, s := range f.Old.RoleSettings {
-		if custom(s.Name) || known(f.New, s.Name) || s.Database != "" && !f.moved(s.Database) {
+		if custom(s.Name) || s.Database != "" && !f.moved(s.Database) {
+			continue
+		}
+		why := ""
+		if n, ok := lookup(f.New, s.Name); !ok {
+			why = fmt.Sprintf("which PostgreSQL %s does not know: it cannot be set on new%s", f.New.release(), instead(s.Name))
+		} else if r := n.refuses(s.Value); r != "" {
+			why = fmt.Sprintf("which PostgreSQL %s refuses (%s): it cannot be set on new", f.New.release(), r)
+		}
+		if why == "" {
 			continue
 		}
 		out = append(out, Finding{
 			Level: Block, On: OnOld, Database: s.Database, Object: s.Name,
-			Says: fmt.Sprintf("%s has %s = %s, which PostgreSQL %s does not know: it cannot be set on new%s", s, s.Name, s.Value, f.New.release(), instead(s.Name)),
+			Says: fmt.Sprintf("%s has %s = %s, %s", s, s.Name, s.Value, why),
 			Fix:  s.alter() + " RESET " + s.Name + ";",
 		})
+	}
+	for _, d := range f.Databases {
+		for _, t := range d.things("function-setting") {
+			if _, ok := lookup(f.New, t.Detail); ok || custom(t.Detail) {
+				continue
+			}
+			out = append(out, Finding{
+				Level: Block, On: OnOld, Database: d.Name, Object: t.Name,
+				Says: fmt.Sprintf("function %s brings %s = %s along, which PostgreSQL %s does not know: it cannot be made on new%s", t.Name, t.Detail, t.More, f.New.release(), instead(t.Detail)),
+				Fix:  "ALTER FUNCTION " + t.Name + " RESET " + t.Detail + ";",
+			})
+		}
 	}
 	return out
 }
 
-// known: names of settings are compared without case, as PostgreSQL does.
-func known(s *Server, name string) bool {
-	if s.has(name) || s.has(strings.ToLower(name)) {
-		return true
-	}
-	for n := range s.Settings {
-		if strings.EqualFold(n, name) {
-			return true
+// lookup finds a setting. Names are compared without case, as PostgreSQL does.
+func lookup(s *Server, name string) (Setting, bool) {
+	for _, n := range []string{name, strings.ToLower(name)} {
+		if x, ok := s.Settings[n]; ok {
+			return x, true
 		}
 	}
-	return false
+	for n, x := range s.Settings {
+		if strings.EqualFold(n, name) {
+			return x, true
+		}
+	}
+	return Setting{}, false
 }
 
-// configured says whether somebody set it, rather than the program or initdb.
+// refuses says why a server does not take a value; "" where it takes it, or
+// where that cannot be told: values with units are not taken apart.
+func (s Setting) refuses(value string) string {
+	switch s.Type {
+	case "enum":
+		plain := []string{"on", "off", "true", "false", "yes", "no", "1", "0"} // aliases that no list shows
+		if len(s.Enum) > 0 && !slices.ContainsFunc(append(plain, s.Enum...), func(e string) bool { return strings.EqualFold(e, value) }) {
+			return "it is one of " + strings.Join(s.Enum, ", ")
+		}
+	case "integer", "real":
+		v, err := strconv.ParseFloat(value, 64)
+		least, err1 := strconv.ParseFloat(s.Min, 64)
+		most, err2 := strconv.ParseFloat(s.Max, 64)
+		if err == nil && err1 == nil && err2 == nil && (v < least || v > most) {
+			return fmt.Sprintf("it is %s to %s", s.Min, s.Max)
+		}
+	}
+	return ""
+}
+
+// configured says whether somebody set it, rather than the program.
 func (s Setting) configured() bool {
 	return s.Source == "configuration file" || s.Source == "command line" || s.Source == "environment variable"
 }
 
-func judgeConfigRemoved(f *Facts) []Finding {
+// sizeUnits are units of pg_settings that are sizes, in kB.
+var sizeUnits = map[string]int64{"B": 0, "kB": 1, "8kB": 8, "MB": 1 << 10, "16MB": 16 << 10}
+
+// text is the value as SHOW writes it, good for postgresql.conf.
+func (s Setting) text() string {
+	kB, isSize := sizeUnits[s.Unit]
+	n, err := strconv.ParseInt(s.Value, 10, 64)
+	if s.Unit == "" || err != nil || n <= 0 {
+		return s.Value
+	}
+	if !isSize || kB == 0 {
+		return s.Value + s.Unit
+	}
+	n *= kB
+	unit := "kB"
+	for _, u := range []string{"MB", "GB", "TB"} {
+		if n%1024 != 0 {
+			break
+		}
+		n, unit = n/1024, u
+	}
+	return fmt.Sprintf("%d%s", n, unit)
+}
+
+// line is the line of postgresql.conf that sets it.
+func line(name, value string) string {
+	return name + " = " + "'" + strings.ReplaceAll(value, "'", "''") + "'"
+}
+
+// judgeConfigChanged lists the settings of old's configuration that mean
+// something else on new, or nothing.
+func judgeConfigChanged(f *Facts) []Finding {
 	if !f.both() || len(f.New.Settings) == 0 {
 		return nil
 	}
-	var out []Finding
-	for name, s := range f.Old.Settings {
-		if !s.configured() || custom(name) || f.New.has(name) || s.Context == "internal" {
+	t := &Table{Columns: []string{"setting", "on old", "on new", "line for new"}}
+	dead := false
+	for _, name := range slices.Sorted(maps.Keys(f.Old.Settings)) {
+		s := f.Old.Settings[name]
+		if !s.configured() || custom(name) || s.Context == "internal" {
 			continue
 		}
-		out = append(out, Finding{
-			Level: Note, On: OnOld, Object: name,
-			Says: fmt.Sprintf("old is configured with %s = %s%s, which PostgreSQL %s does not know: a server with that line does not start%s", name, s.Value, s.Unit, f.New.release(), instead(name)),
-			Fix:  "leave the line out of new's configuration" + instead(name),
-		})
+		n, there := f.New.Settings[name]
+		what, to := "", ""
+		if c, ok := changes[name]; ok && f.Old.Major() < c.at && c.at <= f.New.Major() && (c.when == nil || c.when(s, f.New)) {
+			what = fmt.Sprintf("%s (%d)", c.says, c.at)
+			if c.line != nil {
+				to = c.line(s)
+			}
+		}
+		switch {
+		case !there && what == "":
+			what = "not known"
+		case there && what == "":
+			if r := n.refuses(s.Value); r == "" || n.Unit != s.Unit {
+				continue
+			} else {
+				what = "refused: " + r
+			}
+		}
+		dead = dead || !there
+		if to == "" {
+			to = "none"
+		}
+		t.Rows = append(t.Rows, []string{name, s.text(), what, to})
 	}
-	return out
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	says := fmt.Sprintf("%d settings of old's configuration have another meaning on PostgreSQL %s, or none", len(t.Rows), f.New.release())
+	if dead {
+		says += ": a server with a line that it does not know does not start"
+	}
+	return []Finding{{
+		Level: Note, On: OnOld, Object: "configuration", Says: says, Table: t,
+		Fix: "write new's configuration with the lines of the last column; crossfade carries over the settings of roles, databases and functions, not those of the server",
+	}}
 }
 
-// placed are settings that are to differ: they say where a server is.
+// judgeDefaults lists what changes because nobody set it.
+func judgeDefaults(f *Facts) []Finding {
+	if !f.both() || len(f.New.Settings) == 0 {
+		return nil
+	}
+	t := &Table{Columns: []string{"setting", "on old", "on new", "line for new, to stay as on old"}}
+	for _, name := range defaults {
+		s, ok := f.Old.Settings[name]
+		n, there := f.New.Settings[name]
+		if ok && there && !s.configured() && !n.configured() && s.text() != n.text() {
+			t.Rows = append(t.Rows, []string{name, s.text(), n.text(), line(name, s.text())})
+		}
+	}
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	return []Finding{{
+		Level: Note, On: OnNew, Object: "defaults", Table: t,
+		Says: fmt.Sprintf("%d settings that nobody has set have another default on PostgreSQL %s", len(t.Rows), f.New.release()),
+		Fix:  "decide for each: the new default is usually better, but plans, vacuum and logs change with it",
+	}}
+}
+
+// placed are settings that are to differ, because they say where a server is,
+// or have a check of their own.
 var placed = []string{
 	"port", "listen_addresses", "data_directory", "hba_file", "ident_file", "config_file", "external_pid_file", "unix_socket_directories",
 	"cluster_name", "log_directory", "log_filename", "ssl_cert_file", "ssl_key_file", "ssl_ca_file", "stats_temp_directory",
 	"primary_conninfo", "primary_slot_name", "archive_command", "archive_library", "restore_command", "synchronous_standby_names",
-	"recovery_target_timeline", "shared_preload_libraries", "session_preload_libraries", "local_preload_libraries",
+	"recovery_target_timeline", "shared_preload_libraries", "session_preload_libraries", "local_preload_libraries", "output_plugin_libraries",
 	"max_connections", "wal_level", "ssl", "max_prepared_transactions", "max_slot_wal_keep_size", "default_transaction_read_only",
-	"session_replication_role", "event_triggers", "lc_messages", "dynamic_library_path", "krb_server_keyfile", "archive_mode",
+	"session_replication_role", "event_triggers", "lc_messages", "dynamic_library_path", "krb_server_keyfile", "archive_mode", "allow_alter_system",
+	"wal_receiver_status_interval", "idle_replication_slot_timeout", "synchronized_standby_slots", "old_snapshot_threshold",
 }
 
 func judgeConfigDiffers(f *Facts) []Finding {
 	if !f.both() || len(f.New.Settings) == 0 {
 		return nil
 	}
-	var names []string
-	for name, s := range f.Old.Settings {
+	t := &Table{Columns: []string{"setting", "on old", "on new", "line for new"}}
+	for _, name := range slices.Sorted(maps.Keys(f.Old.Settings)) {
+		s := f.Old.Settings[name]
 		n, ok := f.New.Settings[name]
-		if s.configured() && ok && n.Value != s.Value && n.Unit == s.Unit && !n.configured() && !slices.Contains(placed, name) {
-			names = append(names, fmt.Sprintf("%s (%s%s, new %s%s)", name, s.Value, s.Unit, n.Value, n.Unit))
+		if !s.configured() || !ok || s.text() == n.text() || slices.Contains(placed, name) || slices.Contains(results, name) || n.refuses(s.Value) != "" {
+			continue
 		}
+		on := n.text()
+		if !n.configured() {
+			on += " (default)"
+		}
+		t.Rows = append(t.Rows, []string{name, s.text(), on, line(name, s.text())})
 	}
-	if len(names) == 0 {
+	if len(t.Rows) == 0 {
 		return nil
 	}
-	slices.Sort(names)
 	return []Finding{{
-		Level: Note, On: OnNew,
-		Says: fmt.Sprintf("%d settings are configured on old and at their default on new: %s", len(names), strings.Join(names, ", ")),
+		Level: Note, On: OnNew, Object: "configuration", Table: t,
+		Says: fmt.Sprintf("%d settings of old's configuration have another value on new", len(t.Rows)),
 		Fix:  "configure new as it is to serve; crossfade carries over the settings of roles and databases, not those of the server",
 	}}
+}
+
+// results are settings that change what statements answer.
+var results = []string{
+	"TimeZone", "DateStyle", "IntervalStyle", "default_text_search_config", "search_path", "bytea_output", "extra_float_digits", "xmlbinary", "xmloption",
+	"standard_conforming_strings", "backslash_quote", "array_nulls", "transform_null_equals", "lc_monetary", "lc_numeric", "lc_time",
+	"default_transaction_isolation", "default_transaction_deferrable", "row_security", "timezone_abbreviations", "lo_compat_privileges",
+}
+
+// listed are settings that are lists of names, shown with the quotes that they need.
+var listed = []string{"search_path", "temp_tablespaces"}
+
+func judgeResults(f *Facts) []Finding {
+	if !f.both() || len(f.New.Settings) == 0 {
+		return nil
+	}
+	t := &Table{Columns: []string{"setting", "on old", "on new"}}
+	var fix []string
+	for _, name := range results {
+		s, ok := f.Old.Settings[name]
+		n, there := f.New.Settings[name]
+		if !ok || !there || !s.configured() && !n.configured() || sameResult(s.Value, n.Value) {
+			continue
+		}
+		t.Rows = append(t.Rows, []string{name, s.Value, n.Value})
+		value := strings.TrimSpace(pg.Literal(s.Value))
+		if slices.Contains(listed, name) {
+			value = s.Value
+		}
+		fix = append(fix, fmt.Sprintf("ALTER SYSTEM SET %s = %s;", pg.Ident(name), value))
+	}
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	return []Finding{{
+		Level: Warn, On: OnNew, Object: "configuration", Table: t,
+		Says: fmt.Sprintf("%d settings by which statements answer otherwise are not the same on both sides: what the application reads and writes would change with the cutover", len(t.Rows)),
+		Fix:  lines(append(fix, "SELECT pg_reload_conf();")...),
+	}}
+}
+
+// sameResult takes the names of one locale, and of UTC, for the same.
+func sameResult(a, b string) bool {
+	utc := []string{"utc", "etc/utc", "gmt", "etc/gmt", "zulu", "universal", "etc/universal"}
+	return sameLocale(a, b) || slices.Contains(utc, strings.ToLower(a)) && slices.Contains(utc, strings.ToLower(b))
+}
+
+// judgeTooOld: a snapshot that is older than old_snapshot_threshold (gone with
+// 17) cannot read what was vacuumed since, and the copy's is as old as it takes.
+func judgeTooOld(f *Facts) []Finding {
+	if !f.Old.ok() {
+		return nil
+	}
+	if s, ok := f.Old.Settings["old_snapshot_threshold"]; ok && s.Value != "-1" && s.Value != "" {
+		return []Finding{{
+			Level: Block, On: OnOld, Object: "old_snapshot_threshold",
+			Says: fmt.Sprintf("old_snapshot_threshold is %s: the snapshot by which everything is copied would be too old after that, and the copy would fail", s.text()),
+			Fix:  lines("ALTER SYSTEM SET old_snapshot_threshold = -1;", "restart the old server"),
+		}}
+	}
+	return nil
 }
 
 // judgeReadOnly: a role's own setting wins over the database's, by which the
@@ -156,6 +332,9 @@ func judgeReadOnly(f *Facts) []Finding {
 	return out
 }
 
+// shortReceiver is less than a walsender may be silent for.
+const shortReceiver = 10 * time.Second
+
 // timeoutNames end a session's work; the tool and its subscriptions turn them off for themselves.
 var timeoutNames = []string{"statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout", "idle_session_timeout", "lock_timeout"}
 
@@ -173,6 +352,15 @@ func judgeTimeouts(f *Facts) []Finding {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: s.Database, Object: s.Name,
 				Says: fmt.Sprintf("%s has %s = %s, which would end the copy; the tool's sessions and subscriptions turn it off for themselves, client programs started by hand do not", s, s.Name, s.Value),
+			})
+		}
+	}
+	for _, s := range f.applying() {
+		if ms := s.number("wal_receiver_timeout"); ms > 0 && ms < shortReceiver.Milliseconds() {
+			out = append(out, Finding{
+				Level: Warn, On: s.Side, Object: "wal_receiver_timeout",
+				Says: fmt.Sprintf("wal_receiver_timeout is %d ms: a subscription that hears nothing for that long, as while a big transaction is decoded, begins again", ms),
+				Fix:  lines("ALTER SYSTEM SET wal_receiver_timeout = '60s';", "SELECT pg_reload_conf();"),
 			})
 		}
 	}

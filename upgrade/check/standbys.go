@@ -11,16 +11,16 @@ import (
 )
 
 var standbyChecks = []Check{
-	{ID: "standby-unreachable", Title: "The standbys of old answer", Acceptable: true, Judge: judgeStandbyUnreachable},
-	{ID: "standby-role", Title: "What the runbook calls a standby is one", Judge: judgeStandbyRole},
-	{ID: "standby-other-cluster", Title: "Each standby belongs to its cluster", Judge: judgeStandbyCluster},
-	{ID: "standby-misnamed", Title: "Each standby calls itself by its name", Acceptable: true, Judge: judgeStandbyName},
-	{ID: "standby-unknown", Title: "The runbook knows every standby of old", Acceptable: true, Judge: judgeStandbyUnknown},
-	{ID: "sync-names-any", Title: "synchronous_standby_names is no *", Judge: judgeSyncAny},
-	{ID: "sync-names-nobody", Title: "synchronous_standby_names names who streams", Acceptable: true, Judge: judgeSyncNobody},
-	{ID: "sync-fragile", Title: "Commits on old survive the loss of one synchronous standby", Acceptable: true, Judge: judgeSyncFragile},
-	{ID: "replication-manager", Title: "No failover manager would fight the upgrade", Acceptable: true, Judge: judgeManagers},
-	{ID: "archive-path", Title: "New does not archive to where old does", Acceptable: true, Judge: judgeArchive},
+	{ID: "standby-unreachable", Title: "The standbys of old answer", Levels: onlyWarn, Acceptable: true, Judge: judgeStandbyUnreachable},
+	{ID: "standby-role", Title: "What the runbook calls a standby is one", Levels: onlyBlock, Judge: judgeStandbyRole},
+	{ID: "standby-other-cluster", Title: "Each standby belongs to its cluster", Levels: onlyBlock, Judge: judgeStandbyCluster},
+	{ID: "standby-misnamed", Title: "Each standby calls itself by its name", Levels: onlyWarn, Acceptable: true, Judge: judgeStandbyName},
+	{ID: "standby-unnamed", Title: "Each standby gives itself a name", Levels: onlyWarn, Acceptable: true, Judge: judgeUnnamed},
+	{ID: "standby-duplicate", Title: "No two standbys call themselves the same", Levels: onlyWarn, Acceptable: true, Judge: judgeDuplicate},
+	{ID: "standby-unknown", Title: "The runbook knows every standby of old", Levels: onlyNote, Acceptable: true, Judge: judgeStandbyUnknown},
+	{ID: "sync-names-any", Title: "synchronous_standby_names is no *", Levels: onlyBlock, Judge: judgeSyncAny},
+	{ID: "sync-names-nobody", Title: "synchronous_standby_names names who streams", Levels: onlyWarn, Acceptable: true, Judge: judgeSyncNobody},
+	{ID: "sync-fragile", Title: "Commits on old survive the loss of one synchronous standby", Levels: onlyNote, Acceptable: true, Judge: judgeSyncFragile},
 }
 
 func judgeStandbyUnreachable(f *Facts) []Finding {
@@ -81,12 +81,26 @@ func judgeStandbyName(f *Facts) []Finding {
 		if s.Side != OnOld || !s.Facts.ok() || s.AppName == "" || strings.EqualFold(s.AppName, s.Name) {
 			continue
 		}
-		says := fmt.Sprintf("standby %s calls itself %s (application_name of its primary_conninfo, else its cluster_name)", s.Name, s.AppName)
-		if sync := parseSync(f.Old.setting("synchronous_standby_names")); f.Old.ok() && sync.names(s.AppName) {
-			says += fmt.Sprintf(": where synchronous_standby_names says %s, it is this one that is waited for", s.AppName)
+		says := fmt.Sprintf("standby %s calls itself %s (application_name of its primary_conninfo, else its cluster_name, else walreceiver): a synchronous_standby_names that names %s does not mean it, and one that names %s waits for it",
+			s.Name, s.AppName, s.Name, s.AppName)
+		t := &Table{Columns: []string{"standby", "calls itself", "to", "state", "sync_state"}}
+		for _, at := range f.receivers() {
+			for _, w := range at.senders {
+				if w.Application == s.AppName || strings.EqualFold(w.Application, s.Name) {
+					t.Rows = append(t.Rows, []string{f.standbyCalled(w.Application), w.Application, at.name, w.State, w.SyncState})
+				}
+			}
+		}
+		if f.Old.ok() {
+			if sync := parseSync(f.Old.setting("synchronous_standby_names")); sync.names(s.AppName) || sync.names(s.Name) {
+				says += fmt.Sprintf(". It is %s now", f.Old.setting("synchronous_standby_names"))
+			}
+		}
+		if len(t.Rows) == 0 {
+			t = nil
 		}
 		out = append(out, Finding{
-			Level: Warn, On: s.Name, Object: s.AppName, Says: says,
+			Level: Warn, On: s.Name, Object: s.AppName, Says: says, Table: t,
 			Fix: lines(fmt.Sprintf("put application_name=%s into primary_conninfo on %s, then SELECT pg_reload_conf() there (before 13: restart it)", s.Name, s.Name),
 				"the new standby is built with its own name"),
 		})
@@ -94,24 +108,119 @@ func judgeStandbyName(f *Facts) []Finding {
 	return out
 }
 
-func judgeStandbyUnknown(f *Facts) []Finding {
-	if !f.Old.ok() || f.Old.InRecovery {
-		return nil
+// upstream is a server of old that sends WAL.
+type upstream struct {
+	name    string
+	on      string // Finding.On
+	senders []Sender
+}
+
+// receivers are who receives WAL in the old cluster, by who sends it: the
+// primary, and standbys of the runbook that others follow.
+func (f *Facts) receivers() []upstream {
+	var out []upstream
+	if f.Old.ok() && !f.Old.InRecovery {
+		out = append(out, upstream{"the primary", OnOld, f.Old.standbys()})
 	}
+	for _, s := range f.Standbys {
+		if s.Side == OnOld && s.Facts.ok() && s.Facts.InRecovery {
+			out = append(out, upstream{s.Name, s.Name, s.Facts.standbys()})
+		}
+	}
+	return out
+}
+
+// standbyCalled is the standby of the runbook that calls itself app; "?" where
+// there is none, or more than one.
+func (f *Facts) standbyCalled(app string) string {
+	name := ""
+	for _, s := range f.Standbys {
+		if s.Side == OnOld && s.AppName == app {
+			if name != "" {
+				return "?"
+			}
+			name = s.Name
+		}
+	}
+	if name == "" {
+		return "?"
+	}
+	return name
+}
+
+// unnamed is what PostgreSQL calls a standby that has neither an
+// application_name nor a cluster_name.
+const unnamed = "walreceiver"
+
+// judgeUnnamed: pg_basebackup -R writes no application_name unless it is given
+// one.
+func judgeUnnamed(f *Facts) []Finding {
 	var out []Finding
-	for _, w := range f.Old.standbys() {
-		known := slices.ContainsFunc(f.Want.OldStandbys, func(s Standby) bool { return strings.EqualFold(s.Name, w.Application) }) ||
-			slices.ContainsFunc(f.Standbys, func(s StandbyFacts) bool {
-				return s.Side == OnOld && s.AppName != "" && strings.EqualFold(s.AppName, w.Application)
+	for _, at := range f.receivers() {
+		for _, w := range at.senders {
+			if w.Application != unnamed || f.standbyCalled(unnamed) != "?" {
+				continue // standby-misnamed tells whose it is
+			}
+			out = append(out, Finding{
+				Level: Warn, On: at.on, Object: orSocket(w.Address),
+				Says: fmt.Sprintf("a standby that receives WAL from %s (from %s) has no application_name and no cluster_name: it calls itself walreceiver, synchronous_standby_names cannot name it, and status cannot tell it from others",
+					at.name, orSocket(w.Address)),
+				Fix: "put application_name=<its name> into primary_conninfo of that standby, then SELECT pg_reload_conf() there (before 13: restart it)",
 			})
-		if known {
+		}
+	}
+	return out
+}
+
+// judgeDuplicate: two of one name count as two where a quorum means one.
+func judgeDuplicate(f *Facts) []Finding {
+	var out []Finding
+	where := map[string][]string{}
+	var order []string
+	for _, at := range f.receivers() {
+		for _, w := range at.senders {
+			name := strings.ToLower(w.Application)
+			if w.Application == unnamed {
+				continue
+			}
+			if where[name] == nil {
+				order = append(order, name)
+			}
+			where[name] = append(where[name], at.name+" from "+orSocket(w.Address))
+		}
+	}
+	for _, name := range order {
+		if len(where[name]) < 2 {
 			continue
 		}
 		out = append(out, Finding{
-			Level: Note, On: OnOld, Object: w.Application,
-			Says: fmt.Sprintf("%s receives WAL from old (from %s, %s), and the runbook does not name it under old.standbys: it is not rebuilt, and its failover is not watched", schema.Name(w.Application), orSocket(w.Address), w.State),
-			Fix:  "name it under old.standbys, and under standbys of new if it is to follow the new cluster",
+			Level: Warn, On: OnOld, Object: name,
+			Says: fmt.Sprintf("%d standbys call themselves %s (%s): a synchronous_standby_names that names it is content with either, and what status says of one may be the other's",
+				len(where[name]), name, strings.Join(where[name], "; ")),
+			Fix: "give each its own application_name in primary_conninfo, then SELECT pg_reload_conf() there (before 13: restart it)",
 		})
+	}
+	return out
+}
+
+func judgeStandbyUnknown(f *Facts) []Finding {
+	var out []Finding
+	for _, at := range f.receivers() {
+		for _, w := range at.senders {
+			known := slices.ContainsFunc(f.Want.OldStandbys, func(s Standby) bool { return strings.EqualFold(s.Name, w.Application) }) ||
+				slices.ContainsFunc(f.Standbys, func(s StandbyFacts) bool {
+					return s.Side == OnOld && s.AppName != "" && strings.EqualFold(s.AppName, w.Application)
+				})
+			if known {
+				continue
+			}
+			out = append(out, Finding{
+				Level: Note, On: at.on, Object: w.Application,
+				Says: fmt.Sprintf("%s receives WAL from %s (from %s, %s), and the runbook does not name it under old.standbys: it is not rebuilt, and its failover is not watched",
+					schema.Name(w.Application), at.name, orSocket(w.Address), w.State),
+				Fix: "name it under old.standbys, and under standbys of new if it is to follow the new cluster",
+			})
+		}
 	}
 	return out
 }
@@ -291,67 +400,6 @@ func judgeSyncFragile(f *Facts) []Finding {
 		Says: fmt.Sprintf("%d synchronous standbys must confirm and exactly that many stream (%s): if one of them goes, commits on old wait", sync.Count, strings.Join(streaming, ", ")),
 		Fix:  "have one more standby in the list, or rehearse taking it away: ALTER SYSTEM SET synchronous_standby_names = '' and reload",
 	}}
-}
-
-// managers leave a trace: how they name themselves, or the extension they need.
-var managers = []struct{ name, application, extension, setting string }{
-	{"Patroni", "Patroni", "", ""},
-	{"repmgr", "repmgr", "repmgr", ""},
-	{"pg_auto_failover", "pg_auto_failover", "pgautofailover", "pgautofailover.monitor"},
-	{"Stolon", "stolon", "", ""},
-	{"CloudNativePG", "cnpg_metrics_exporter", "", ""},
-}
-
-func judgeManagers(f *Facts) []Finding {
-	var out []Finding
-	for _, s := range f.sides() {
-		for _, m := range managers {
-			trace := ""
-			for _, c := range s.Clients {
-				if strings.HasPrefix(strings.ToLower(c.Application), strings.ToLower(m.application)) {
-					trace = "a session of " + c.Application
-				}
-			}
-			if m.extension != "" && slices.Contains(splitList(s.setting("shared_preload_libraries")), m.extension) {
-				trace = "shared_preload_libraries has " + m.extension
-			}
-			if m.setting != "" && s.has(m.setting) {
-				trace = "setting " + m.setting
-			}
-			if trace == "" {
-				continue
-			}
-			out = append(out, Finding{
-				Level: Warn, On: s.Side, Object: m.name,
-				Says: fmt.Sprintf("%s seems to manage this cluster (%s): a failover in the middle starts over what it cuts off, it may drop slots that it does not know (ours), and put back settings", m.name, trace),
-				Fix:  fmt.Sprintf("pause %s for the upgrade, or tell it to leave slots beginning with cf_ and cb_ alone (Patroni: patronictl pause; ignore_slots in its configuration)", m.name),
-			})
-		}
-	}
-	return out
-}
-
-func judgeArchive(f *Facts) []Finding {
-	if !f.both() || f.Old.setting("archive_mode") == "off" || f.New.setting("archive_mode") == "off" {
-		return nil
-	}
-	for _, name := range []string{"archive_command", "archive_library"} {
-		v := f.New.setting(name)
-		if v == "" || v != f.Old.setting(name) || v == "(disabled)" || strings.HasSuffix(v, "/true") || v == "true" {
-			continue
-		}
-		out := Finding{
-			Level: Block, On: OnNew, Object: name,
-			Says: fmt.Sprintf("old and new both archive with %s = %s; new's WAL begins again at timeline 1, so that its files can overwrite or be taken for old's: neither could be restored", name, v),
-			Fix:  lines("give new an archive of its own (another path, stanza or server name):", fmt.Sprintf("ALTER SYSTEM SET %s = '…' on new, then SELECT pg_reload_conf()", name)),
-		}
-		if strings.Contains(v, "pgbackrest") || strings.Contains(v, "barman") || strings.Contains(v, "wal-g") {
-			out.Level = Warn
-			out.Says += ". What decides is in that program's own configuration, which was not looked at"
-		}
-		return []Finding{out}
-	}
-	return nil
 }
 
 // receiverName is what a walreceiver of that conninfo calls itself. The

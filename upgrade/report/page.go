@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // unknown stands in a table where nothing is known.
@@ -44,6 +45,30 @@ func (p *page) table(rows [][]string) {
 func (p *page) indented(indent, s string) {
 	for line := range strings.Lines(s) {
 		p.printf("%s%s\n", indent, strings.TrimRight(line, "\r\n"))
+	}
+}
+
+// wrapped writes s behind indent, broken between words where it would be too
+// wide. Its own line breaks stay.
+func (p *page) wrapped(indent, s string) {
+	for line := range strings.Lines(s) {
+		width := 0
+		for word := range strings.FieldsSeq(line) {
+			switch n := utf8.RuneCountInString(word); {
+			case width == 0:
+				p.printf("%s%s", indent, word)
+				width = len(indent) + n
+			case width+1+n > textWidth:
+				p.printf("\n%s%s", indent, word)
+				width = len(indent) + n
+			default:
+				p.printf(" %s", word)
+				width += 1 + n
+			}
+		}
+		if width > 0 {
+			p.printf("\n")
+		}
 	}
 }
 

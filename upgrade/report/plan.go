@@ -1,83 +1,13 @@
 package report
 
 import (
-	"cmp"
 	"io"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"crossfade/upgrade/flow"
 )
-
-// Findings writes what check found for a person: what blocks first, each with
-// its reason and what mends it, and a last line that counts them.
-func Findings(w io.Writer, all []Finding) error {
-	p := newPage(w)
-	order := []string{Block, Warn, Note}
-	sorted := slices.Clone(all)
-	slices.SortStableFunc(sorted, func(a, b Finding) int {
-		return cmp.Compare(slices.Index(order, a.Level)+accepted(a), slices.Index(order, b.Level)+accepted(b))
-	})
-	var blocks, warns, notes, answered int
-	for _, f := range sorted {
-		f.text(p)
-		switch {
-		case f.Accepted:
-			answered++
-		case f.Level == Block:
-			blocks++
-		case f.Level == Warn:
-			warns++
-		default:
-			notes++
-		}
-	}
-	if len(all) == 0 {
-		p.printf("nothing was found that stands in the way\n")
-		return p.err
-	}
-	p.printf("%s, %s, %s", plural(blocks, "blocking finding"), plural(warns, "warning"), plural(notes, "note"))
-	if answered > 0 {
-		p.printf(", %d accepted by the runbook", answered)
-	}
-	p.printf("\n")
-	return p.err
-}
-
-// accepted sorts what the runbook answers for behind everything else.
-func accepted(f Finding) int {
-	if f.Accepted {
-		return 10
-	}
-	return 0
-}
-
-func (f Finding) text(p *page) {
-	where := f.On
-	if f.Database != "" {
-		where += "/" + f.Database
-	}
-	level := f.Level
-	if f.Blocks() {
-		level = "BLOCK"
-	}
-	p.printf("%s", strings.Join(slices.DeleteFunc([]string{level, f.ID, where, f.Object}, func(s string) bool { return s == "" }), "  "))
-	switch {
-	case f.Accepted:
-		p.printf("  (accepted)")
-	case f.Level == Block && !f.Acceptable:
-		p.printf("  (cannot be accepted)")
-	}
-	p.printf("\n")
-	p.indented("    ", f.Says)
-	if f.Fix != "" {
-		p.printf("    fix:\n")
-		p.indented("      ", f.Fix)
-	}
-	p.printf("\n")
-}
 
 func plural(n int, what string) string { return plural64(int64(n), what) }
 

@@ -18,12 +18,31 @@ UNION ALL
 SELECT 'publication', pubname::text, '', '', 0 FROM pg_publication
 UNION ALL -- detail: enabled; more: the function
 SELECT 'event-trigger', evtname::text, evtenabled::text, evtfoid::regproc::text, 0 FROM pg_event_trigger WHERE evtname <> 'crossfade_ddl'
-UNION ALL -- detail: version; n: tables whose rows are the user's
-SELECT 'extension', extname::text, extversion, '', coalesce(cardinality(extconfig), 0) FROM pg_extension WHERE extname <> 'plpgsql'
-UNION ALL -- more: the server
-SELECT 'foreign-table', quote_ident(n.nspname) || '.' || quote_ident(c.relname), '', s.srvname::text, 0
-FROM pg_foreign_table f JOIN pg_class c ON c.oid = f.ftrelid JOIN ns n ON n.oid = c.relnamespace JOIN pg_foreign_server s ON s.oid = f.ftserver
-UNION ALL -- more: its table
+UNION ALL -- detail: version; more: its schema; n: tables whose rows are the user's
+SELECT 'extension', extname::text, extversion, extnamespace::regnamespace::text, coalesce(cardinality(extconfig), 0) FROM pg_extension WHERE extname <> 'plpgsql'
+UNION ALL -- detail: its wrapper; more: where it is, as far as options say; n: its foreign tables
+SELECT 'foreign-server', s.srvname::text, w.fdwname::text,
+       coalesce((SELECT string_agg(o, ' ' ORDER BY o) FROM unnest(s.srvoptions) o
+                 WHERE split_part(o, '=', 1) IN ('host', 'hostaddr', 'port', 'dbname', 'dbserver', 'servername', 'address')), ''),
+       (SELECT count(*) FROM pg_foreign_table f WHERE f.ftserver = s.oid)
+FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_foreign_server'::regclass AND m.objid = s.oid)
+UNION ALL -- columns that may name large objects; more: the type
+(SELECT 'lo-column', quote_ident(n.nspname) || '.' || quote_ident(c.relname) || '.' || quote_ident(a.attname), '', format_type(a.atttypid, a.atttypmod), 0
+ FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' JOIN ns n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid
+ WHERE a.attnum > 0 AND NOT a.attisdropped AND (t.oid = 26 OR t.typbasetype = 26) LIMIT 50)
+UNION ALL -- foreign keys that are not enforced; detail: the constraint; more: its definition
+SELECT DISTINCT 'disabled-fk', quote_ident(n.nspname) || '.' || quote_ident(c.relname), co.conname::text, pg_get_constraintdef(co.oid), 0::bigint
+FROM pg_trigger t JOIN pg_constraint co ON co.oid = t.tgconstraint AND co.contype = 'f' AND co.conparentid = 0
+JOIN pg_class c ON c.oid = co.conrelid JOIN ns n ON n.oid = c.relnamespace
+WHERE t.tgisinternal AND t.tgenabled = 'D'
+UNION ALL -- security labels; name: their provider
+SELECT 'label', provider, '', '', count(*) FROM pg_seclabels WHERE objtype NOT IN ('role', 'database', 'tablespace') OR objtype = 'role' OR objtype = 'database' AND objname = current_database()
+GROUP BY 2
+{{if since 14}}UNION ALL -- columns that are compressed with lz4
+SELECT 'lz4', '', '', '', count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN ns n ON n.oid = c.relnamespace
+WHERE a.attcompression = 'l' AND NOT a.attisdropped HAVING count(*) > 0
+{{end}}UNION ALL -- more: its table
 SELECT 'invalid-index', quote_ident(n.nspname) || '.' || quote_ident(i.relname), '', quote_ident(n.nspname) || '.' || quote_ident(c.relname), 0
 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid JOIN ns n ON n.oid = c.relnamespace
 WHERE NOT (x.indisvalid AND x.indisready) AND c.relkind = 'r'
@@ -42,6 +61,11 @@ UNION ALL -- collations that the user made; more: their locale
 SELECT 'user-collation', quote_ident(n.nspname) || '.' || quote_ident(co.collname), co.collprovider::text,
        {{if since 17}}coalesce(co.collcollate::text, co.colllocale, ''){{else if since 15}}coalesce(co.collcollate::text, co.colliculocale, ''){{else}}co.collcollate::text{{end}}, 0
 FROM pg_collation co JOIN ns n ON n.oid = co.collnamespace
+UNION ALL -- collations in use whose library sorts otherwise than when they were made; detail, more: the versions
+SELECT 'collation-changed', quote_ident(n.nspname) || '.' || quote_ident(co.collname), co.collversion, pg_collation_actual_version(co.oid), 0
+FROM pg_collation co JOIN pg_namespace n ON n.oid = co.collnamespace
+WHERE co.collversion <> pg_collation_actual_version(co.oid)
+  AND EXISTS (SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN ns x ON x.oid = c.relnamespace WHERE a.attcollation = co.oid AND c.relkind IN ('r', 'i', 'm'))
 UNION ALL -- columns with types that newer majors do not have; more: the type
 SELECT 'removed-type', quote_ident(n.nspname) || '.' || quote_ident(c.relname), quote_ident(a.attname), format_type(a.atttypid, a.atttypmod), 0
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'm', 'v', 'f', 'c') JOIN ns n ON n.oid = c.relnamespace
@@ -49,8 +73,8 @@ WHERE a.atttypid IN (702, 703, 704, 705, 1023, 1024, 1025) AND a.attnum > 0 AND 
 {{if not (since 12)}}UNION ALL -- tables WITH OIDS
 SELECT 'oids', quote_ident(n.nspname) || '.' || quote_ident(c.relname), '', '', 0
 FROM pg_class c JOIN ns n ON n.oid = c.relnamespace WHERE c.relhasoids AND c.relkind IN ('r', 'p')
-{{end}}{{if not (since 14)}}UNION ALL -- postfix operators, which 14 removed
-SELECT 'postfix', quote_ident(n.nspname) || '.' || o.oprname, '', '', 0 FROM pg_operator o JOIN ns n ON n.oid = o.oprnamespace WHERE o.oprright = 0
+{{end}}{{if not (since 14)}}UNION ALL -- postfix operators, which 14 removed; detail: the operand
+SELECT 'postfix', quote_ident(n.nspname) || '.' || o.oprname, format_type(o.oprleft, NULL), '', 0 FROM pg_operator o JOIN ns n ON n.oid = o.oprnamespace WHERE o.oprright = 0
 {{end}}UNION ALL -- functions of a C library that no extension brings; more: the library
 SELECT 'c-function', min(quote_ident(n.nspname) || '.' || quote_ident(p.proname)), '', p.probin, count(*)
 FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'c'
@@ -61,4 +85,6 @@ UNION ALL -- rules enabled ALWAYS or REPLICA; more: the table
 SELECT 'rule', r.rulename::text, r.ev_enabled::text, quote_ident(n.nspname) || '.' || quote_ident(c.relname), 0
 FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN ns n ON n.oid = c.relnamespace
 WHERE r.ev_enabled IN ('A', 'R') AND r.rulename <> '_RETURN'
-ORDER BY 1, 2
+{{if not (since 13)}}UNION ALL -- functions over opaque, which 13 removed
+SELECT 'opaque', p.oid::regprocedure::text, '', '', 0 FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace WHERE p.prorettype = 2282 OR 2282 = ANY (p.proargtypes::oid[])
+{{end}}ORDER BY 1, 2

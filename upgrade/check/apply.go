@@ -1,0 +1,144 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+
+	"crossfade/schema"
+	"crossfade/upgrade/pg"
+)
+
+var applyChecks = []Check{
+	{ID: "triggers-on-apply", Title: "No trigger fires while rows are applied", Levels: onlyNote, Acceptable: true, Judge: judgeFiring},
+	{ID: "event-triggers", Title: "Event triggers do not stand in the way", Levels: warnNote, Acceptable: true, Judge: judgeEventTriggers},
+	{ID: "row-security", Title: "Row-level security does not hide rows from the tool", Levels: onlyBlock, Judge: judgeRowSecurity},
+	{ID: "unqualified-names", Title: "What checks and indexes rows finds its tables without a search_path", Levels: onlyWarn, Acceptable: true, Judge: judgeUnqualified},
+	{ID: "foreign-key-disabled", Title: "Every foreign key is enforced", Levels: onlyWarn, Acceptable: true, Judge: judgeDisabledKeys},
+}
+
+func judgeFiring(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		if d.Inventory == nil {
+			continue
+		}
+		for _, t := range d.Inventory.Triggers {
+			if t.Table == "" {
+				continue // judgeEventTriggers
+			}
+			mode := "ALWAYS"
+			if t.Mode == 'R' {
+				mode = "REPLICA"
+			}
+			out = append(out, Finding{
+				Level: Note, On: OnOld, Database: d.Name, Object: schema.Name(t.Schema, t.Table) + "." + schema.Name(t.Name),
+				Says: fmt.Sprintf("%s is enabled %s and would fire again where rows are applied: it is disabled on new until that is opened, and on old while that follows", t, mode),
+			})
+		}
+		for _, r := range d.things("rule") {
+			out = append(out, Finding{
+				Level: Note, On: OnOld, Database: d.Name, Object: r.More + "." + r.Name,
+				Says: fmt.Sprintf("rule %s on %s is enabled ALWAYS or REPLICA: rules do not act on applied rows, but on statements of sessions with session_replication_role = replica", r.Name, r.More),
+			})
+		}
+	}
+	return out
+}
+
+func judgeEventTriggers(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, e := range d.things("event-trigger") {
+			says := fmt.Sprintf("event trigger %s (%s) is carried over with the schema, last", schema.Name(e.Name), e.More)
+			switch e.Detail {
+			case "D":
+				continue
+			case "A", "R":
+				says += "; it fires in the tool's sessions too, so that it is disabled where rows are applied until clients are let in"
+			default:
+				says += "; the tool's own DDL does not fire it"
+			}
+			out = append(out, Finding{Level: Note, On: OnOld, Database: d.Name, Object: e.Name, Says: says})
+		}
+		for _, e := range pick(d.NewThings, "event-trigger") {
+			if e.Detail == "D" || e.Detail == "O" || f.begun() {
+				continue
+			}
+			out = append(out, Finding{
+				Level: Warn, On: OnNew, Database: d.Name, Object: e.Name,
+				Says: fmt.Sprintf("event trigger %s (%s) of new fires on the DDL by which the schema is restored", schema.Name(e.Name), e.More),
+				Fix:  "ALTER EVENT TRIGGER " + pg.Ident(e.Name) + " DISABLE;",
+			})
+		}
+	}
+	return out
+}
+
+// judgeRowSecurity: with row_security off a role that policies hold back gets
+// an error instead of rows, in the copy as on apply.
+func judgeRowSecurity(f *Facts) []Finding {
+	var out []Finding
+	for _, s := range f.sides() {
+		if s.Superuser || s.Role.BypassRLS {
+			continue
+		}
+		for _, d := range f.Databases {
+			if d.Inventory == nil {
+				continue
+			}
+			var names []string
+			for _, t := range d.Inventory.Tables {
+				if t.RowSecurity && !t.Excluded {
+					names = append(names, t.String())
+				}
+			}
+			if len(names) == 0 {
+				continue
+			}
+			out = append(out, Finding{
+				Level: Block, On: s.Side, Database: d.Name, Object: s.Role.Name,
+				Says: fmt.Sprintf("role %s is held back by the row-level security of %s: neither the copy nor apply could go on", s.Role.Name, some(names, "table", "tables")),
+				Fix:  "ALTER ROLE " + pg.Ident(s.Role.Name) + " BYPASSRLS;",
+			})
+		}
+	}
+	return out
+}
+
+// judgeUnqualified: the copy, apply workers, and from 17 on CREATE INDEX too run
+// with a search_path of pg_catalog alone.
+func judgeUnqualified(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, t := range d.things("unqualified") {
+			by, word, _ := strings.Cut(t.Detail, "\x01")
+			more := ""
+			if t.N > 1 {
+				more = fmt.Sprintf(" and %d more", t.N-1)
+			}
+			out = append(out, Finding{
+				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
+				Says: fmt.Sprintf("function %s serves %s and seems to name %s%s without a schema: where rows are copied, applied and indexed search_path is empty, and it would fail", t.Name, by, word, more),
+				Fix:  "ALTER FUNCTION " + t.Name + " SET search_path = " + t.More + ";",
+			})
+		}
+	}
+	return out
+}
+
+// judgeDisabledKeys: pg_dump carries a foreign key over as one that is enforced.
+func judgeDisabledKeys(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, t := range d.things("disabled-fk") {
+			name := pg.Ident(t.Detail)
+			out = append(out, Finding{
+				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name + "." + t.Detail,
+				Says: fmt.Sprintf("foreign key %s of %s is not enforced (its triggers are disabled): if rows break it, it cannot be made on new, where it is enforced again", schema.Name(t.Detail), t.Name),
+				Fix: lines("see now whether rows break it, and let it be enforced again:",
+					fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s, ADD CONSTRAINT %s %s;", t.Name, name, name, t.More)),
+			})
+		}
+	}
+	return out
+}

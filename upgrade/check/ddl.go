@@ -1,0 +1,96 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var ddlChecks = []Check{
+	{ID: "ddl-activity", Title: "Nobody changes the schema these days", Levels: warnNote, Acceptable: true, Judge: judgeDDL},
+}
+
+// DDL is what can be seen of the DDL and the TRUNCATEs of a database.
+type DDL struct {
+	// Committed: the server keeps times of commits (track_commit_timestamp).
+	// Count transactions of the last seven days left something in the catalogs,
+	// Last is the last of them and Example what it made or changed.
+	Committed bool
+	Count     int64
+	Last      time.Time
+	Example   string
+	// Counted: pg_stat_statements counts utility statements here, DDL and
+	// TRUNCATE among them.
+	Counted           bool
+	Calls, Truncates  int64
+	Call, TruncateOne string
+}
+
+// ddlPattern is DDL of permanent objects, behind a comment or not.
+const ddlPattern = `^\s*(/\*.*?\*/\s*)?(CREATE|ALTER|DROP)\s+(OR\s+REPLACE\s+)?(UNLOGGED\s+|UNIQUE\s+|MATERIALIZED\s+|CONSTRAINT\s+|FOREIGN\s+)?(TABLE|INDEX|SCHEMA|VIEW|SEQUENCE|TYPE|DOMAIN|FUNCTION|PROCEDURE|TRIGGER|POLICY|RULE|EXTENSION)\M`
+
+// readDDL reads what can be seen of DDL in a database of old.
+func (g *gathering) readDDL(ctx context.Context, conn *pgx.Conn, d *DatabaseFacts) error {
+	if g.Old.setting("track_commit_timestamp") == "on" {
+		var last *time.Time
+		if err := conn.QueryRow(ctx, query("committed", g.Old.Version)).Scan(&d.DDL.Count, &last, &d.DDL.Example); err != nil {
+			return err
+		}
+		d.DDL.Committed = true
+		if last != nil {
+			d.DDL.Last = *last
+		}
+	}
+	extensions := pick(d.Things, "extension")
+	i := slices.IndexFunc(extensions, func(t Thing) bool { return t.Name == "pg_stat_statements" })
+	if i < 0 || g.Old.setting("pg_stat_statements.track_utility") != "on" {
+		return nil // not there, not loaded, or it looks away
+	}
+	sql := strings.Replace(query("statements", g.Old.Version), "SCHEMA.", extensions[i].More+".", 1)
+	err := conn.QueryRow(ctx, sql, ddlPattern).Scan(&d.DDL.Calls, &d.DDL.Call, &d.DDL.Truncates, &d.DDL.TruncateOne)
+	d.DDL.Counted = err == nil
+	return err
+}
+
+// migrating are tables that tools which change schemas with each release keep.
+var migrating = map[string]string{
+	"flyway_schema_history": "Flyway", "schema_version": "Flyway", "databasechangelog": "Liquibase", "alembic_version": "Alembic", "django_migrations": "Django",
+	"schema_migrations": "Rails or golang-migrate", "ar_internal_metadata": "Rails", "__EFMigrationsHistory": "Entity Framework", "goose_db_version": "goose",
+	"_prisma_migrations": "Prisma", "SequelizeMeta": "Sequelize", "knex_migrations": "Knex", "atlas_schema_revisions": "Atlas", "phinxlog": "Phinx",
+	"gorp_migrations": "sql-migrate", "doctrine_migration_versions": "Doctrine", "typeorm_metadata": "TypeORM",
+}
+
+// judgeDDL: a column that is added on old stops its set, and a table that is
+// made there is in none.
+func judgeDDL(f *Facts) []Finding {
+	const would = "a column that is added on old stops its set until new has it too, a table that is made there is in no set until prepare is run again, and the cutover's gate wants equal schemas"
+	const fix = "let no deployment or job run DDL between prepare and the cutover; what must be done is done on new first, then on old, then crossfade prepare again"
+	var out []Finding
+	for _, d := range f.Databases {
+		found := func(level Level, object, says string) {
+			out = append(out, Finding{Level: level, On: OnOld, Database: d.Name, Object: object, Says: says + ": " + would, Fix: fix})
+		}
+		x := d.DDL
+		if x.Committed && x.Count > 0 {
+			found(Warn, "commits", fmt.Sprintf("%d transactions of the last seven days changed the schema, the last one at %s (%s)", x.Count, x.Last.UTC().Format("2006-01-02 15:04 UTC"), x.Example))
+		}
+		if x.Counted && x.Calls > 0 {
+			found(Warn, "pg_stat_statements", fmt.Sprintf("pg_stat_statements has counted %d statements of DDL here (%s)", x.Calls, pg.Brief(x.Call)))
+		}
+		if x.Committed || x.Counted || d.Inventory == nil {
+			continue
+		}
+		for _, t := range d.Inventory.Tables {
+			if tool := migrating[t.Name]; tool != "" {
+				found(Note, t.String(), fmt.Sprintf("table %s says that %s changes this schema; when it last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count)", t, tool))
+			}
+		}
+	}
+	return out
+}
