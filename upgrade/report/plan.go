@@ -2,8 +2,10 @@ package report
 
 import (
 	"cmp"
+	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -81,11 +83,12 @@ func (f Finding) text(p *page) {
 
 func plural(n int, what string) string { return plural64(int64(n), what) }
 
-// likeShown is how many like effects in a row are still shown one by one.
+// likeShown is how many like effects of a step are still shown one by one.
 const likeShown = 20
 
 // PlanText writes p for a person: every step with the very SQL and programs.
-// More than 20 like effects in a row become one line with a count, unless full.
+// More than 20 like effects of a step become one line with a count, where the
+// first of them stands, unless full.
 func PlanText(w io.Writer, plan flow.Plan, full bool) error {
 	p := newPage(w)
 	var total time.Duration
@@ -122,20 +125,82 @@ func PlanText(w io.Writer, plan flow.Plan, full bool) error {
 }
 
 func effects(p *page, does []flow.Effect, full bool) {
+	for _, e := range fold(does, full) {
+		if e.more > 0 {
+			p.printf("       %s  %s\n       … and %s more like it\n", where(e.Effect), first(e.Effect), Count(int64(e.more)))
+			continue
+		}
+		effect(p, e.Effect)
+	}
+}
+
+// folded is one effect, or the first of many that do the same to other objects.
+type folded struct {
+	flow.Effect
+	more int // like ones that are not shown
+}
+
+// fold leaves out what a step does over and over: like effects in a row, then
+// like ones that come with others, because a step takes one object after the
+// other with a few statements each. Long lists of names are cut, too.
+func fold(does []flow.Effect, full bool) []folded {
+	if full {
+		all := make([]folded, len(does))
+		for i, e := range does {
+			all[i].Effect = e
+		}
+		return all
+	}
+	var rows []folded
 	for len(does) > 0 {
 		n := 1
 		for n < len(does) && like(does[0]) == like(does[n]) {
 			n++
 		}
-		if n > likeShown && !full {
-			p.printf("       %s  %s\n       … and %s more like it\n", where(does[0]), first(does[0]), Count(int64(n-1)))
+		if n > likeShown {
+			rows = append(rows, folded{does[0], n - 1})
 		} else {
 			for _, e := range does[:n] {
-				effect(p, e)
+				rows = append(rows, folded{Effect: e})
 			}
 		}
 		does = does[n:]
 	}
+	count := map[string]int{}
+	for _, r := range rows {
+		if r.more == 0 {
+			count[like(r.Effect)]++
+		}
+	}
+	shown := rows[:0]
+	for _, r := range rows {
+		r.SQL = cutLists(r.SQL)
+		key := like(r.Effect)
+		switch n := count[key]; {
+		case r.more > 0 || n > 0 && n <= likeShown:
+			shown = append(shown, r)
+		case n > 0: // the others are behind it
+			shown = append(shown, folded{r.Effect, n - 1})
+			count[key] = 0
+		}
+	}
+	return shown
+}
+
+var (
+	listed   = regexp.MustCompile(`(?:ONLY )?"(?:[^"]|"")*"(?:\."(?:[^"]|"")*")?`)
+	longList = regexp.MustCompile(listed.String() + `(?:, ` + listed.String() + `){20,}`)
+)
+
+// listShown is how many names of a list that is cut are shown.
+const listShown = 3
+
+// cutLists shortens lists of more than 20 quoted names inside a statement.
+func cutLists(sql string) string {
+	return longList.ReplaceAllStringFunc(sql, func(list string) string {
+		names := listed.FindAllString(list, -1)
+		return fmt.Sprintf("%s, … and %s more", strings.Join(names[:listShown], ", "), Count(int64(len(names)-listShown)))
+	})
 }
 
 func effect(p *page, e flow.Effect) {
