@@ -14,28 +14,28 @@ import (
 // Check looks for what stands in the way, on every server of the runbook. A
 // server that does not answer is a finding, not an error.
 func (u *Upgrade) Check(ctx context.Context) ([]check.Finding, error) {
-	found, _, err := u.check(ctx)
-	return found, err
+	o, _, err := u.checkOptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return u.judged(ctx, o)
 }
 
-// check is Check, and the survey that it began with; nil where the servers or
-// their tables could not be read.
-func (u *Upgrade) check(ctx context.Context) ([]check.Finding, *survey, error) {
-	o, s, err := u.checkOptions(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
+// judged are the findings of both clusters and of the traffic.
+func (u *Upgrade) judged(ctx context.Context, o check.Options) ([]check.Finding, error) {
 	found, err := check.Run(ctx, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	traffic, err := u.trafficFindings(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return append(found, traffic...), s, nil
+	return append(found, traffic...), nil
 }
 
+// checkOptions are check's, and the survey that they were made from; nil where
+// the servers or their tables could not be read.
 func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, *survey, error) {
 	o := check.Options{
 		Upgrade: u.rb.Upgrade, Old: u.old, New: u.new, FromNew: u.oldFromNew, FromOld: u.newFromOld,

@@ -151,37 +151,40 @@ func fold(does []flow.Effect, full bool) []folded {
 		}
 		return all
 	}
-	var rows []folded
-	for len(does) > 0 {
+	keys := make([]string, len(does))
+	for i, e := range does {
+		keys[i] = like(e)
+	}
+	type run struct{ at, n int }
+	var runs []run
+	count := map[string]int{} // of those in short runs
+	for i := 0; i < len(does); {
 		n := 1
-		for n < len(does) && like(does[0]) == like(does[n]) {
+		for i+n < len(does) && keys[i+n] == keys[i] {
 			n++
 		}
-		if n > likeShown {
-			rows = append(rows, folded{does[0], n - 1})
-		} else {
-			for _, e := range does[:n] {
-				rows = append(rows, folded{Effect: e})
+		runs = append(runs, run{i, n})
+		if n <= likeShown {
+			count[keys[i]] += n
+		}
+		i += n
+	}
+	var shown []folded
+	show := func(e flow.Effect, more int) {
+		e.SQL = cutLists(e.SQL)
+		shown = append(shown, folded{e, more})
+	}
+	for _, r := range runs {
+		switch all := count[keys[r.at]]; {
+		case r.n > likeShown:
+			show(does[r.at], r.n-1)
+		case all > likeShown: // the others come later
+			show(does[r.at], all-1)
+			count[keys[r.at]] = -1
+		case all > 0:
+			for _, e := range does[r.at : r.at+r.n] {
+				show(e, 0)
 			}
-		}
-		does = does[n:]
-	}
-	count := map[string]int{}
-	for _, r := range rows {
-		if r.more == 0 {
-			count[like(r.Effect)]++
-		}
-	}
-	shown := rows[:0]
-	for _, r := range rows {
-		r.SQL = cutLists(r.SQL)
-		key := like(r.Effect)
-		switch n := count[key]; {
-		case r.more > 0 || n > 0 && n <= likeShown:
-			shown = append(shown, r)
-		case n > 0: // the others are behind it
-			shown = append(shown, folded{r.Effect, n - 1})
-			count[key] = 0
 		}
 	}
 	return shown
@@ -197,6 +200,9 @@ const listShown = 3
 
 // cutLists shortens lists of more than 20 quoted names inside a statement.
 func cutLists(sql string) string {
+	if strings.Count(sql, ", ") < likeShown {
+		return sql
+	}
 	return longList.ReplaceAllStringFunc(sql, func(list string) string {
 		names := listed.FindAllString(list, -1)
 		return fmt.Sprintf("%s, … and %s more", strings.Join(names[:listShown], ", "), Count(int64(len(names)-listShown)))
@@ -251,12 +257,14 @@ func like(e flow.Effect) string {
 	if len(e.Run) > 0 {
 		what = "$ " + filepath.Base(e.Run[0])
 	} else {
-		words := strings.Fields(gist(e.SQL))
 		n := 0
-		for n < len(words) && n < 6 && upper(words[n]) {
+		for word := range strings.FieldsSeq(gist(e.SQL)) {
+			if n == 6 || !upper(word) {
+				break
+			}
 			n++
+			what += word + " "
 		}
-		what = strings.Join(words[:n], " ")
 	}
 	return where(e) + " " + what
 }
