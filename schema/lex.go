@@ -140,6 +140,7 @@ func statements(sql string) []statement {
 		}
 		if len(s.tokens) == 0 {
 			s.start = t.start
+			s.tokens = make([]token, 0, min((len(sql)-t.start)/4+1, 64))
 		}
 		s.tokens = append(s.tokens, t)
 		s.end = t.end

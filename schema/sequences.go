@@ -55,6 +55,11 @@ const uncalledBatch = 500
 // are read from the relation, in statements of 500, so that no transaction
 // holds many locks. conn should not be in a transaction.
 func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
+	return readSequences(ctx, conn, true)
+}
+
+// readSequences is ReadSequences, with or without those that are not called.
+func readSequences(ctx context.Context, conn *pgx.Conn, all bool) ([]Sequence, error) {
 	version, err := serverVersion(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -73,7 +78,7 @@ func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
 			&persistence, &readable, &s.Last, &s.Called)
 		s.Type = map[int64]string{20: "bigint", 23: "integer", 21: "smallint"}[kind]
 		s.Persistence = letter(persistence)
-		if readable && s.Last == nil {
+		if all && readable && s.Last == nil {
 			uncalled = append(uncalled, n)
 		}
 		n++
@@ -91,8 +96,8 @@ func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
 	return sequences, nil
 }
 
-func (i *Inventory) readSequences(ctx context.Context, conn *pgx.Conn) (err error) {
-	if i.Sequences, err = ReadSequences(ctx, conn); err != nil {
+func (i *Inventory) readSequences(ctx context.Context, conn *pgx.Conn, want Filter) (err error) {
+	if i.Sequences, err = readSequences(ctx, conn, !want.NoUncalled); err != nil {
 		return err
 	}
 	rows, err := conn.Query(ctx, query("sequence_owners", i.Version))

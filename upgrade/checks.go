@@ -14,10 +14,15 @@ import (
 // Check looks for what stands in the way, on every server of the runbook. A
 // server that does not answer is a finding, not an error.
 func (u *Upgrade) Check(ctx context.Context) ([]check.Finding, error) {
-	o, err := u.checkOptions(ctx)
+	o, _, err := u.checkOptions(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return u.judged(ctx, o)
+}
+
+// judged are the findings of both clusters and of the traffic.
+func (u *Upgrade) judged(ctx context.Context, o check.Options) ([]check.Finding, error) {
 	found, err := check.Run(ctx, o)
 	if err != nil {
 		return nil, err
@@ -29,7 +34,9 @@ func (u *Upgrade) Check(ctx context.Context) ([]check.Finding, error) {
 	return append(found, traffic...), nil
 }
 
-func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, error) {
+// checkOptions are check's, and the survey that they were made from; nil where
+// the servers or their tables could not be read.
+func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, *survey, error) {
 	o := check.Options{
 		Upgrade: u.rb.Upgrade, Old: u.old, New: u.new, FromNew: u.oldFromNew, FromOld: u.newFromOld,
 		AllDatabases: u.rb.Databases == nil, Back: u.rb.Cutover.Back, MaxWAL: u.rb.Catchup.MaxWAL,
@@ -56,14 +63,14 @@ func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, error) {
 	for _, sb := range u.rb.Old.Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
 		if err != nil {
-			return o, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return o, nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 		}
 		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app)})
 	}
 	for _, sb := range u.rb.New[0].Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
 		if err != nil {
-			return o, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return o, nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 		}
 		up := sb.Upstream
 		if up == UpstreamPrimary {
@@ -75,15 +82,22 @@ func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, error) {
 	if err == nil {
 		o.Ours = s.phase != report.PhaseNew
 	} else if _, ok := err.(*ExitError); ok {
-		return o, err
+		return o, nil, err
 	}
-	if err == nil && s.oldErr == nil {
-		// Mistakes of the runbook that only the tables show come before findings.
-		if err := u.lookTables(ctx, s); err != nil {
-			return o, err
+	if err != nil || s.oldErr != nil {
+		return o, nil, nil
+	}
+	// Mistakes of the runbook that only the tables show come before findings.
+	if err := u.lookTables(ctx, s); err != nil {
+		return o, nil, err
+	}
+	if s.serving().Name == "old" {
+		o.Inventories = map[string]*schema.Inventory{}
+		for _, db := range s.databases {
+			o.Inventories[db.name] = db.inventory
 		}
 	}
-	return o, nil
+	return o, s, nil
 }
 
 // host is where a server's machine is asked; nil where the runbook gives none.

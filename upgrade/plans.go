@@ -2,10 +2,8 @@ package upgrade
 
 import (
 	"context"
-	"fmt"
 	"time"
 
-	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
 )
@@ -146,55 +144,4 @@ func until(steps []flow.Step, id string) ([]flow.Step, error) {
 		}
 	}
 	return nil, exitf(ExitUsage, "crossfade plan --only prepare lists them", "prepare has no step %q", id)
-}
-
-// Planned is the dry run: what was found, and every plan as it would run.
-type Planned struct {
-	Findings []check.Finding
-	Plans    []flow.Plan
-}
-
-// Plan builds the plans of the upgrade as it stands now; only names one of
-// them, "" is all. It touches nothing.
-func (u *Upgrade) Plan(ctx context.Context, only string) (Planned, error) {
-	var p Planned
-	var err error
-	if p.Findings, err = u.Check(ctx); err != nil {
-		return p, err
-	}
-	s, err := u.look(ctx, true)
-	if err == nil {
-		err = s.bothAnswer()
-	}
-	if err != nil {
-		if len(check.Blocking(p.Findings)) > 0 {
-			return p, nil // the findings say why there is no plan
-		}
-		return p, err
-	}
-	for _, one := range []struct {
-		name  string
-		build func() (flow.Plan, error)
-	}{
-		{"prepare", func() (flow.Plan, error) { return u.preparePlan(ctx, s) }},
-		{"cutover", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "cutover") }},
-		{"rollback", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "rollback") }},
-		{"rehearse", func() (flow.Plan, error) { return u.rehearsalPlan(ctx, s) }},
-		{"finish", func() (flow.Plan, error) { return u.finishPlan(ctx, s, false) }},
-		{"abort", func() (flow.Plan, error) { return u.abortPlan(ctx, s) }},
-	} {
-		// A rehearsal is no part of the way: it is shown when it is asked for.
-		if only != one.name && (only != "" || one.name == "rehearse") {
-			continue
-		}
-		plan, err := one.build()
-		if err != nil {
-			return p, fmt.Errorf("plan %s: %w", one.name, err)
-		}
-		p.Plans = append(p.Plans, plan)
-	}
-	if len(p.Plans) == 0 {
-		return p, exitf(ExitUsage, "it is one of prepare, cutover, rollback, rehearse, finish, abort", "there is no plan %q", only)
-	}
-	return p, nil
 }

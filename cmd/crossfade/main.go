@@ -27,6 +27,9 @@ func crossfade(args []string) int {
 	// A panic of a goroutine that nobody can catch ends a Go program with exit
 	// code 2, which is the code of bad usage. With crash it ends by SIGABRT.
 	debug.SetTraceback("crash")
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50) // the plans of 10,000 tables are to fit into 200 MB
+	}
 	out := newOutput(os.Stdin, os.Stdout, os.Stderr)
 	out.json = wantsJSON(args)
 	ctx, stop := signals(context.Background(), func(cause error) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
 
 	"github.com/urfave/cli/v2"
@@ -73,7 +74,11 @@ func (o planOptions) run(ctx context.Context, out *output) error {
 		if err != nil {
 			return err
 		}
-		for _, p := range planned.Plans {
+		if planned.Undrawn != nil {
+			out.sayf("no plan could be drawn: %v", planned.Undrawn)
+		}
+		for i, p := range planned.Plans {
+			planned.Plans[i] = flow.Plan{} // printed plans of ten thousand tables need not be kept
 			for _, s := range report.Steps(p) {
 				if err := out.result(s, nil); err != nil {
 					return err

@@ -145,7 +145,7 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 		return err
 	}
 	defer closing(conn)
-	inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true})
+	inv, err := g.inventory(ctx, conn, d.Name)
 	if err != nil {
 		return err
 	}
@@ -193,6 +193,17 @@ func (g *gathering) readTemplate(ctx context.Context) {
 	if err != nil {
 		g.missing(OnOld, "template1", "what it holds", err, false)
 	}
+}
+
+// inventory is what a database of old holds; its tables are the caller's to
+// change.
+func (g *gathering) inventory(ctx context.Context, conn *pgx.Conn, database string) (*schema.Inventory, error) {
+	if have := g.Want.Inventories[database]; have != nil {
+		inv := *have
+		inv.Tables = slices.Clone(have.Tables)
+		return &inv, nil
+	}
+	return schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoUncalled: true})
 }
 
 func (g *gathering) readNewDatabase(ctx context.Context, d *DatabaseFacts) error {

@@ -1,8 +1,10 @@
 package report
 
 import (
+	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -11,11 +13,12 @@ import (
 
 func plural(n int, what string) string { return plural64(int64(n), what) }
 
-// likeShown is how many like effects in a row are still shown one by one.
+// likeShown is how many like effects of a step are still shown one by one.
 const likeShown = 20
 
 // PlanText writes p for a person: every step with the very SQL and programs.
-// More than 20 like effects in a row become one line with a count, unless full.
+// More than 20 like effects of a step become one line with a count, where the
+// first of them stands, unless full.
 func PlanText(w io.Writer, plan flow.Plan, full bool) error {
 	p := newPage(w)
 	var total time.Duration
@@ -52,20 +55,88 @@ func PlanText(w io.Writer, plan flow.Plan, full bool) error {
 }
 
 func effects(p *page, does []flow.Effect, full bool) {
-	for len(does) > 0 {
+	for _, e := range fold(does, full) {
+		if e.more > 0 {
+			p.printf("       %s  %s\n       … and %s more like it\n", where(e.Effect), first(e.Effect), Count(int64(e.more)))
+			continue
+		}
+		effect(p, e.Effect)
+	}
+}
+
+// folded is one effect, or the first of many that do the same to other objects.
+type folded struct {
+	flow.Effect
+	more int // like ones that are not shown
+}
+
+// fold leaves out what a step does over and over: like effects in a row, then
+// like ones that come with others, because a step takes one object after the
+// other with a few statements each. Long lists of names are cut, too.
+func fold(does []flow.Effect, full bool) []folded {
+	if full {
+		all := make([]folded, len(does))
+		for i, e := range does {
+			all[i].Effect = e
+		}
+		return all
+	}
+	keys := make([]string, len(does))
+	for i, e := range does {
+		keys[i] = like(e)
+	}
+	type run struct{ at, n int }
+	var runs []run
+	count := map[string]int{} // of those in short runs
+	for i := 0; i < len(does); {
 		n := 1
-		for n < len(does) && like(does[0]) == like(does[n]) {
+		for i+n < len(does) && keys[i+n] == keys[i] {
 			n++
 		}
-		if n > likeShown && !full {
-			p.printf("       %s  %s\n       … and %s more like it\n", where(does[0]), first(does[0]), Count(int64(n-1)))
-		} else {
-			for _, e := range does[:n] {
-				effect(p, e)
+		runs = append(runs, run{i, n})
+		if n <= likeShown {
+			count[keys[i]] += n
+		}
+		i += n
+	}
+	var shown []folded
+	show := func(e flow.Effect, more int) {
+		e.SQL = cutLists(e.SQL)
+		shown = append(shown, folded{e, more})
+	}
+	for _, r := range runs {
+		switch all := count[keys[r.at]]; {
+		case r.n > likeShown:
+			show(does[r.at], r.n-1)
+		case all > likeShown: // the others come later
+			show(does[r.at], all-1)
+			count[keys[r.at]] = -1
+		case all > 0:
+			for _, e := range does[r.at : r.at+r.n] {
+				show(e, 0)
 			}
 		}
-		does = does[n:]
 	}
+	return shown
+}
+
+var (
+	listed   = regexp.MustCompile(`(?:ONLY )?"(?:[^"]|"")*"(?:\."(?:[^"]|"")*")?`)
+	longList = regexp.MustCompile(listed.String() + `(?:, ` + listed.String() + `){20,}`)
+)
+
+// listShown is how many names of a list that is cut are shown.
+const listShown = 3
+
+// cutLists shortens lists of more than 20 quoted names inside a statement.
+func cutLists(sql string) string {
+	if strings.Count(sql, ", ") < likeShown {
+		return sql
+	}
+	return longList.ReplaceAllStringFunc(sql, func(list string) string {
+		names := listed.FindAllString(list, -1)
+		return fmt.Sprintf("%s, … and %s more", strings.Join(names[:listShown], ", "), Count(int64(len(names)-listShown)))
+	})
 }
 
 func effect(p *page, e flow.Effect) {
@@ -116,12 +187,14 @@ func like(e flow.Effect) string {
 	if len(e.Run) > 0 {
 		what = "$ " + filepath.Base(e.Run[0])
 	} else {
-		words := strings.Fields(gist(e.SQL))
 		n := 0
-		for n < len(words) && n < 6 && upper(words[n]) {
+		for word := range strings.FieldsSeq(gist(e.SQL)) {
+			if n == 6 || !upper(word) {
+				break
+			}
 			n++
+			what += word + " "
 		}
-		what = strings.Join(words[:n], " ")
 	}
 	return where(e) + " " + what
 }
