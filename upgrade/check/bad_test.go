@@ -80,7 +80,7 @@ func TestBad(t *testing.T) {
 	l.Exec(old, "shop", "BEGIN", "INSERT INTO counted VALUES (1)", "PREPARE TRANSACTION 'forgotten'")
 	l.Exec(nw, "", "CREATE DATABASE shop TEMPLATE template0 ENCODING 'SQL_ASCII'")
 	l.Exec(nw, "shop", "CREATE TABLE t (a int)", "INSERT INTO t VALUES (1)")
-	l.Exec(old, "", "COPY (SELECT 1) TO PROGRAM 'echo nonsense = 1 >> postgresql.conf; echo bogus line >> pg_hba.conf'")
+	l.Exec(old, "", "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; echo nonsense = 1 >> postgresql.conf; echo bogus line >> pg_hba.conf'")
 	visitor, err := pgx.Connect(t.Context(), old.Conninfo("shop"))
 	if err != nil {
 		t.Fatal(err)
