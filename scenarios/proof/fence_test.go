@@ -18,6 +18,7 @@ import (
 const (
 	refused    = "25006" // read_only_sql_transaction
 	terminated = "57P01" // admin_shutdown
+	noDatabase = "3D000" // invalid_catalog_name: abort has dropped what prepare made
 	gone       = ""      // the connection had ended before
 )
 

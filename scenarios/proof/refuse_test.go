@@ -160,32 +160,35 @@ func TestOldGoneBehindOpen(t *testing.T) {
 }
 
 // TestFrozenWhileAnotherAborts: the tool is frozen between close and open,
-// another machine aborts, and the tool wakes up. Without the decision row of
-// design.md ("The decision") both sides would be writable.
+// another machine aborts, and the tool wakes up: before the abort has taken
+// more away than the decision, and behind its end. Line: the decision is one
+// row; no row returned means stop.
 func TestFrozenWhileAnotherAborts(t *testing.T) {
 	w := newWorld(t, setting{})
 	w.do(0, "prepare")
-	l, wake := w.stopped("open", "cutover", "--yes")
-	if s := w.status(); s["phase"] != "cutover" || s["writable"] != "none" {
-		t.Errorf("between close and open: %v", s)
-	}
-	w.elsewhere()
-	var abort ran
-	w.wait("the frozen run's lock to end", func() bool {
-		abort = w.try("abort", "--yes")
-		return abort.exit != 8
-	})
-	wantExit(t, abort, 0)
-	if !w.takes(w.old) {
-		t.Fatalf("old does not serve after abort\n%s", abort)
-	}
-	wake()
-	r := l.end()
-	if r.exit == 0 || r.exit == 6 {
-		t.Errorf("the woken run says that it opened new\n%s", r)
-	}
-	if !w.takes(w.old) {
-		t.Errorf("old does not serve any more\n%s", r)
+	for _, cut := range []string{"CROSSFADE_KILL=forward/drop", ""} {
+		l, wake := w.stopped("open", "cutover", "--yes")
+		if s := w.status(); s["phase"] != "cutover" || s["writable"] != "none" {
+			t.Errorf("between close and open: %v", s)
+		}
+		w.elsewhere()
+		var abort ran
+		w.wait("the frozen run's lock to end", func() bool {
+			abort = w.inject(cut, "abort", "--yes")
+			return abort.exit != 8
+		})
+		wantExit(t, abort, 0, -1)
+		if !w.takes(w.old) {
+			t.Fatalf("old does not serve after abort\n%s", abort)
+		}
+		wake()
+		r := l.end()
+		if r.exit == 0 || r.exit == 6 {
+			t.Errorf("the woken run says that it opened new\n%s", r)
+		}
+		if _, writable := w.truth(); writable != "old" {
+			t.Errorf("writable %s\n%s", writable, r)
+		}
 	}
 }
 
