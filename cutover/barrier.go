@@ -50,15 +50,16 @@ func (x *crossing) again(ctx context.Context, err error) error {
 }
 
 // mayBegin waits, with nobody blocked, until no write transaction is older
-// than half of max_blocked: such a one would only use the budget up. It ends
-// those older than kill_after.
+// than half of max_blocked, and none through a pooler older than its PAUSE
+// waits: such a one would only use the budget up. It ends those older than
+// kill_after.
 func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, max(x.Patience-time.Since(x.first), 0), errPatience)
 	defer cancel()
 	told := time.Time{}
-	says := ""
-	err := pg.Poll(ctx, 100*time.Millisecond, "old write transactions to end", func(ctx context.Context) (bool, error) {
-		says = ""
+	gate, says := "", ""
+	err := pg.Poll(ctx, 100*time.Millisecond, "old transactions to end", func(ctx context.Context) (bool, error) {
+		gate, says = "", ""
 		for _, db := range x.Databases {
 			if err := x.kill(ctx, t, db.Name); err != nil {
 				return false, err
@@ -68,7 +69,16 @@ func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
 				return false, err
 			}
 			if said != "" {
-				says = said
+				gate, says = "closing", said
+			}
+		}
+		if says == "" {
+			ok, said, err := x.poolGate(ctx)
+			if err != nil {
+				return false, err
+			}
+			if !ok {
+				gate, says = "pool", said
 			}
 		}
 		if says != "" && time.Since(told) > 5*time.Second {
@@ -78,7 +88,7 @@ func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
 		return says == "", nil
 	})
 	if errors.Is(err, errPatience) && says != "" {
-		return &ErrGate{[]GateState{{ID: "closing", Says: says}}}
+		return &ErrGate{[]GateState{{ID: gate, Says: says}}}
 	}
 	return err
 }

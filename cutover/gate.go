@@ -151,6 +151,7 @@ func (x *crossing) builtin() []Gate {
 		{ID: "closing", Look: x.perDatabase(x.closingGate)},
 		{ID: "opening", Look: x.perDatabase(x.openingGate)},
 		{ID: "standbys-closing", Look: x.keptGate},
+		{ID: "pool", Look: x.poolGate},
 	}
 }
 
@@ -347,6 +348,41 @@ func (x *crossing) preparedGate(ctx context.Context, db *Database) (string, erro
 		return "", err
 	}
 	return x.ask(ctx, conn, x.Closing, closingSQL, names(db.Way), (24 * time.Hour).Seconds())
+}
+
+// poolAnswer limits how long a pooler's console takes to tell who works.
+const poolAnswer = 3 * time.Second
+
+// poolGate wants no transaction through a pooler that is older than a PAUSE
+// would wait for it: all other clients would be held back for as long, for
+// nothing.
+func (x *crossing) poolGate(ctx context.Context) (bool, string, error) {
+	asking, cancel := context.WithTimeoutCause(ctx, poolAnswer, fmt.Errorf("the pooler did not answer within %s", poolAnswer))
+	defer cancel()
+	busy, err := x.Traffic.Busy(asking)
+	if err != nil {
+		return false, "", err
+	}
+	conn, err := x.near(ctx, x.Home)
+	if err != nil {
+		return false, "", err
+	}
+	var says []string
+	for _, b := range busy {
+		var who *string
+		err := conn.QueryRow(ctx, `
+			SELECT string_agg(format('pid %s of %s in database %s (%s), open for %s: %s', pid, usename, datname, coalesce(nullif(application_name, ''), '?'),
+			                         date_trunc('second', clock_timestamp() - xact_start), left(query, 80)), '; ')
+			FROM pg_stat_activity WHERE pid = ANY ($1) AND xact_start < clock_timestamp() - make_interval(secs => $2::double precision)`,
+			b.Backends, b.Patience.Seconds()).Scan(&who)
+		if err != nil {
+			return false, "", &pg.Error{Doing: "look for old transactions through the pooler", On: x.Closing.Server.String(), Err: err}
+		}
+		if who != nil {
+			says = append(says, fmt.Sprintf("%s would be paused for %s in vain: %s", b.On, b.Patience, *who))
+		}
+	}
+	return len(says) == 0, strings.Join(says, "; "), nil
 }
 
 func (x *crossing) openingGate(ctx context.Context, db *Database) (string, error) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -171,6 +173,23 @@ func commands(dbs []string, command func(string) string) []string {
 		all = append(all, command(db))
 	}
 	return all
+}
+
+// backends are the server processes whose connections clients of the databases
+// have now: these a PAUSE waits for.
+func (i Instance) backends(ctx context.Context, dbs []string) ([]int32, error) {
+	var pids []int32
+	err := i.talk(ctx, func(conn *pgconn.PgConn) error {
+		servers, err := i.show(ctx, conn, "SERVERS")
+		for _, s := range servers {
+			pid, perr := strconv.ParseInt(s["remote_pid"], 10, 32)
+			if perr == nil && pid > 0 && s["link"] != "" && slices.Contains(dbs, s["database"]) {
+				pids = append(pids, int32(pid))
+			}
+		}
+		return err
+	})
+	return pids, err
 }
 
 // holders says which clients keep a server connection of the databases, and

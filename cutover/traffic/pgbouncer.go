@@ -244,13 +244,32 @@ func (b *PgBouncer) Withdraw(ctx context.Context) error {
 	return all(b.files(), func(f file) error { return f.run(ctx, f.removes(), nil) })
 }
 
+// Busy are the backends of each instance.
+func (b *PgBouncer) Busy(ctx context.Context) ([]Busy, error) {
+	busy := make([]Busy, len(b.Instances))
+	var places []int
+	for n := range b.Instances {
+		places = append(places, n)
+	}
+	err := all(places, func(n int) error {
+		pids, err := b.Instances[n].backends(ctx, b.Databases)
+		busy[n] = Busy{On: b.Instances[n].on(), Backends: pids, Patience: b.patience()}
+		return err
+	})
+	return busy, err
+}
+
+func (b *PgBouncer) patience() time.Duration {
+	if b.PauseTimeout == 0 {
+		return defaultPauseTimeout
+	}
+	return b.PauseTimeout
+}
+
 // Pause pauses every database on every instance. When one cannot be paused in
 // time, all are resumed and the error says whom it waited for.
 func (b *PgBouncer) Pause(ctx context.Context) error {
-	limit := b.PauseTimeout
-	if limit == 0 {
-		limit = defaultPauseTimeout
-	}
+	limit := b.patience()
 	type one struct {
 		Instance
 		db string

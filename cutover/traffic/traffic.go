@@ -84,8 +84,30 @@ type Judge interface {
 	Problems(ctx context.Context, to *pg.Server) ([]Problem, error)
 }
 
+// Busy is whom a Pause would wait for at one place.
+type Busy struct {
+	On       string        // "pgbouncer pool1:6432"
+	Backends []int32       // the server's processes that work for clients now
+	Patience time.Duration // how long the Pause would wait for them
+}
+
 // Group is several switches that act together.
 type Group []Switch
+
+// Busy is whom a Pause of the group would wait for. Hooks cannot tell.
+func (g Group) Busy(ctx context.Context) ([]Busy, error) {
+	var busy []Busy
+	for _, s := range g {
+		if b, ok := s.(*PgBouncer); ok {
+			some, err := b.Busy(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.Name(), err)
+			}
+			busy = append(busy, some...)
+		}
+	}
+	return busy, nil
+}
 
 // Prepare prepares all of them; when one cannot, all are withdrawn.
 func (g Group) Prepare(ctx context.Context, to *pg.Server) error {

@@ -18,6 +18,7 @@ import (
 const (
 	refused    = "25006" // read_only_sql_transaction
 	terminated = "57P01" // admin_shutdown
+	noDatabase = "3D000" // invalid_catalog_name: abort has dropped what prepare made
 	gone       = ""      // the connection had ended before
 )
 
@@ -37,7 +38,13 @@ func state(err error) string {
 // session is a client's session that outlives a statement.
 func (w *world) session(c *lab.Cluster, db string) *pgx.Conn {
 	w.t.Helper()
-	conn, err := c.Connect(w.t.Context(), db)
+	return w.connect(c.Conninfo(db))
+}
+
+// connect is such a session, wherever it leads.
+func (w *world) connect(conninfo string) *pgx.Conn {
+	w.t.Helper()
+	conn, err := pgx.Connect(w.t.Context(), conninfo)
 	w.Must(err)
 	w.t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn

@@ -191,7 +191,7 @@ func (w *world) takes(c *lab.Cluster) bool {
 			continue
 		}
 		var pgErr *pgconn.PgError
-		if errors.As(err, &pgErr) && pgErr.Code != "25006" {
+		if errors.As(err, &pgErr) && pgErr.Code != refused && pgErr.Code != noDatabase {
 			w.t.Fatalf("a client's write on %s: %v", c.Name, err)
 		}
 		return false
