@@ -2,6 +2,7 @@ package cutover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -49,9 +50,16 @@ func (x *crossing) arm() flow.Step {
 			if err := x.announce(ctx, row); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeoutCause(ctx, x.Patience, fmt.Errorf("patience (%s) is at its end", x.Patience))
+			ctx, cancel := context.WithTimeoutCause(ctx, x.Patience, errPatience)
 			defer cancel()
-			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.armDatabase(ctx, t, db) })
+			err := x.each(ctx, func(ctx context.Context, db *Database) error { return x.armDatabase(ctx, t, db) })
+			if err == nil || !errors.Is(context.Cause(ctx), errPatience) {
+				return err
+			}
+			if who := x.blockers(context.WithoutCancel(ctx)); who != "" {
+				err = fmt.Errorf("%w; held up by %s", err, who)
+			}
+			return err
 		},
 		Undo: func(ctx context.Context, t *flow.Turn) error {
 			if x.rehearsal == nil { // one raises nothing, and must lower nothing
@@ -228,8 +236,11 @@ func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, 
 		for i, table := range tables {
 			switch err := x.armTable(ctx, conn, table); pg.SQLState(err) {
 			case "":
+				if err != nil && ctx.Err() != nil {
+					err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+				}
 				if err != nil {
-					return err
+					return &pg.Error{Doing: "put the fence on " + table, On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 				}
 			case "55P03", "40P01":
 				busy = append(busy, table)
