@@ -149,13 +149,17 @@ func (p *play) perform(ctx context.Context) error {
 		p.options.Crossfade = path
 	}
 	var err error
-	if p.want, err = p.stage.shape(ctx); err != nil {
-		return fmt.Errorf("look at old before anything is done: %w", err)
+	if slices.ContainsFunc(p.stage.Scenario.Acts, func(a Act) bool { return a.Prove != "" }) {
+		if p.want, err = p.stage.shape(ctx); err != nil {
+			return fmt.Errorf("look at old before anything is done: %w", err)
+		}
 	}
-	if err := p.work(ctx); err != nil {
-		return err
+	if len(p.stage.Scenario.Load) > 0 {
+		if err := p.work(ctx); err != nil {
+			return err
+		}
+		p.say("load", p.users.Describe())
 	}
-	p.say("load", p.users.Describe())
 	for i, a := range p.stage.Scenario.Acts {
 		switch {
 		case a.Run != "":

@@ -57,12 +57,16 @@ type Standby struct {
 	Upstream string            `yaml:"upstream"` // another standby's name; "": the primary
 	Delay    time.Duration     `yaml:"delay"`    // recovery_min_apply_delay
 	Settings map[string]string `yaml:"settings"`
+	As       string            `yaml:"application_name"` // what one of old calls itself; "": its name
+	Unnamed  bool              `yaml:"unnamed"`          // one of old calls itself nothing, as after a plain pg_basebackup -R
 }
 
 // New is the new cluster. It is called after its major, as in wacken18.
 type New struct {
 	Majors   []int             `yaml:"majors"` // the first that can be had, with client programs, is taken
 	Settings map[string]string `yaml:"settings"`
+	HBA      []string          `yaml:"hba"`      // first lines of pg_hba.conf
+	SQL      []string          `yaml:"sql"`      // files beside the scenario, run by psql in database postgres
 	Standbys []Standby         `yaml:"standbys"` // places are kept for them; the runbook says how they are built
 }
 
@@ -178,6 +182,11 @@ func (s *Scenario) check() error {
 			if _, err := fs.Stat(files, f); err != nil {
 				wrong("databases: %s: %w", d.Name, err)
 			}
+		}
+	}
+	for _, f := range s.New.SQL {
+		if _, err := fs.Stat(files, f); err != nil {
+			wrong("new: %w", err)
 		}
 	}
 	pooled := map[string]bool{}

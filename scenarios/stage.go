@@ -115,7 +115,7 @@ func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) err
 		return err
 	})
 	group.Go(func() (err error) {
-		st.New, err = st.Lab.Start(gctx, lab.Options{Name: fmt.Sprintf("%s%d", Primary, fresh.Major), Install: fresh, Settings: s.New.Settings})
+		st.New, err = st.Lab.Start(gctx, lab.Options{Name: fmt.Sprintf("%s%d", Primary, fresh.Major), Install: fresh, Settings: s.New.Settings, HBA: s.New.HBA})
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -124,8 +124,18 @@ func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) err
 	if err := st.fill(ctx, say); err != nil {
 		return err
 	}
+	for _, name := range s.New.SQL {
+		if err := psql(ctx, st.New, "postgres", name); err != nil {
+			return err
+		}
+	}
 	for _, sb := range s.Old.Standbys {
-		c, err := st.upstream(sideOld, sb).Standby(ctx, sb.Name, lab.StandbyOptions{Delay: sb.Delay, Settings: sb.Settings})
+		o := lab.StandbyOptions{Delay: sb.Delay, Settings: maps.Clone(sb.Settings), ApplicationName: sb.As, NoApplicationName: sb.Unnamed}
+		if sb.Unnamed {
+			o.Settings = map[string]string{"cluster_name": ""}
+			maps.Copy(o.Settings, sb.Settings)
+		}
+		c, err := st.upstream(sideOld, sb).Standby(ctx, sb.Name, o)
 		if err != nil {
 			return err
 		}
@@ -196,12 +206,8 @@ func (st *Stage) fill(ctx context.Context, say Say) error {
 			}
 		}
 		for _, name := range d.SQL {
-			text, err := files.ReadFile(name)
-			if err != nil {
+			if err := psql(ctx, st.Old, d.Name, name); err != nil {
 				return err
-			}
-			if _, err := st.Old.Psql(ctx, d.Name, string(text)); err != nil {
-				return fmt.Errorf("%s in %s: %w", name, d.Name, err)
 			}
 		}
 		err := st.Old.Exec(ctx, d.Name,
@@ -220,6 +226,18 @@ func (st *Stage) fill(ctx context.Context, say Say) error {
 		say("fill", fmt.Sprintf("%s: %s, %s", d.Name, size, took(time.Since(began))))
 	}
 	return st.Old.Exec(ctx, "", "CHECKPOINT")
+}
+
+// psql runs a file of the scenario.
+func psql(ctx context.Context, c *lab.Cluster, database, name string) error {
+	text, err := files.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Psql(ctx, database, string(text)); err != nil {
+		return fmt.Errorf("%s in %s: %w", name, database, err)
+	}
+	return nil
 }
 
 // pools starts the poolers and finds out how clients connect.

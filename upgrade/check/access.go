@@ -194,6 +194,14 @@ func dedupe(all []Finding) []Finding {
 	return out
 }
 
+// count is how many of something: 1 column, 2 columns.
+func count(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // most is how many names a sentence names.
 const most = 5
 

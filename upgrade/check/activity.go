@@ -132,31 +132,35 @@ func judgeXidAge(f *Facts) []Finding {
 	if !f.Old.ok() {
 		return nil
 	}
-	var out []Finding
-	for _, c := range f.Old.Databases {
-		due, multi := f.Old.number("autovacuum_freeze_max_age"), f.Old.number("autovacuum_multixact_freeze_max_age")
-		what, age := "transaction ids", c.Age
-		if multi > 0 && c.MultiAge > multi && c.Age <= due {
-			what, age, due = "multixact ids", c.MultiAge, multi
-		}
-		if due <= 0 || age <= due {
-			continue
-		}
-		level := Warn
-		if age > mostAge {
-			level = Block
-		}
-		says := fmt.Sprintf("the oldest %s of database %s are %d old, and a vacuum against wraparound is due from %d on: it does not make way for who waits for its table, and the upgrade's slots and snapshot keep it from getting far",
-			what, schema.Name(c.Name), age, due)
-		if holder := f.Old.holder(); holder != "" {
-			says += "; what holds it back now is " + holder
-		}
-		out = append(out, Finding{
-			Level: level, On: OnOld, Database: c.Name, Object: c.Name, Says: says,
-			Fix: "let vacuum finish before prepare: end what holds it back, then VACUUM (FREEZE) in that database",
-		})
+	due := map[string]int64{
+		"transaction ids": f.Old.number("autovacuum_freeze_max_age"), "multixact ids": f.Old.number("autovacuum_multixact_freeze_max_age"),
 	}
-	return out
+	t := &Table{Columns: []string{"database", "what", "age", "vacuumed from"}}
+	var oldest int64
+	for _, c := range f.Old.Databases {
+		for what, age := range map[string]int64{"transaction ids": c.Age, "multixact ids": c.MultiAge} {
+			if due[what] > 0 && age > due[what] {
+				t.Rows = append(t.Rows, []string{c.Name, what, fmt.Sprint(age), fmt.Sprint(due[what])})
+				oldest = max(oldest, age)
+			}
+		}
+	}
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	slices.SortFunc(t.Rows, slices.Compare)
+	level := Warn
+	if oldest > mostAge {
+		level = Block
+	}
+	says := "a vacuum against wraparound is due: it does not make way for who waits for its table, and the upgrade's slots and snapshot keep it from getting far"
+	if holder := f.Old.holder(); holder != "" {
+		says += ". What holds it back now is " + holder
+	}
+	return []Finding{{
+		Level: level, On: OnOld, Object: "age", Says: says, Table: t,
+		Fix: "let vacuum finish before prepare: end what holds it back, then VACUUM (FREEZE) in each of these databases",
+	}}
 }
 
 // holder names who keeps the oldest rows on a server from being removed.
@@ -209,7 +213,7 @@ func judgeAdvisory(f *Facts) []Finding {
 		}
 		out = append(out, Finding{
 			Level: Note, On: OnOld, Database: d.Name, Object: d.Name,
-			Says: fmt.Sprintf("%d advisory locks are held by %s: they end with their sessions at the cutover, and one that is taken on new says nothing of old", n, some(slices.Compact(who), "role", "roles")),
+			Says: fmt.Sprintf("%s held by %s: what a session holds ends with it at the cutover, and a lock that is taken on new says nothing of old", count(n, "advisory lock"), some(slices.Compact(who), "role", "roles")),
 			Fix:  "let who elects a leader or guards a job by them take them anew when it connects again, and stop such jobs in hooks: before_cutover",
 		})
 	}

@@ -578,9 +578,9 @@ var activityCases = []judged{
 	{"locks-held", "elsewhere", func(f *Facts) {
 		f.Old.Locks = []Lock{{PID: 7, Database: "other", Relation: 1, Mode: "AccessExclusiveLock", Backend: "client backend"}}
 	}, nil},
-	{"xid-age", "due", func(f *Facts) { old(f, 250_000_000, 5) }, []string{"warn xid-age old shop shop"}},
-	{"xid-age", "late", func(f *Facts) { old(f, 1_700_000_000, 5) }, []string{"block xid-age old shop shop"}},
-	{"xid-age", "of multixacts", func(f *Facts) { old(f, 5, 500_000_000) }, []string{"warn xid-age old shop shop"}},
+	{"xid-age", "due", func(f *Facts) { old(f, 250_000_000, 5) }, []string{"warn xid-age old age"}},
+	{"xid-age", "late", func(f *Facts) { old(f, 1_700_000_000, 5) }, []string{"block xid-age old age"}},
+	{"xid-age", "of multixacts", func(f *Facts) { old(f, 5, 500_000_000) }, []string{"warn xid-age old age"}},
 	{"xid-age", "young", func(f *Facts) { old(f, 150_000_000, 5) }, nil},
 	{"session-state", "a lock", func(f *Facts) {
 		f.Old.Advisory = []Advisory{{Database: "shop", Role: "app", Application: "worker", Count: 3}, {Database: "left", Role: "app", Count: 1}}

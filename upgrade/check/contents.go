@@ -82,7 +82,7 @@ func judgeTemporary(f *Facts) []Finding {
 		for _, t := range d.things("temporary") {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: d.Name,
-				Says: fmt.Sprintf("%d sessions have temporary tables now: these end with their sessions, which the cutover ends", t.N),
+				Says: fmt.Sprintf("%s with temporary tables now: these end with their sessions, which the cutover ends", count(t.N, "session")),
 			})
 		}
 	}
@@ -109,7 +109,7 @@ func judgeLargeObjects(f *Facts) []Finding {
 		if d.Inventory == nil || d.Inventory.LargeObjects <= 0 {
 			continue
 		}
-		says := fmt.Sprintf("%d large objects: logical replication does not carry them; the rows with their OIDs arrive on new, the objects do not", d.Inventory.LargeObjects)
+		says := fmt.Sprintf("%s: logical replication does not carry them; the rows with their OIDs arrive on new, the objects do not", count(d.Inventory.LargeObjects, "large object"))
 		var columns []string
 		for _, t := range d.things("lo-column") {
 			columns = append(columns, t.Name)
@@ -129,7 +129,7 @@ func judgeForeignTables(f *Facts) []Finding {
 	var out []Finding
 	for _, d := range f.Databases {
 		for _, t := range d.things("foreign-server") {
-			level, says := Note, fmt.Sprintf("foreign server %s (%s) has %d foreign tables: definitions and user mappings are carried over, rows are not, and the new server must reach it", schema.Name(t.Name), t.Detail, t.N)
+			level, says := Note, fmt.Sprintf("foreign server %s (%s) has %s: definitions and user mappings are carried over, rows are not, and the new server must reach it", schema.Name(t.Name), t.Detail, count(t.N, "foreign table"))
 			fix := "look that the new server's host reaches it and may log in there"
 			if t.More != "" {
 				says += ". It is at " + t.More
@@ -208,7 +208,7 @@ func judgeLabels(f *Facts) []Finding {
 			}
 			out = append(out, Finding{
 				Level: Block, On: OnNew, Database: d.Name, Object: t.Name,
-				Says: fmt.Sprintf("%d objects of old have security labels of provider %s, which new does not load: SECURITY LABEL would fail there", t.N, t.Name),
+				Says: fmt.Sprintf("new does not load provider %s, which has given security labels to %s of old: SECURITY LABEL would fail there", t.Name, count(t.N, "object")),
 				Fix:  fmt.Sprintf("add %s to shared_preload_libraries of new and restart the new server, or remove the labels on old (SECURITY LABEL … IS NULL)", library),
 			})
 		}
@@ -231,12 +231,20 @@ func judgeCompression(f *Facts) []Finding {
 		for _, t := range d.things("lz4") {
 			out = append(out, Finding{
 				Level: Block, On: OnNew, Database: d.Name, Object: "lz4",
-				Says: fmt.Sprintf("%d columns are compressed with lz4, which new is built without: their tables cannot be made there", t.N),
+				Says: fmt.Sprintf("new is built without lz4, with which %s of old compressed: their tables cannot be made there", are(t.N, "column")),
 				Fix:  "install a server that is built with lz4, or on old for each of them: ALTER TABLE … ALTER COLUMN … SET COMPRESSION pglz",
 			})
 		}
 	}
 	return out
+}
+
+// are is count as the subject of a sentence.
+func are(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what + " is"
+	}
+	return count(n, what) + " are"
 }
 
 // mostUsed is the part of its range from which on a sequence is named.

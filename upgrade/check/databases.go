@@ -243,7 +243,7 @@ func judgeCollations(f *Facts) []Finding {
 			if !have[t.Name] {
 				out = append(out, Finding{
 					Level: Block, On: OnNew, Database: d.Name, Object: t.Name,
-					Says: fmt.Sprintf("%d columns have collation %s (%s), which new does not have: their tables cannot be made", t.N, schema.Name(t.Name), provider(t.Detail)),
+					Says: fmt.Sprintf("new does not have collation %s (%s), which serves %s of old: what they belong to cannot be made", schema.Name(t.Name), provider(t.Detail), count(t.N, "column")),
 					Fix:  haveLocale,
 				})
 			}

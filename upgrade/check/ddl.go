@@ -78,10 +78,10 @@ func judgeDDL(f *Facts) []Finding {
 		}
 		x := d.DDL
 		if x.Committed && x.Count > 0 {
-			found(Warn, "commits", fmt.Sprintf("%d transactions of the last seven days changed the schema, the last one at %s (%s)", x.Count, x.Last.UTC().Format("2006-01-02 15:04 UTC"), x.Example))
+			found(Warn, "commits", fmt.Sprintf("%s of the last seven days changed the schema, the last one at %s (%s)", count(x.Count, "transaction"), x.Last.UTC().Format("2006-01-02 15:04 UTC"), x.Example))
 		}
 		if x.Counted && x.Calls > 0 {
-			found(Warn, "pg_stat_statements", fmt.Sprintf("pg_stat_statements has counted %d statements of DDL here (%s)", x.Calls, pg.Brief(x.Call)))
+			found(Warn, "pg_stat_statements", fmt.Sprintf("pg_stat_statements has counted %s of DDL here (%s)", count(x.Calls, "statement"), pg.Brief(x.Call)))
 		}
 		if x.Committed || x.Counted || d.Inventory == nil {
 			continue

@@ -183,18 +183,18 @@ func judgeCFunctions(f *Facts) []Finding {
 	var out []Finding
 	for _, d := range f.Databases {
 		for _, t := range d.things("c-function") {
-			level, what := Warn, fmt.Sprintf("they cannot be made on new unless it is there, built for PostgreSQL %s", f.newMajor())
+			level, what := Warn, fmt.Sprintf("what is in it cannot be made on new unless it is there, built for PostgreSQL %s", f.newMajor())
 			fix := "install that library on the new server's host, or drop the functions on old if nothing needs them"
 			if name, ok := strings.CutPrefix(t.More, "$libdir/"); ok && f.New.ok() && f.New.Libraries != nil {
 				if slices.Contains(f.New.Libraries, name) {
 					level, what, fix = Note, "new has a library of that name, and must find the same functions in it", "look whether an extension brings them on new: then make them members of it on old"
 				} else {
-					level, what = Block, fmt.Sprintf("new has none of that name, so that they cannot be made there (PostgreSQL %s)", f.newMajor())
+					level, what = Block, fmt.Sprintf("new has none of that name, so that what is in it cannot be made there (PostgreSQL %s)", f.newMajor())
 				}
 			}
 			out = append(out, Finding{
 				Level: level, On: OnOld, Database: d.Name, Object: t.More,
-				Says: fmt.Sprintf("%d functions (%s, …) are in library %s, which no extension brings: %s", t.N, t.Name, t.More, what), Fix: fix,
+				Says: fmt.Sprintf("library %s, which no extension brings, has %s of old in it (%s): %s", t.More, count(t.N, "function"), t.Name, what), Fix: fix,
 			})
 		}
 	}

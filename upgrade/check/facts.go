@@ -304,6 +304,8 @@ type StandbyFacts struct {
 	Facts   *Server // its Err where it does not answer
 	// AppName is what its walreceiver calls itself; "" where it has none.
 	AppName string
+	// From is the port of the server that it receives WAL from; 0 is not known.
+	From int
 }
 
 // things are the database's things of a kind.

@@ -226,7 +226,7 @@ func readUpgrades(ctx context.Context, conn *pgx.Conn, things []Thing) ([]string
 	if !slices.ContainsFunc(things, func(t Thing) bool { return t.Kind == "schema" && t.Detail == "true" }) {
 		return nil, nil
 	}
-	r, err := conn.Query(ctx, `SELECT DISTINCT upgrade FROM crossfade.upgrade ORDER BY 1`)
+	r, err := conn.Query(ctx, `SELECT DISTINCT u.upgrade FROM crossfade.upgrade u ORDER BY 1`)
 	if err != nil {
 		return nil, err
 	}
@@ -337,7 +337,7 @@ func (g *gathering) readStandbys(ctx context.Context) {
 	for i, s := range all {
 		eg.Go(func() error {
 			facts[i] = StandbyFacts{Standby: s.Standby, Side: s.side}
-			facts[i].Facts, facts[i].AppName = g.readStandby(ctx, s.Standby)
+			g.readStandby(ctx, &facts[i])
 			return nil
 		})
 	}
@@ -345,17 +345,18 @@ func (g *gathering) readStandbys(ctx context.Context) {
 	g.Standbys = facts
 }
 
-func (g *gathering) readStandby(ctx context.Context, s Standby) (*Server, string) {
+func (g *gathering) readStandby(ctx context.Context, s *StandbyFacts) {
 	facts := &Server{Side: s.Name, Name: s.Server.String()}
+	s.Facts = facts
 	conn, err := session(ctx, s.Server)
 	if err != nil {
 		facts.Err = err
-		return facts, ""
+		return
 	}
 	defer closing(conn)
 	if facts.Identity, err = pg.Identify(ctx, conn); err != nil {
 		facts.Err = err
-		return facts, ""
+		return
 	}
 	facts.Settings, err = readSettings(ctx, conn, facts.Version)
 	if err == nil {
@@ -370,23 +371,22 @@ func (g *gathering) readStandby(ctx context.Context, s Standby) (*Server, string
 	if err != nil {
 		g.missing(s.Name, "", "settings, clock and replication", err, false)
 	}
-	app, err := readAppName(ctx, conn)
-	if err != nil {
+	if err := s.readReceiver(ctx, conn); err != nil {
 		g.missing(s.Name, "", "what it calls itself (pg_stat_wal_receiver)", err, false)
 	}
-	return facts, app
 }
 
-// readAppName is what a standby's walreceiver calls itself: the
-// application_name of primary_conninfo, else cluster_name, else walreceiver.
-func readAppName(ctx context.Context, conn *pgx.Conn) (string, error) {
+// readReceiver reads what a standby's walreceiver calls itself (the
+// application_name of primary_conninfo, else cluster_name, else walreceiver),
+// and from where it receives.
+func (s *StandbyFacts) readReceiver(ctx context.Context, conn *pgx.Conn) error {
 	var conninfo, cluster string
-	err := conn.QueryRow(ctx, `SELECT conninfo, current_setting('cluster_name') FROM pg_stat_wal_receiver WHERE conninfo IS NOT NULL`).Scan(&conninfo, &cluster)
+	err := conn.QueryRow(ctx, `SELECT conninfo, current_setting('cluster_name'), coalesce(sender_port, 0) FROM pg_stat_wal_receiver WHERE conninfo IS NOT NULL`).Scan(&conninfo, &cluster, &s.From)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil
+		return nil
 	}
-	if err != nil {
-		return "", err
+	if err == nil {
+		s.AppName = receiverName(conninfo, cluster)
 	}
-	return receiverName(conninfo, cluster), nil
+	return err
 }

@@ -19,7 +19,7 @@ var partitionChecks = []Check{
 const (
 	soon    = 7 * 24 * time.Hour
 	longAgo = 60 * 24 * time.Hour
-	ahead   = 30 * 24 * time.Hour // how far the fix makes them
+	ahead   = 14 * 24 * time.Hour // how far the fix makes them
 	mostNew = 60                  // and how many at most
 )
 
@@ -35,8 +35,8 @@ func judgeHorizon(f *Facts) []Finding {
 			}
 			out = append(out, Finding{
 				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
-				Says: fmt.Sprintf("the last of %d partitions of %s ends at %s: whoever makes the next one during the upgrade makes a table that is in no set, and its rows are missing on new until prepare is run again",
-					t.N, t.Name, to.Format("2006-01-02 15:04 UTC")),
+				Says: fmt.Sprintf("the last of %s of %s ends at %s: whoever makes the next one during the upgrade makes a table that is in no set, and its rows are missing on new until prepare is run again",
+					count(t.N, "partition"), t.Name, to.Format("2006-01-02 15:04 UTC")),
 				Fix: lines("make the coming ones now, on old, and pause the job that makes them:", d.coming(t, from, to, f.At.Add(ahead))),
 			})
 		}

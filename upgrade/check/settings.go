@@ -94,6 +94,9 @@ func (s Setting) refuses(value string) string {
 		}
 	case "integer", "real":
 		v, err := strconv.ParseFloat(value, 64)
+		if octal, oerr := strconv.ParseInt(value, 0, 64); oerr == nil { // modes of files are shown so
+			v = float64(octal)
+		}
 		least, err1 := strconv.ParseFloat(s.Min, 64)
 		most, err2 := strconv.ParseFloat(s.Max, 64)
 		if err == nil && err1 == nil && err2 == nil && (v < least || v > most) {
@@ -137,6 +140,21 @@ func line(name, value string) string {
 	return name + " = " + "'" + strings.ReplaceAll(value, "'", "''") + "'"
 }
 
+// changed is what a major between old and new did to a setting of old.
+func (f *Facts) changed(name string) (change, bool) {
+	c, ok := changes[name]
+	return c, ok && f.Old.Major() < c.at && c.at <= f.New.Major() && (c.when == nil || c.when(f.Old.Settings[name], f.New))
+}
+
+// otherwise says whether new takes a setting of old otherwise, or not at all.
+func (f *Facts) otherwise(name string) bool {
+	s, n := f.Old.Settings[name], f.New.Settings[name]
+	if _, ok := f.changed(name); ok || !f.New.has(name) {
+		return true
+	}
+	return s.Unit == n.Unit && n.refuses(s.Value) != ""
+}
+
 // judgeConfigChanged lists the settings of old's configuration that mean
 // something else on new, or nothing.
 func judgeConfigChanged(f *Facts) []Finding {
@@ -150,23 +168,18 @@ func judgeConfigChanged(f *Facts) []Finding {
 		if !s.configured() || custom(name) || s.Context == "internal" {
 			continue
 		}
+		if !f.otherwise(name) {
+			continue
+		}
 		n, there := f.New.Settings[name]
-		what, to := "", ""
-		if c, ok := changes[name]; ok && f.Old.Major() < c.at && c.at <= f.New.Major() && (c.when == nil || c.when(s, f.New)) {
+		what, to := "not known", ""
+		if c, ok := f.changed(name); ok {
 			what = fmt.Sprintf("%s (%d)", c.says, c.at)
 			if c.line != nil {
 				to = c.line(s)
 			}
-		}
-		switch {
-		case !there && what == "":
-			what = "not known"
-		case there && what == "":
-			if r := n.refuses(s.Value); r == "" || n.Unit != s.Unit {
-				continue
-			} else {
-				what = "refused: " + r
-			}
+		} else if there {
+			what = "refused: " + n.refuses(s.Value)
 		}
 		dead = dead || !there
 		if to == "" {
@@ -177,7 +190,7 @@ func judgeConfigChanged(f *Facts) []Finding {
 	if len(t.Rows) == 0 {
 		return nil
 	}
-	says := fmt.Sprintf("%d settings of old's configuration have another meaning on PostgreSQL %s, or none", len(t.Rows), f.New.release())
+	says := fmt.Sprintf("PostgreSQL %s takes %s of old's configuration otherwise, or not at all", f.New.release(), count(int64(len(t.Rows)), "setting"))
 	if dead {
 		says += ": a server with a line that it does not know does not start"
 	}
@@ -205,7 +218,7 @@ func judgeDefaults(f *Facts) []Finding {
 	}
 	return []Finding{{
 		Level: Note, On: OnNew, Object: "defaults", Table: t,
-		Says: fmt.Sprintf("%d settings that nobody has set have another default on PostgreSQL %s", len(t.Rows), f.New.release()),
+		Says: fmt.Sprintf("PostgreSQL %s has another default for %s that nobody has set", f.New.release(), count(int64(len(t.Rows)), "setting")),
 		Fix:  "decide for each: the new default is usually better, but plans, vacuum and logs change with it",
 	}}
 }
@@ -220,6 +233,7 @@ var placed = []string{
 	"max_connections", "wal_level", "ssl", "max_prepared_transactions", "max_slot_wal_keep_size", "default_transaction_read_only",
 	"session_replication_role", "event_triggers", "lc_messages", "dynamic_library_path", "krb_server_keyfile", "archive_mode", "allow_alter_system",
 	"wal_receiver_status_interval", "idle_replication_slot_timeout", "synchronized_standby_slots", "old_snapshot_threshold",
+	"max_replication_slots", "max_wal_senders", "max_worker_processes", "max_logical_replication_workers", "max_active_replication_origins",
 }
 
 func judgeConfigDiffers(f *Facts) []Finding {
@@ -230,7 +244,7 @@ func judgeConfigDiffers(f *Facts) []Finding {
 	for _, name := range slices.Sorted(maps.Keys(f.Old.Settings)) {
 		s := f.Old.Settings[name]
 		n, ok := f.New.Settings[name]
-		if !s.configured() || !ok || s.text() == n.text() || slices.Contains(placed, name) || slices.Contains(results, name) || n.refuses(s.Value) != "" {
+		if !s.configured() || !ok || s.text() == n.text() || slices.Contains(placed, name) || slices.Contains(results, name) || f.otherwise(name) {
 			continue
 		}
 		on := n.text()
@@ -244,7 +258,7 @@ func judgeConfigDiffers(f *Facts) []Finding {
 	}
 	return []Finding{{
 		Level: Note, On: OnNew, Object: "configuration", Table: t,
-		Says: fmt.Sprintf("%d settings of old's configuration have another value on new", len(t.Rows)),
+		Says: fmt.Sprintf("new has another value for %s of old's configuration", count(int64(len(t.Rows)), "setting")),
 		Fix:  "configure new as it is to serve; crossfade carries over the settings of roles and databases, not those of the server",
 	}}
 }
@@ -283,7 +297,7 @@ func judgeResults(f *Facts) []Finding {
 	}
 	return []Finding{{
 		Level: Warn, On: OnNew, Object: "configuration", Table: t,
-		Says: fmt.Sprintf("%d settings by which statements answer otherwise are not the same on both sides: what the application reads and writes would change with the cutover", len(t.Rows)),
+		Says: fmt.Sprintf("new has another value for %s by which statements answer otherwise: what the application reads and writes would change with the cutover", count(int64(len(t.Rows)), "setting")),
 		Fix:  lines(append(fix, "SELECT pg_reload_conf();")...),
 	}}
 }

@@ -87,11 +87,17 @@ func judgeSynchronizedSlots(f *Facts) []Finding {
 	if !f.Old.ok() {
 		return nil
 	}
-	var idle []string
+	var idle, used []string
 	for _, name := range splitList(f.Old.setting("synchronized_standby_slots")) {
-		if !slices.ContainsFunc(f.Old.Slots, func(s Slot) bool { return s.Name == name && s.Active }) {
+		if slices.ContainsFunc(f.Old.Slots, func(s Slot) bool { return s.Name == name && s.Active }) {
+			used = append(used, name)
+		} else {
 			idle = append(idle, name)
 		}
+	}
+	left := "''"
+	if len(used) > 0 {
+		left = literals(used)
 	}
 	if len(idle) == 0 {
 		return nil
@@ -99,7 +105,7 @@ func judgeSynchronizedSlots(f *Facts) []Finding {
 	return []Finding{{
 		Level: Warn, On: OnOld, Object: "synchronized_standby_slots",
 		Says: fmt.Sprintf("synchronized_standby_slots names %s, which no standby uses now: failover slots send nothing until one does, and the cutover's gate waits", some(idle, "slot", "slots")),
-		Fix:  lines("bring that standby back, or take its slot out:", "ALTER SYSTEM SET synchronized_standby_slots = '…' with those in use, then SELECT pg_reload_conf()"),
+		Fix:  lines("bring that standby back; or, if it is gone for good, take its slot out:", "ALTER SYSTEM SET synchronized_standby_slots = "+left+";", "SELECT pg_reload_conf();"),
 	}}
 }
 

@@ -83,35 +83,60 @@ func judgeStandbyName(f *Facts) []Finding {
 		}
 		says := fmt.Sprintf("standby %s calls itself %s (application_name of its primary_conninfo, else its cluster_name, else walreceiver): a synchronous_standby_names that names %s does not mean it, and one that names %s waits for it",
 			s.Name, s.AppName, s.Name, s.AppName)
-		t := &Table{Columns: []string{"standby", "calls itself", "to", "state", "sync_state"}}
-		for _, at := range f.receivers() {
-			for _, w := range at.senders {
-				if w.Application == s.AppName || strings.EqualFold(w.Application, s.Name) {
-					t.Rows = append(t.Rows, []string{f.standbyCalled(w.Application), w.Application, at.name, w.State, w.SyncState})
-				}
-			}
-		}
 		if f.Old.ok() {
 			if sync := parseSync(f.Old.setting("synchronous_standby_names")); sync.names(s.AppName) || sync.names(s.Name) {
 				says += fmt.Sprintf(". It is %s now", f.Old.setting("synchronous_standby_names"))
 			}
 		}
-		if len(t.Rows) == 0 {
-			t = nil
-		}
 		out = append(out, Finding{
-			Level: Warn, On: s.Name, Object: s.AppName, Says: says, Table: t,
-			Fix: lines(fmt.Sprintf("put application_name=%s into primary_conninfo on %s, then SELECT pg_reload_conf() there (before 13: restart it)", s.Name, s.Name),
-				"the new standby is built with its own name"),
+			Level: Warn, On: s.Name, Object: s.AppName, Says: says, Table: f.names(),
+			Fix: lines(rename(s), "the new standby is built with its own name"),
 		})
 	}
 	return out
+}
+
+// names are the standbys of the runbook beside what they call themselves.
+func (f *Facts) names() *Table {
+	t := &Table{Columns: []string{"standby", "calls itself", "receives from", "state", "sync_state"}}
+	for _, s := range f.Standbys {
+		if s.Side != OnOld || !s.Facts.ok() || s.AppName == "" {
+			continue
+		}
+		row := []string{s.Name, s.AppName, "?", "?", "?"}
+		for _, at := range f.receivers() {
+			i := slices.IndexFunc(at.senders, func(w Sender) bool { return w.Application == s.AppName })
+			if at.port == s.From && i >= 0 {
+				row[2], row[3], row[4] = at.name, at.senders[i].State, at.senders[i].SyncState
+			}
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return t
+}
+
+// rename is how a standby is given its name: as SQL for it where its
+// primary_conninfo is a setting that a reload changes (13 and later) and holds
+// no password.
+func rename(s StandbyFacts) string {
+	conninfo := s.Facts.setting("primary_conninfo")
+	if s.Facts.Major() < 13 || conninfo == "" || strings.Contains(conninfo, "password=") || strings.Contains(conninfo, "://") {
+		return fmt.Sprintf("put application_name=%s into primary_conninfo on %s, then SELECT pg_reload_conf() there (before 13: restart it)", s.Name, s.Name)
+	}
+	var words []string
+	for _, kv := range append(connPairs(conninfo), [2]string{"application_name", s.Name}) {
+		if kv[0] != "application_name" || kv[1] == s.Name {
+			words = append(words, kv[0]+"='"+strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(kv[1])+"'")
+		}
+	}
+	return lines(fmt.Sprintf("ALTER SYSTEM SET primary_conninfo = %s;", strings.TrimSpace(pg.Literal(strings.Join(words, " ")))), "SELECT pg_reload_conf();")
 }
 
 // upstream is a server of old that sends WAL.
 type upstream struct {
 	name    string
 	on      string // Finding.On
+	port    int
 	senders []Sender
 }
 
@@ -120,32 +145,14 @@ type upstream struct {
 func (f *Facts) receivers() []upstream {
 	var out []upstream
 	if f.Old.ok() && !f.Old.InRecovery {
-		out = append(out, upstream{"the primary", OnOld, f.Old.standbys()})
+		out = append(out, upstream{"the primary", OnOld, int(f.Old.number("port")), f.Old.standbys()})
 	}
 	for _, s := range f.Standbys {
 		if s.Side == OnOld && s.Facts.ok() && s.Facts.InRecovery {
-			out = append(out, upstream{s.Name, s.Name, s.Facts.standbys()})
+			out = append(out, upstream{s.Name, s.Name, int(s.Facts.number("port")), s.Facts.standbys()})
 		}
 	}
 	return out
-}
-
-// standbyCalled is the standby of the runbook that calls itself app; "?" where
-// there is none, or more than one.
-func (f *Facts) standbyCalled(app string) string {
-	name := ""
-	for _, s := range f.Standbys {
-		if s.Side == OnOld && s.AppName == app {
-			if name != "" {
-				return "?"
-			}
-			name = s.Name
-		}
-	}
-	if name == "" {
-		return "?"
-	}
-	return name
 }
 
 // unnamed is what PostgreSQL calls a standby that has neither an
@@ -158,7 +165,8 @@ func judgeUnnamed(f *Facts) []Finding {
 	var out []Finding
 	for _, at := range f.receivers() {
 		for _, w := range at.senders {
-			if w.Application != unnamed || f.standbyCalled(unnamed) != "?" {
+			told := slices.ContainsFunc(f.Standbys, func(s StandbyFacts) bool { return s.Side == OnOld && s.AppName == unnamed })
+			if w.Application != unnamed || told {
 				continue // standby-misnamed tells whose it is
 			}
 			out = append(out, Finding{
@@ -262,6 +270,24 @@ func parseSync(s string) syncNames {
 		}
 	}
 	return out
+}
+
+// without is the setting with some names taken out; "" where none are left.
+func (s syncNames) without(names []string) string {
+	var left []string
+	for _, n := range s.Names {
+		if !slices.Contains(names, n) {
+			left = append(left, quoteSync(n))
+		}
+	}
+	if len(left) == 0 {
+		return ""
+	}
+	how := "FIRST"
+	if s.Any {
+		how = "ANY"
+	}
+	return fmt.Sprintf("%s %d (%s)", how, min(s.Count, len(left)), strings.Join(left, ", "))
 }
 
 // syncTokens splits into words, quoted names (marked by a leading quote) and
@@ -370,7 +396,8 @@ func judgeSyncNobody(f *Facts) []Finding {
 		}
 		out = append(out, Finding{
 			Level: Warn, On: s.Side, Object: "synchronous_standby_names", Says: says,
-			Fix: lines("set application_name in primary_conninfo of those standbys, or take the names out:", "ALTER SYSTEM SET synchronous_standby_names = '…' with those that stream, then SELECT pg_reload_conf()"),
+			Fix: lines("set application_name in primary_conninfo of the standbys that are meant; or, if there are none, take the names out:",
+				"ALTER SYSTEM SET synchronous_standby_names = "+strings.TrimSpace(pg.Literal(sync.without(missing)))+";", "SELECT pg_reload_conf();"),
 		})
 	}
 	return out

@@ -29,7 +29,7 @@ func Findings(w io.Writer, all []Finding, full bool) error {
 		has  []Finding
 	}{
 		{head: "in the way", is: func(f Finding) bool { return f.Blocks() }},
-		{head: "to be known before", is: func(f Finding) bool { return f.Level == Warn && !f.Accepted }},
+		{head: "warnings", is: func(f Finding) bool { return f.Level == Warn && !f.Accepted }},
 		{head: "notes", is: func(f Finding) bool { return f.Level == Note && !f.Accepted }},
 		{head: "accepted by the runbook", is: func(f Finding) bool { return f.Accepted }},
 	}
