@@ -157,6 +157,9 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, name str
 	}
 	defer x.Close()
 	x.Plan.Interrupt = ErrInterrupted
+	if err := u.foreseeCrossing(ctx, s, x.Plan); err != nil {
+		return nil, err
+	}
 	err = flow.Run(ctx, x.Plan, j, watch)
 	out := u.outcome(context.WithoutCancel(ctx), x, steps, dir)
 	if err != nil {
@@ -313,7 +316,11 @@ func (u *Upgrade) outcome(ctx context.Context, x *cutover.Crossing, took map[str
 	out := &report.Cutover{FenceLSN: r.Fence, BlockedSeconds: r.Blocked.Seconds(), Canaries: r.Canaries}
 	for _, st := range x.Plan.Steps {
 		if d, ok := took[st.ID]; ok {
-			out.Steps = append(out.Steps, report.CutoverStep{ID: st.ID, Seconds: d.Seconds()})
+			step := report.CutoverStep{ID: st.ID, Seconds: d.Seconds()}
+			if st.Forecast > 0 {
+				step.ForecastSeconds = new(st.Forecast.Seconds())
+			}
+			out.Steps = append(out.Steps, step)
 		}
 	}
 	closed := "old"
