@@ -192,6 +192,9 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 	now.crossing = x
 	u.tell(now)
 	x.Plan.Interrupt = ErrInterrupted
+	if err := u.foreseeCrossing(ctx, s, x.Plan); err != nil {
+		return nil, err
+	}
 	err = flow.Run(ctx, x.Plan, j, watch)
 	out := u.outcome(context.WithoutCancel(ctx), x, steps, dir)
 	if err != nil {

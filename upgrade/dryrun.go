@@ -3,53 +3,136 @@ package upgrade
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
+	"crossfade/upgrade/forecast"
+	"crossfade/upgrade/report"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// Planned is the dry run: what was found, and every plan as it would run.
-type Planned struct {
-	Findings []check.Finding
-	// Plans are to be looked at: their steps have nothing to execute them with.
-	Plans []flow.Plan
-	// Undrawn is why there are no plans although there are findings that say
-	// what stands in the way; nil where there are plans.
-	Undrawn error
+// PlanOptions are what the person at the terminal decides.
+type PlanOptions struct {
+	Only string // one plan's name; "" is all
+	// Sample bounds the sampling for the forecast; 0 is forecast.DefaultLimit,
+	// and it ends as soon as there is nothing more to measure.
+	Sample time.Duration
 }
 
-// Plan builds the plans of the upgrade as it stands now; only names one of
-// them, "" is all. It touches nothing.
-func (u *Upgrade) Plan(ctx context.Context, only string) (Planned, error) {
-	var p Planned
-	o, s, err := u.checkOptions(ctx)
+// Planned is the dry run: what was found, and the rest as report has it.
+type Planned struct {
+	Findings []check.Finding
+	report.DryRun
+}
+
+// Plan builds the plans of the upgrade as it stands now, and forecasts them. It
+// touches nothing.
+func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
+	p := Planned{DryRun: report.DryRun{Upgrade: u.rb.Upgrade, Runbook: u.rb.File, At: time.Now()}}
+	want, s, err := u.checkOptions(ctx)
 	if err != nil {
 		return p, err
 	}
+	var since *forecast.Mark
+	if s != nil {
+		since = u.watchOld(ctx)
+	}
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		p.Findings, err = u.judged(ctx, o)
+		p.Findings, err = u.judged(ctx, want)
 		return err
 	})
-	var undrawn error
 	if s == nil {
-		s, undrawn = u.look(ctx, true)
+		s, err = u.look(ctx, true)
 	}
-	if undrawn == nil {
-		undrawn = s.bothAnswer()
+	if err == nil {
+		err = s.bothAnswer()
 	}
-	if undrawn == nil {
-		p.Plans, undrawn = u.draw(ctx, s, only)
+	var plans []flow.Plan
+	if err == nil {
+		plans, err = u.draw(ctx, s, o.Only)
 	}
 	if err := g.Wait(); err != nil {
 		return p, err
 	}
-	if undrawn != nil && ctx.Err() == nil && len(check.Blocking(p.Findings)) > 0 {
-		p.Undrawn, undrawn = undrawn, nil
+	if err != nil {
+		if ctx.Err() == nil && len(check.Blocking(p.Findings)) > 0 {
+			p.Undrawn, err = err.Error(), nil
+		}
+		return p, err
 	}
-	return p, undrawn
+	p.Phase = s.phase
+	p.Databases = sizes(s)
+	p.Old, p.New = u.topology(ctx, s)
+	return p, u.forecast(ctx, s, &p, plans, forecast.Options{Limit: o.Sample, Since: since})
+}
+
+// forecast measures, when nothing else of the dry run is in the way of it, and
+// puts the forecast and what has come of earlier ones beside the steps.
+func (u *Upgrade) forecast(ctx context.Context, s *survey, p *Planned, plans []flow.Plan, o forecast.Options) error {
+	f, facts, err := u.foresee(ctx, s, plans, o)
+	if err != nil {
+		return err
+	}
+	done := u.journalRan()
+	for _, plan := range plans {
+		out := report.PlanOf(plan)
+		for i := range out.Steps {
+			st := &out.Steps[i]
+			if r, ok := done[forecast.StepKey{Plan: st.Plan, ID: st.ID}]; ok && r.ended {
+				st.Actual = r.took
+				if r.forecast > 0 {
+					st.Forecast = r.forecast
+				}
+			}
+		}
+		p.Plans = append(p.Plans, out)
+	}
+	p.Figures = figures(f, facts, done)
+	p.Sampled = fmt.Sprintf("measured in %s, in READ ONLY transactions of one session at a time on each server", facts.Window.Round(100*time.Millisecond))
+	if o.Limit <= 0 {
+		p.Sampled += "; --sample 30s measures for longer"
+	}
+	for _, g := range p.Figures {
+		if g.Exceeds {
+			found := check.Finding{ID: forecastExceeds, Level: check.Warn, On: "old", Object: g.Label(), Says: g.Title + ": " + g.Says, Acceptable: true}
+			found.Accepted = u.accepted(found.ID, found.Object)
+			p.Findings = append(p.Findings, found)
+		}
+	}
+	return nil
+}
+
+// forecastExceeds is the finding of a forecast that is beyond what the runbook
+// allows.
+const forecastExceeds = "forecast-exceeds"
+
+// biggest is how many tables of a database are named with their sizes.
+const biggest = 10
+
+// sizes are what is to be copied.
+func sizes(s *survey) []report.Database {
+	var out []report.Database
+	for _, db := range s.databases {
+		d := report.Database{Name: db.name, Tables: len(db.inventory.Tables), Excluded: len(db.excluded)}
+		for _, set := range db.sets {
+			one := report.SetSize{Name: set.Name, Tables: len(set.Tables)}
+			for _, t := range set.Tables {
+				one.Bytes, one.IndexBytes = one.Bytes+t.Bytes, one.IndexBytes+t.IndexBytes
+				d.Biggest = append(d.Biggest, report.TableSize{Name: t.String(), Set: set.Name, Bytes: t.Bytes, IndexBytes: t.IndexBytes, Rows: t.Rows})
+			}
+			d.Sets = append(d.Sets, one)
+		}
+		slices.SortStableFunc(d.Biggest, func(a, b report.TableSize) int {
+			return int(min(max(b.Bytes+b.IndexBytes-a.Bytes-a.IndexBytes, -1), 1))
+		})
+		d.Biggest = slices.Clone(d.Biggest[:min(len(d.Biggest), biggest)])
+		out = append(out, d)
+	}
+	return out
 }
 
 // draw builds the plans as they would run from where s shows the upgrade.
@@ -74,21 +157,10 @@ func (u *Upgrade) draw(ctx context.Context, s *survey, only string) ([]flow.Plan
 		if err != nil {
 			return nil, fmt.Errorf("plan %s: %w", one.name, err)
 		}
-		plans = append(plans, toLookAt(plan))
+		plans = append(plans, plan)
 	}
 	if len(plans) == 0 {
 		return nil, exitf(ExitUsage, "it is one of prepare, cutover, rollback, rehearse, finish, abort", "there is no plan %q", only)
 	}
 	return plans, nil
-}
-
-// toLookAt is a plan without what executes it, which holds on to everything
-// that was read to draw it.
-func toLookAt(p flow.Plan) flow.Plan {
-	steps := make([]flow.Step, len(p.Steps))
-	for i, s := range p.Steps {
-		steps[i] = flow.Step{ID: s.ID, Title: s.Title, Does: s.Does, Commit: s.Commit, Late: s.Late, Serves: s.Serves, Forecast: s.Forecast}
-	}
-	p.Steps = steps
-	return p
 }

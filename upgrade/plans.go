@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"crossfade/upgrade/flow"
+	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
 )
 
@@ -101,6 +102,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 			return err
 		}
 	}
+	since := u.watchOld(ctx)
 	held, release, err := u.hold(ctx, u.old.With(s.home))
 	if err != nil {
 		return err
@@ -125,6 +127,10 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 		return err
 	}
 	if p.Steps, err = until(p.Steps, o.Until); err != nil {
+		return err
+	}
+	// What is expected of each step is journalled when it begins.
+	if _, _, err := u.foresee(held, s, []flow.Plan{p}, forecast.Options{Since: since}); err != nil {
 		return err
 	}
 	return flow.Run(held, p, j, func(e flow.Event) {

@@ -68,7 +68,7 @@ func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
 // acceptable refuses accept: entries that name no finding, or one that nobody
 // can answer for.
 func acceptable(rb *Runbook) error {
-	may := map[string]bool{cutover.StandbyMissing: true}
+	may := map[string]bool{cutover.StandbyMissing: true, forecastExceeds: true, schemaRejected: false}
 	for _, c := range check.Checks() {
 		may[c.ID] = c.Acceptable
 	}

@@ -157,6 +157,8 @@ type Event struct {
 	Unit    string        // progress: "bytes", "tables", …
 	Says    string        // note: a sentence for the person who watches; progress: what is in work
 	Commits bool          // the step is the point of no return
+	// Forecast is what the step was expected to take; 0 is not known.
+	Forecast time.Duration
 }
 
 // Kind of an Event.

@@ -38,6 +38,7 @@ type Record struct {
 	Step        string          `json:"step,omitempty"`
 	Kind        Kind            `json:"kind,omitempty"` // begin, end, skip, fail, undone, memory, phase
 	Seconds     float64         `json:"seconds,omitempty"`
+	Forecast    float64         `json:"forecast_seconds,omitempty"` // begin: what it was expected to take
 	Error       string          `json:"error,omitempty"`
 	Memory      json.RawMessage `json:"memory,omitempty"`
 }
@@ -175,6 +176,9 @@ func (j *Journal) append(r Record) error {
 
 func (j *Journal) record(p Plan, e Event) error {
 	r := Record{Plan: p.Name, Attempt: p.Attempt, Step: e.Step, Kind: e.Kind, Seconds: e.Took.Seconds()}
+	if e.Kind == Begin {
+		r.Forecast = e.Forecast.Seconds()
+	}
 	if e.Err != nil {
 		r.Error = e.Err.Error()
 	}

@@ -86,7 +86,7 @@ func newRunner(p Plan, j *Journal, observe func(Event)) *runner {
 }
 
 func (r *runner) step(ctx context.Context, s *Step) error {
-	e := Event{Plan: r.p.Name, Step: s.ID, Title: s.Title, Commits: s.Commit}
+	e := Event{Plan: r.p.Name, Step: s.ID, Title: s.Title, Commits: s.Commit, Forecast: s.Forecast}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

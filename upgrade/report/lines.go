@@ -72,15 +72,8 @@ type Step struct {
 	Plan, ID, Title string
 	Effects         []flow.Effect
 	Forecast        time.Duration // 0: not known
-}
-
-// Steps are the steps of p.
-func Steps(p flow.Plan) []Step {
-	steps := make([]Step, len(p.Steps))
-	for i, s := range p.Steps {
-		steps[i] = Step{Plan: p.Name, ID: s.ID, Title: s.Title, Effects: s.Does, Forecast: s.Forecast}
-	}
-	return steps
+	Actual          time.Duration // what it took when it ran; 0: it has not
+	Commit          bool          // it is the point of no return
 }
 
 type stepLine struct {
@@ -90,6 +83,7 @@ type stepLine struct {
 	Title    string       `json:"title"`
 	Effects  []effectLine `json:"effects"`
 	Forecast *float64     `json:"forecast_seconds"`
+	Actual   *float64     `json:"actual_seconds"`
 }
 
 // effectLine has sql or run, never both.
@@ -104,7 +98,7 @@ func (s Step) line() any {
 	effects := each(s.Effects, func(e flow.Effect) effectLine {
 		return effectLine{e.On, text(e.Database), e.SQL, e.Run}
 	})
-	return stepLine{kind{"step"}, s.Plan, s.ID, s.Title, list(effects), seconds(s.Forecast)}
+	return stepLine{kind{"step"}, s.Plan, s.ID, s.Title, list(effects), seconds(s.Forecast), seconds(s.Actual)}
 }
 
 // Event is what happened to one step in a run.

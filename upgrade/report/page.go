@@ -119,8 +119,10 @@ func Quantity(n int64, unit string) string {
 // About is a forecast, as precise as a forecast can be.
 func About(d time.Duration) string {
 	switch {
-	case d < time.Second:
+	case d < time.Millisecond:
 		return "less than a second"
+	case d < time.Second:
+		return fmt.Sprintf("about %d ms", d.Milliseconds())
 	case d < 2*time.Minute:
 		return fmt.Sprintf("about %d s", int(d.Round(time.Second).Seconds()))
 	case d < 2*time.Hour:

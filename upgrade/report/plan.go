@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 
 	"crossfade/upgrade/flow"
 )
@@ -19,36 +18,23 @@ const likeShown = 20
 // PlanText writes p for a person: every step with the very SQL and programs.
 // More than 20 like effects of a step become one line with a count, where the
 // first of them stands, unless full.
-func PlanText(w io.Writer, plan flow.Plan, full bool) error {
+func PlanText(w io.Writer, plan Plan, full bool) error {
 	p := newPage(w)
-	var total time.Duration
-	known := true
-	for _, s := range plan.Steps {
-		total += s.Forecast
-		known = known && (s.Forecast > 0 || len(s.Does) == 0)
-	}
-	p.printf("plan %s: %s", plan.Name, plural(len(plan.Steps), "step"))
-	if total > 0 {
-		least := ""
-		if !known {
-			least = "at least "
-		}
-		p.printf(", %s%s", least, About(total))
-	}
+	p.printf("plan %s: %s%s", plan.Name, plural(len(plan.Steps), "step"), parted(", ", plan.about()))
 	if plan.AllOrNothing {
 		p.printf("; all or nothing up to its point of no return")
 	}
 	p.printf("\n")
 	for i, s := range plan.Steps {
 		p.printf("\n%3d. %s  %s", i+1, s.ID, s.Title)
-		if s.Forecast > 0 {
-			p.printf("  (%s)", About(s.Forecast))
+		if takes := s.takes(); takes != "" {
+			p.printf("  (%s)", takes)
 		}
 		if s.Commit {
 			p.printf("  ** the point of no return **")
 		}
 		p.printf("\n")
-		effects(p, s.Does, full)
+		effects(p, s.Effects, full)
 	}
 	p.printf("\n")
 	return p.err

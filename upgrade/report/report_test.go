@@ -222,7 +222,7 @@ func TestPlanText(t *testing.T) {
 		{ID: "open", Title: "Decide", Commit: true},
 	}}
 	for _, full := range []bool{false, true} {
-		if err := PlanText(&b, p, full); err != nil {
+		if err := PlanText(&b, PlanOf(p), full); err != nil {
 			t.Fatal(err)
 		}
 	}

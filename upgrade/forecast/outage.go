@@ -1,0 +1,162 @@
+package forecast
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+)
+
+// part is what one step of a cutover takes, at the usual probe of the slower
+// server: base, more for each table, sequence and link of all databases, and
+// so many questions to both servers one after the other.
+type part struct {
+	base                   time.Duration
+	table, sequence, link  time.Duration
+	trips                  int
+	pooler                 time.Duration
+	blocks                 bool // writers wait while it runs
+	transactions, everyone bool // it waits for open write transactions; for open transactions
+}
+
+// parts are the steps of a cutover, in their order. What was measured: two
+// cores, 4 to 10,000 tables, with and without a pooler.
+var parts = []struct {
+	id string
+	part
+}{
+	{"arm", part{base: 30 * time.Millisecond, table: 80 * time.Microsecond, trips: 4, transactions: true}},
+	{"gate", part{base: 500 * time.Millisecond, table: 2 * compareTable, trips: 20}},
+	{"traffic/prepare", part{base: 5 * time.Millisecond, pooler: 40 * time.Millisecond, trips: 2}},
+	{"back/make", part{base: 20 * time.Millisecond, link: 15 * time.Millisecond, trips: 4}},
+	{"traffic/pause", part{base: 10 * time.Millisecond, pooler: 20 * time.Millisecond, blocks: true, transactions: true}},
+	{"barrier", part{base: 2 * time.Millisecond, table: 15 * time.Microsecond, trips: 5, blocks: true, transactions: true}},
+	{"canary", part{base: 8 * time.Millisecond, table: 15 * time.Microsecond, trips: 5, blocks: true}},
+	{"drain", part{base: 6 * time.Millisecond, link: time.Millisecond, trips: 6, blocks: true}},
+	{"sequences", part{base: 2 * time.Millisecond, sequence: 5 * time.Microsecond, trips: 4, blocks: true}},
+	{"forward/stop", part{base: 10 * time.Millisecond, link: 2 * time.Millisecond, trips: 4, blocks: true}},
+	{"back/prove", part{base: 35 * time.Millisecond, link: 10 * time.Millisecond, table: 5 * time.Microsecond, trips: 10, blocks: true}},
+	{"durable", part{base: 2 * time.Millisecond, trips: 2, blocks: true}},
+	{"close", part{base: 40 * time.Millisecond, table: 12 * time.Microsecond, sequence: 5 * time.Microsecond, trips: 8, blocks: true}},
+	{"close/kept", part{base: time.Millisecond, trips: 2, blocks: true}},
+	{"open", part{base: 5 * time.Millisecond, trips: 3, blocks: true}},
+	{"traffic/point", part{base: time.Millisecond, pooler: 4 * time.Millisecond, blocks: true}},
+	{"traffic/resume", part{base: time.Millisecond, pooler: 2 * time.Millisecond, blocks: true}},
+	{"read-only", part{base: 2 * time.Millisecond, trips: 2}},
+	{"back/follow", part{base: 3 * time.Millisecond, trips: 2}},
+	{"forward/drop", part{base: 200 * time.Millisecond, link: 15 * time.Millisecond, trips: 8}},
+	{"disarm", part{base: 30 * time.Millisecond, table: 90 * time.Microsecond, trips: 4}},
+}
+
+// cutoverFigures are the outage, and every step of the cutover and of the
+// rollback, which is the same with the ends swapped.
+func (f Facts) cutoverFigures(out *Forecast) {
+	for _, plan := range []string{"cutover", "rollback"} {
+		f.crossing(out, plan)
+	}
+}
+
+func (f Facts) crossing(out *Forecast, plan string) {
+	mine := map[string]bool{}
+	for _, s := range f.Steps {
+		if s.Plan == plan {
+			mine[s.ID] = true
+		}
+	}
+	if len(mine) == 0 {
+		return
+	}
+	var tables, sequences, links float64
+	for _, db := range f.Databases {
+		tables += float64(db.Tables)
+		sequences += float64(db.Sequences)
+		links += float64(len(db.Sets))
+	}
+	slow := max(pace(f.ProbeOld), pace(f.ProbeNew))
+	trip := max(f.TripOld, f.TripNew).Seconds()
+	// Writers are let in again and try the locks anew when these are not had in time.
+	waits := min(f.Oldest, f.LockTimeout).Seconds()
+	var blocked, fixed, perTable, perSequence, perLink, trips float64
+	var steps []StepKey
+	waited := false
+	for _, p := range parts {
+		if !mine[p.id] {
+			continue
+		}
+		cost := [...]float64{
+			(p.base.Seconds() + p.pooler.Seconds()*float64(f.Poolers)) * slow, tables * p.table.Seconds() * slow,
+			sequences * p.sequence.Seconds() * slow, links * p.link.Seconds() * slow, float64(p.trips) * trip,
+		}
+		seconds := cost[0] + cost[1] + cost[2] + cost[3] + cost[4]
+		switch {
+		case p.id == "gate":
+			seconds += f.Stable.Seconds()
+		case p.transactions && p.blocks && !waited: // the first of them waits
+			seconds += waits
+			waited = true
+		case p.transactions && !p.blocks:
+			seconds += f.Oldest.Seconds()
+		}
+		key := StepKey{plan, p.id}
+		out.step(plan, p.id, seconds)
+		if p.blocks {
+			blocked += seconds
+			fixed, perTable, perSequence = fixed+cost[0], perTable+cost[1], perSequence+cost[2]
+			perLink, trips = perLink+cost[3], trips+cost[4]
+			steps = append(steps, key)
+		}
+	}
+	if plan != "cutover" {
+		return
+	}
+	known := f.TripOld > 0 && f.TripNew > 0
+	g := Figure{
+		ID: "outage", Title: "Writers wait at the cutover", Unit: Seconds, Known: known, Value: blocked, Steps: steps,
+		Formula: "work + tables + sequences + sets + questions + open transactions",
+		Terms: []Term{
+			{Name: "work", Value: fixed, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("of the steps from the pause to the resumption, at %.2f of the usual pace, with %d poolers or hooks", slow, f.Poolers)},
+			{Name: "tables", Value: perTable, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("locked, looked at and closed: %.0f", tables)},
+			{Name: "sequences", Value: perSequence, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("read and set: %.0f", sequences)},
+			{Name: "sets", Value: perLink, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("drained, stopped and proven the other way: %.0f", links)},
+			{Name: "questions", Value: trips, Unit: Seconds, How: Measured, Says: fmt.Sprintf("one and its answer take %s to old, %s to new", text(f.TripOld), text(f.TripNew))},
+			{
+				Name: "open transactions", Value: waits, Unit: Seconds, How: Measured,
+				Says: fmt.Sprintf("%d that write were open at once at most, the oldest for %s; at most lock_timeout (%s) is waited, then they are let on and it is tried again", f.Writers, text(f.Oldest), text(f.LockTimeout)),
+			},
+			{Name: "max_blocked", Value: f.MaxBlocked.Seconds(), Unit: Seconds, How: Runbook, Says: "past it everything is undone"},
+		},
+	}
+	switch {
+	case !known:
+		g.Says = "the servers could not be asked" + f.why()
+	case f.MaxBlocked > 0 && blocked > f.MaxBlocked.Seconds():
+		g.Exceeds = true
+		g.Says = "more than cutover.max_blocked: the cutover would be undone; raise it, or make fewer tables wait"
+	case f.Oldest > f.LockTimeout:
+		g.Says = "transactions that write for longer than lock_timeout were seen: the cutover waits for a moment without one, up to patience"
+	}
+	if f.Poolers == 0 {
+		g.Says = join(g.Says, fmt.Sprintf("clients find new by themselves: theirs is longer by what they take to connect anew (%s for one session here)", text(f.Connect)))
+	}
+	out.add(g)
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}
+
+// text is a short duration for a person.
+func text(d time.Duration) string {
+	switch ms := float64(d) / float64(time.Millisecond); {
+	case d == 0:
+		return "0 ms"
+	case ms < 10:
+		return strconv.FormatFloat(math.Round(ms*100)/100, 'f', -1, 64) + " ms"
+	case ms < 10000:
+		return strconv.FormatFloat(math.Round(ms), 'f', -1, 64) + " ms"
+	}
+	return d.Round(time.Second).String()
+}
