@@ -25,10 +25,10 @@ type Users struct {
 
 // party are the users of one database.
 type party struct {
-	load   Load
-	writer *lab.Writer
-	bench  *lab.Pgbench
-	reader *lab.Reader
+	load    Load
+	writer  *lab.Writer
+	bench   *lab.Pgbench
+	readers []*lab.Reader
 }
 
 // told is what the users of one database were told, over all starts.
@@ -92,10 +92,26 @@ func (u *Users) start(ctx context.Context, p *party) (err error) {
 			return err
 		}
 	}
-	if len(l.Read) > 0 {
-		p.reader, err = lab.Read(ctx, conninfo, lab.ReaderOptions{SQL: l.Read, Pause: cmp.Or(l.ReadWait, 10*time.Millisecond)})
+	read := func(conninfo string, sql ...string) error {
+		r, err := lab.Read(ctx, conninfo, lab.ReaderOptions{SQL: sql, Pause: cmp.Or(l.ReadWait, 10*time.Millisecond)})
+		if err == nil {
+			p.readers = append(p.readers, r)
+		}
+		return err
 	}
-	return err
+	if len(l.Read) > 0 {
+		if err := read(conninfo, l.Read...); err != nil {
+			return err
+		}
+	}
+	if l.Replicas {
+		for _, n := range u.stage.Standbys[sideOld] {
+			if err := read(n.Cluster.Conninfo(l.Database), "SELECT count(*) FROM public.ledger"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // counted is how many rows the tables have that pgbench's transactions fill.
@@ -187,8 +203,8 @@ func (u *Users) Stop() (map[string]lab.Report, error) {
 			t.reports = append(t.reports, r)
 			t.failures = append(t.failures, r.Failures...)
 		}
-		if p.reader != nil {
-			r := p.reader.Stop()
+		for _, reader := range p.readers {
+			r := reader.Stop()
 			t.queries += r.Queries
 			t.failures = append(t.failures, r.Failures...)
 			if r.Longest.Length > t.longest.Length {
@@ -217,6 +233,9 @@ func (u *Users) Describe() string {
 		}
 		if len(l.Read) > 0 {
 			words = append(words, "1 reader")
+		}
+		if n := len(u.stage.Standbys[sideOld]); l.Replicas && n > 0 {
+			words = append(words, plural(int64(n), "reader")+" of the standbys")
 		}
 		all = append(all, l.Database+": "+strings.Join(words, ", "))
 	}

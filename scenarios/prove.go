@@ -63,6 +63,7 @@ func (p *prover) prove(ctx context.Context) {
 		{"sequences not behind", p.sequences},
 		{"schema, roles and settings", p.schema},
 		{"standbys stream", p.standbys},
+		{"the same are synchronous", p.synchronous},
 		{"the other side refuses writes", p.refuses},
 	} {
 		says, err := look.see(ctx)
@@ -388,6 +389,26 @@ func (p *prover) standbys(ctx context.Context) (string, error) {
 		says = append(says, word)
 	}
 	return strings.Join(says, ", "), nil
+}
+
+// synchronous wants the list to be old's, and what each standby is in it: the
+// first of FIRST are sync and the rest potential, all of ANY are quorum.
+func (p *prover) synchronous(ctx context.Context) (string, error) {
+	if p.stage.Scenario.Old.Synchronous == "" {
+		return "", nil
+	}
+	got, err := synchronousOf(ctx, p.serves())
+	if err != nil {
+		return "", err
+	}
+	names, err := p.serves().Value(ctx, "", "SHOW synchronous_standby_names")
+	if err != nil {
+		return "", err
+	}
+	if names != p.stage.Scenario.Old.Synchronous || got != p.stage.synchronous {
+		return "", fmt.Errorf("%s waits for %s (%s), and old waited for %s (%s)", p.serves().Name, names, got, p.stage.Scenario.Old.Synchronous, p.stage.synchronous)
+	}
+	return names + ": " + got, nil
 }
 
 // refuses tries to write on the other side, as a superuser who insists.

@@ -21,7 +21,7 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-//go:embed *.yaml *.sql
+//go:embed *.yaml *.sql *.tmpl
 var files embed.FS
 
 // Scenario is one topology, its load, what is done to it and what must be true
@@ -35,7 +35,8 @@ type Scenario struct {
 	Databases []Database `yaml:"databases"` // in the old cluster; at least one
 	Poolers   []Pooler   `yaml:"poolers"`   // none: clients find the primary with target_session_attrs
 	Load      []Load     `yaml:"load"`      // who uses it, without pause
-	Runbook   string     `yaml:"runbook"`   // a text/template over Book
+	Runbook   string     `yaml:"runbook"`   // a text/template over Book; "": standard.tmpl
+	Accept    []string   `yaml:"accept"`    // findings that the standard runbook answers for
 	Acts      []Act      `yaml:"acts"`      // in order
 	Expect    Expect     `yaml:"expect"`
 }
@@ -46,6 +47,9 @@ type Old struct {
 	Settings map[string]string `yaml:"settings"` // over the lab's own
 	HBA      []string          `yaml:"hba"`      // first lines of pg_hba.conf
 	Standbys []Standby         `yaml:"standbys"` // an upstream stands before those that follow it
+	// Synchronous is synchronous_standby_names, set once the standbys stream: the
+	// list, and what each of its names is then, must be the same on new.
+	Synchronous string `yaml:"synchronous"`
 }
 
 // Primary is the name of the old primary.
@@ -93,6 +97,9 @@ type Load struct {
 	Pgbench  *Bench        `yaml:"pgbench"`
 	Read     []string      `yaml:"read"`       // queries of one more connection, one after the other
 	ReadWait time.Duration `yaml:"read_pause"` // between two of them; 0: 10 ms
+	// Replicas: every standby of old is read from, without pause, by one more
+	// connection; it may not fail.
+	Replicas bool `yaml:"replicas"`
 }
 
 // Bench is a pgbench that runs beside the writers.
@@ -169,8 +176,15 @@ var (
 func (s *Scenario) check() error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if s.Title == "" || s.Old.Major == 0 || len(s.New.Majors) == 0 || len(s.Databases) == 0 || s.Runbook == "" {
-		wrong("title, old.major, new.majors, databases and runbook are required")
+	if s.Title == "" || s.Old.Major == 0 || len(s.New.Majors) == 0 || len(s.Databases) == 0 {
+		wrong("title, old.major, new.majors and databases are required")
+	}
+	if s.Runbook == "" {
+		text, err := files.ReadFile("standard.tmpl")
+		if err != nil {
+			wrong("the standard runbook: %w", err)
+		}
+		s.Runbook = string(text)
 	}
 	databases := map[string]bool{}
 	for _, d := range s.Databases {

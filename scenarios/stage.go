@@ -8,6 +8,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -25,6 +27,8 @@ type Stage struct {
 	Lab      *lab.Lab
 	Old, New *lab.Cluster
 	Standbys map[string][]Node // by side
+	// synchronous is what each standby of old was in its list.
+	synchronous string
 	Poolers  []Place
 
 	fresh    *lab.Install      // that new runs; nil in a stage that another process booted
@@ -141,6 +145,9 @@ func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) err
 		}
 		st.Standbys[sideOld] = append(st.Standbys[sideOld], Node{sb, c})
 	}
+	if err := st.synchronize(ctx); err != nil {
+		return err
+	}
 	for _, sb := range s.New.Standbys {
 		c, err := st.Lab.Reserve(ctx, fmt.Sprintf("%s%d", sb.Name, fresh.Major), fresh.Major, fresh)
 		if err != nil {
@@ -160,6 +167,39 @@ func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) err
 		return err
 	}
 	return st.save()
+}
+
+// synchronize makes standbys of old synchronous, once they stream: until then
+// every commit would wait for them.
+func (st *Stage) synchronize(ctx context.Context) error {
+	names := st.Scenario.Old.Synchronous
+	if names == "" {
+		return nil
+	}
+	if err := st.Old.Exec(ctx, "", "ALTER SYSTEM SET synchronous_standby_names = '"+strings.ReplaceAll(names, "'", "''")+"'", "SELECT pg_reload_conf()"); err != nil {
+		return err
+	}
+	named := 0
+	for _, n := range st.Standbys[sideOld] {
+		if n.Upstream == "" && slices.Contains(words.FindAllString(names, -1), n.Name) {
+			named++
+		}
+	}
+	// Each walsender reads the list when it gets to it.
+	if err := st.Old.Until(ctx, "", fmt.Sprintf("SELECT count(*) = %d FROM pg_stat_replication WHERE sync_priority > 0 AND state = 'streaming'", named)); err != nil {
+		return err
+	}
+	var err error
+	st.synchronous, err = synchronousOf(ctx, st.Old)
+	return err
+}
+
+var words = regexp.MustCompile(`\w+`)
+
+// synchronousOf is what every standby is that a server's list names.
+func synchronousOf(ctx context.Context, c *lab.Cluster) (string, error) {
+	return c.Value(ctx, "", `SELECT coalesce(string_agg(format('%s %s %s', application_name, sync_state, sync_priority), ', ' ORDER BY sync_priority, application_name), 'nobody')
+		FROM pg_stat_replication WHERE sync_priority > 0 AND state = 'streaming'`)
 }
 
 // upstream is the server that a standby follows.
@@ -294,6 +334,7 @@ type Book struct {
 	Old, New  BookNode
 	Poolers   []Place
 	Databases []Database
+	Accept    []string
 }
 
 // BookNode is a server in a runbook.
@@ -314,7 +355,7 @@ func (st *Stage) book() (string, error) {
 	node := func(name string, c *lab.Cluster) BookNode {
 		return BookNode{Name: name, Conninfo: c.Conninfo(""), Bin: c.Bin, Data: c.DataDir, Settings: c.Settings()}
 	}
-	b := Book{Name: st.New.Name, Old: node(Primary, st.Old), New: node(st.New.Name, st.New), Poolers: st.Poolers, Databases: st.Scenario.Databases}
+	b := Book{Name: st.New.Name, Old: node(Primary, st.Old), New: node(st.New.Name, st.New), Poolers: st.Poolers, Databases: st.Scenario.Databases, Accept: st.Scenario.Accept}
 	for side, into := range map[string]*BookNode{sideOld: &b.Old, sideNew: &b.New} {
 		for _, sb := range st.Standbys[side] {
 			n := node(sb.Name, sb.Cluster)

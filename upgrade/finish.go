@@ -35,8 +35,8 @@ func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow
 	if err != nil {
 		return Leftovers{}, err
 	}
-	if s.phase == report.PhaseFinished && !o.ReopenOld {
-		return u.leftovers(ctx, s, true)
+	if s.phase == report.PhaseFinished && (!o.ReopenOld || s.gaveNewUp()) {
+		return u.leftovers(ctx, s, !s.gaveNewUp())
 	}
 	if s.phase != report.PhaseOpen && s.phase != report.PhaseRolledBack && s.phase != report.PhaseFinished {
 		if s.phase == report.PhaseNew && u.journalSays("finish") {
@@ -285,26 +285,31 @@ func (u *Upgrade) dropGroundStep(s *survey, side string) flow.Step {
 	}
 }
 
-// slimStep leaves on old what keeps it closed, and nothing else.
-func (u *Upgrade) slimStep(s *survey) flow.Step {
+// slimStep leaves on the side that was given up what keeps it closed, and
+// nothing else. The row of the upgrade goes last: as long as it is there, the
+// plan can be run again.
+func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
 	var does []flow.Effect
 	for i := len(s.databases) - 1; i >= 0; i-- {
 		db := s.databases[i]
 		for _, q := range cutover.Unguard() {
-			does = append(does, effect("old", db.name, q))
+			does = append(does, effect(side, db.name, q))
 		}
 		for _, set := range db.sets {
-			does = append(does, effect("old", db.name, "DROP TABLE IF EXISTS "+link.Canary(set.Name)))
+			does = append(does, effect(side, db.name, "DROP TABLE IF EXISTS "+link.Canary(set.Name)))
+		}
+		if side == "new" {
+			does = append(does, effect(side, db.name, "DROP TABLE IF EXISTS crossfade.ledger"))
 		}
 		if db.name == s.home {
-			does = append(does, effect("old", db.name, "DROP TABLE IF EXISTS crossfade.upgrade"))
+			does = append(does, effect(side, db.name, "DROP TABLE IF EXISTS crossfade.upgrade"))
 		}
 	}
 	return flow.Step{
-		ID: "ground/slim/old", Title: "Leave on old what keeps it closed, and nothing else", Does: does, Done: never,
+		ID: "ground/slim/" + side, Title: "Leave on " + side + " what keeps it closed, and nothing else", Does: does, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if s.oldErr != nil {
-				t.Note("old does not answer: what is there stays (%v)", s.oldErr)
+			if err := s.silent(side); err != nil {
+				t.Note("%s does not answer: what is there stays (%v)", side, err)
 				return nil
 			}
 			return u.exec(does, nil)(ctx, t)
@@ -412,7 +417,7 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 	p.Steps = append(p.Steps, standbys...)
 	if s.phase == report.PhaseRolledBack {
 		// Old serves. New is given up: its fence stays, as old's would.
-		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"))
+		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"), u.slimStep(s, "new"))
 		return p, nil
 	}
 	if s.phase == report.PhaseOpen {
@@ -423,7 +428,7 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"))
 		return p, nil
 	}
-	p.Steps = append(p.Steps, u.slimStep(s))
+	p.Steps = append(p.Steps, u.slimStep(s, "old"))
 	return p, nil
 }
 
@@ -466,7 +471,7 @@ func (u *Upgrade) leftovers(ctx context.Context, s *survey, closed bool) (Leftov
 		default:
 			out.Lines = append(out.Lines, side+": "+strings.Join(found, ", "))
 		}
-		if len(found) > 0 && !(closed && side == "old") && !(s.phase == report.PhaseRolledBack && side == "new") {
+		if len(found) > 0 && !(closed && side == "old") && !((s.phase == report.PhaseRolledBack || s.gaveNewUp()) && side == "new") {
 			return out, errors.New("something is left: " + strings.Join(out.Lines, "; "))
 		}
 	}

@@ -251,10 +251,17 @@ func (s *survey) decide() report.Phase {
 		return report.PhaseReady
 	case z != nil:
 		return report.PhasePreparing
-	case s.fenceOld != nil && *s.fenceOld:
+	case s.fenceOld != nil && *s.fenceOld, s.fenceNew != nil && *s.fenceNew:
+		// What finish leaves of an upgrade is the fence of the side given up.
 		return report.PhaseFinished
 	}
 	return report.PhaseNew
+}
+
+// gaveNewUp reports whether the upgrade was finished behind a rollback: old
+// serves, and new was left closed.
+func (s *survey) gaveNewUp() bool {
+	return s.phase == report.PhaseFinished && s.fenceNew != nil && *s.fenceNew
 }
 
 // serving is the side whose tables are the truth: the one that was opened
