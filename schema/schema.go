@@ -163,6 +163,9 @@ type Filter struct {
 	Exclude []string
 	// NoObjects leaves Objects empty, NoSizes Pages, Bytes and IndexBytes 0.
 	NoObjects, NoSizes bool
+	// NoUncalled leaves Last nil of sequences that are not called, which below 18
+	// have to be asked one by one.
+	NoUncalled bool
 }
 
 // Excludes says whether a pattern of f matches the table.
@@ -194,7 +197,7 @@ func Read(ctx context.Context, conn *pgx.Conn, want Filter) (*Inventory, error) 
 		{"columns", func() error { return inv.readColumns(ctx, conn) }},
 		{"identities", func() error { return inv.readIdentities(ctx, conn) }},
 		{"foreign keys", func() error { return inv.readForeignKeys(ctx, conn) }},
-		{"sequences", func() error { return inv.readSequences(ctx, conn) }},
+		{"sequences", func() error { return inv.readSequences(ctx, conn, want) }},
 		{"materialized views", func() (err error) { inv.MaterializedViews, err = ReadMaterializedViews(ctx, conn); return err }},
 		{"triggers", func() (err error) { inv.Triggers, err = FiringTriggers(ctx, conn); return err }},
 		{"objects", func() (err error) {

@@ -55,6 +55,10 @@ const uncalledBatch = 500
 // are read from the relation, in statements of 500, so that no transaction
 // holds many locks. conn should not be in a transaction.
 func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
+	return readSequences(ctx, conn, false)
+}
+
+func readSequences(ctx context.Context, conn *pgx.Conn, noUncalled bool) ([]Sequence, error) {
 	version, err := serverVersion(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -82,8 +86,10 @@ func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read sequences: %w", err)
 	}
-	if err := readUncalled(ctx, conn, sequences, uncalled); err != nil {
-		return nil, err
+	if !noUncalled {
+		if err := readUncalled(ctx, conn, sequences, uncalled); err != nil {
+			return nil, err
+		}
 	}
 	slices.SortFunc(sequences, func(a, b Sequence) int {
 		return cmp.Or(cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Name, b.Name))
@@ -91,8 +97,8 @@ func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
 	return sequences, nil
 }
 
-func (i *Inventory) readSequences(ctx context.Context, conn *pgx.Conn) (err error) {
-	if i.Sequences, err = ReadSequences(ctx, conn); err != nil {
+func (i *Inventory) readSequences(ctx context.Context, conn *pgx.Conn, want Filter) (err error) {
+	if i.Sequences, err = readSequences(ctx, conn, want.NoUncalled); err != nil {
 		return err
 	}
 	rows, err := conn.Query(ctx, query("sequence_owners", i.Version))

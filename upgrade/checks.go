@@ -82,6 +82,14 @@ func (u *Upgrade) checkOptions(ctx context.Context) (check.Options, error) {
 		if err := u.lookTables(ctx, s); err != nil {
 			return o, err
 		}
+		if s.serving().Name == "old" {
+			o.Databases = nil
+			for _, db := range s.databases {
+				d := checkDatabase(db.book)
+				d.Inventory = db.inventory // reading it twice would take twice as long
+				o.Databases = append(o.Databases, d)
+			}
+		}
 	}
 	return o, nil
 }

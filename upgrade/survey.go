@@ -255,7 +255,7 @@ func (u *Upgrade) lookTables(ctx context.Context, s *survey) error {
 	var problems []Problem
 	for _, db := range s.databases {
 		err := u.sessions.Do(ctx, s.serving().Server.With(db.name), func(conn *pgx.Conn) error {
-			inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true})
+			inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoUncalled: true})
 			db.inventory = inv
 			return err
 		})

@@ -145,14 +145,16 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 		return err
 	}
 	defer closing(conn)
-	inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true})
-	if err != nil {
-		return err
+	inv := d.Want.Inventory
+	if inv == nil {
+		if inv, err = schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoUncalled: true}); err != nil {
+			return err
+		}
 	}
 	if x := d.Want.Exclude; x != nil {
 		for i := range inv.Tables {
 			t := &inv.Tables[i]
-			t.Excluded = x(t.Schema, t.Name)
+			t.Excluded = t.Excluded || x(t.Schema, t.Name)
 		}
 	}
 	for _, part := range []string{"things", "partitions", "functions"} {

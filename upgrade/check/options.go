@@ -49,6 +49,9 @@ type Options struct {
 // Database is a database that is moved.
 type Database struct {
 	Name string
+	// Inventory is what old's database holds, where that was read already: with
+	// NoObjects, and with sizes. Nil is read.
+	Inventory *schema.Inventory
 	// Exclude says which tables are not moved; nil is none.
 	Exclude func(schema, table string) bool
 	// Identity is what the runbook orders: full or index:<name>, by table as
