@@ -152,7 +152,7 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 	if x := d.Want.Exclude; x != nil {
 		for i := range inv.Tables {
 			t := &inv.Tables[i]
-			t.Excluded = x(t.Schema, t.Name)
+			t.Excluded = t.Excluded || x(t.Schema, t.Name)
 		}
 	}
 	for _, part := range []string{"things", "partitions", "functions"} {

@@ -94,9 +94,9 @@ func bound(kind string, t time.Time) string {
 	case "date":
 		return t.Format("'2006-01-02'")
 	case "timestamp with time zone":
-		return t.Format("'2006-01-02 15:04:05+00'")
+		return t.Format("'2006-01-02 15:04:05.999999+00'")
 	}
-	return t.Format("'2006-01-02 15:04:05'")
+	return t.Format("'2006-01-02 15:04:05.999999'")
 }
 
 // unquote takes a qualified name apart that quote_ident has put together.

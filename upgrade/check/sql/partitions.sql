@@ -19,7 +19,7 @@ bound AS MATERIALIZED (
 )
 -- detail: the key's type; more: from and to of the last partition; n: how many
 SELECT 'horizon', name, type,
-       to_char((array_agg(lower ORDER BY upper DESC))[1], 'YYYY-MM-DD"T"HH24:MI:SS"Z"') || ' ' || to_char(max(upper), 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), count(*)
+       to_char((array_agg(lower ORDER BY upper DESC))[1], 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || ' ' || to_char(max(upper), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), count(*)
 FROM bound WHERE isfinite(lower) AND isfinite(upper) AND NOT EXISTS (SELECT FROM bound o WHERE o.oid = bound.oid AND o.open)
 GROUP BY name, type
 UNION ALL -- by hash of an enum's values; detail: the column; more: its type
