@@ -23,14 +23,24 @@ func (c *carrier) carryDatabases() {
 	}
 }
 
-// createDatabase makes it from template0, because only that one may have
-// another encoding and locale, and because it has nothing of its own.
 func (c *carrier) createDatabase(d Database) {
-	sql := fmt.Sprintf("CREATE DATABASE %s TEMPLATE template0 OWNER %s ENCODING %s", pg.Ident(d.Name), pg.Ident(d.Owner), pg.Literal(d.Encoding))
-	if c.to.Version >= 150000 {
-		sql += " LOCALE_PROVIDER " + map[string]string{"c": "libc", "i": "icu", "b": "builtin"}[d.Provider]
-	} else if d.Provider != "c" {
+	if d.Provider != "c" && c.to.Version < 150000 {
 		c.problem(Problem{ID: "database-locale", Object: d.Name, Says: fmt.Sprintf("database %s has a locale of ICU, which new does not know for databases", Name(d.Name)), Blocks: true})
+	}
+	undo := "DROP DATABASE IF EXISTS " + pg.Ident(d.Name)
+	if c.to.Version >= 130000 {
+		undo += " WITH (FORCE)"
+	}
+	c.do("database "+d.Name, c.to.create(d), undo).Creates = true
+}
+
+// create is the statement that makes d on this cluster: from template0, because
+// only that one may have another encoding and locale, and because it has
+// nothing of its own.
+func (s *Shared) create(d Database) string {
+	sql := fmt.Sprintf("CREATE DATABASE %s TEMPLATE template0 OWNER %s ENCODING %s", pg.Ident(d.Name), pg.Ident(d.Owner), pg.Literal(d.Encoding))
+	if s.Version >= 150000 {
+		sql += " LOCALE_PROVIDER " + map[string]string{"c": "libc", "i": "icu", "b": "builtin"}[d.Provider]
 	}
 	sql += fmt.Sprintf(" LC_COLLATE %s LC_CTYPE %s", pg.Literal(d.Collate), pg.Literal(d.CType))
 	switch d.Provider {
@@ -42,7 +52,7 @@ func (c *carrier) createDatabase(d Database) {
 	case "b":
 		sql += " BUILTIN_LOCALE " + pg.Literal(d.Locale)
 	}
-	if d.Tablespace != "" && slices.Contains(c.to.Tablespaces, d.Tablespace) {
+	if d.Tablespace != "" && slices.Contains(s.Tablespaces, d.Tablespace) {
 		sql += " TABLESPACE " + pg.Ident(d.Tablespace)
 	}
 	if d.Limit != -1 {
@@ -51,11 +61,7 @@ func (c *carrier) createDatabase(d Database) {
 	if d.Template {
 		sql += " IS_TEMPLATE true"
 	}
-	undo := "DROP DATABASE IF EXISTS " + pg.Ident(d.Name)
-	if c.to.Version >= 130000 {
-		undo += " WITH (FORCE)"
-	}
-	c.do("database "+d.Name, sql, undo).Creates = true
+	return sql
 }
 
 func (c *carrier) compareLocale(d, have Database) {

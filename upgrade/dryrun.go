@@ -67,6 +67,7 @@ func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 	p.Phase = s.phase
 	p.Databases = sizes(s)
 	p.Old, p.New = u.topology(ctx, s)
+	p.Traffic = u.trafficSays()
 	return p, u.forecast(ctx, s, &p, plans, forecast.Options{Limit: o.Sample, Since: since})
 }
 
@@ -92,7 +93,7 @@ func (u *Upgrade) forecast(ctx context.Context, s *survey, p *Planned, plans []f
 		p.Plans = append(p.Plans, out)
 	}
 	p.Figures = figures(f, facts, done)
-	p.Sampled = fmt.Sprintf("measured in %s, in READ ONLY transactions of one session at a time on each server", facts.Window.Round(100*time.Millisecond))
+	p.Sampled = fmt.Sprintf("measured in %.1f s, in READ ONLY transactions of one session at a time on each server", facts.Window.Seconds())
 	if o.Limit <= 0 {
 		p.Sampled += "; --sample 30s measures for longer"
 	}

@@ -1,3 +1,230 @@
 package upgrade
 
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"crossfade/schema"
+	"crossfade/upgrade/check"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// schemaRejected is the finding of a statement of old's schema that new refuses.
 const schemaRejected = "schema-rejected"
+
+// scratchMark is the comment on a scratch database: whoever finds one may drop it.
+const scratchMark = "scratch of crossfade check --restore; its next run drops it"
+
+// scratchEnd is how long dropping a scratch database may take.
+const scratchEnd = 30 * time.Second
+
+// CheckRestore is Check, and restores old's schema into a scratch database on
+// new, as prepare will restore it, which is dropped again however it ends. What
+// an earlier run left behind that was killed is dropped first.
+func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([]check.Finding, error) {
+	o, s, err := u.checkOptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := u.judged(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil {
+		s, err = u.look(ctx, false)
+	}
+	if err == nil {
+		err = s.bothAnswer()
+	}
+	var rejected []check.Finding
+	if err == nil {
+		rejected, err = u.restoreScratch(ctx, s, observe)
+	}
+	if err != nil && ctx.Err() == nil && len(check.Blocking(found)) > 0 {
+		// What stands in the way of checking stands in the way of the restore.
+		return append(found, check.Finding{
+			ID: schemaRejected, Level: check.Warn, On: check.OnNew,
+			Says: "the schema could not be restored to its end: " + err.Error(), Fix: "mend what blocks, and run crossfade check --restore again",
+		}), nil
+	}
+	return append(rejected, found...), err
+}
+
+// restoreScratch restores every database of the upgrade, one after the other.
+func (u *Upgrade) restoreScratch(ctx context.Context, s *survey, observe func(flow.Event)) (found []check.Finding, err error) {
+	// Not a kept session: the lock ends with it, whatever happens.
+	lock, err := u.new.ConnectWith(ctx, map[string]string{"application_name": u.app + " check"})
+	if err != nil {
+		return nil, err
+	}
+	defer closeSession(lock)
+	var got bool
+	if err := lock.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext('crossfade check --restore'), hashtext($1))`, u.rb.Upgrade).Scan(&got); err != nil {
+		return nil, &pg.Error{Doing: "take the lock of check --restore", On: u.new.String(), Err: err}
+	}
+	if !got {
+		return nil, &ExitError{Code: ExitHeld, Says: "another check --restore of this upgrade runs", Hint: "wait for it, or end it"}
+	}
+	if err := u.dropScratch(ctx, lock); err != nil {
+		return nil, err
+	}
+	for _, db := range s.databases {
+		some, err := u.restoreOne(ctx, lock, s, db, observe)
+		found = append(found, some...)
+		if err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// scratchPrefix begins the names of the scratch databases of this upgrade.
+func (u *Upgrade) scratchPrefix() string { return link.ForwardPrefix + u.rb.Upgrade + "_restore_" }
+
+// dropScratch drops what earlier runs left. A database without the mark is one
+// that was killed between making and marking it, and is empty; else it is
+// somebody's, and stays.
+func (u *Upgrade) dropScratch(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `SELECT datname::text, coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE starts_with(datname, $1)`, u.scratchPrefix())
+	var name, comment string
+	left := map[string]string{}
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&name, &comment}, func() error { left[name] = comment; return nil })
+	}
+	if err != nil {
+		return &pg.Error{Doing: "look for scratch databases of earlier runs", On: u.new.String(), Err: err}
+	}
+	for name, comment := range left {
+		if comment != scratchMark {
+			strange, err := u.strangeIn(ctx, name)
+			if err != nil {
+				return err
+			}
+			if len(strange) > 0 {
+				return &ExitError{
+					Code: ExitFailed, On: u.new.String(), Object: name, Hint: "drop or rename it",
+					Says: fmt.Sprintf("database %s on new has the name of a scratch database, and holds %s", name, strings.Join(strange, ", ")),
+				}
+			}
+		}
+		if err := u.dropDatabase(ctx, conn, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *Upgrade) strangeIn(ctx context.Context, database string) ([]string, error) {
+	conn, err := u.new.With(database).Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer closeSession(conn)
+	return schema.Strange(ctx, conn)
+}
+
+func (u *Upgrade) dropDatabase(ctx context.Context, conn *pgx.Conn, name string) error {
+	if err := pg.Exec(ctx, conn, "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"); err != nil {
+		return &pg.Error{Doing: "drop the scratch database " + name, On: u.new.String(), Object: name, Hint: "drop it by hand, or run crossfade check --restore again", Err: err}
+	}
+	return nil
+}
+
+// restoreOne restores one database's schema into a scratch database.
+func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db *database, observe func(flow.Event)) (found []check.Finding, err error) {
+	program, err := u.program("pg_dump", s.new.Identity.Major())
+	if err != nil {
+		return nil, err
+	}
+	t := flow.NewTurn("check", "restore/"+db.name, nil, observe)
+	t.Progress(0, 0, "objects", "reading the schema of "+db.name)
+	entries, _, err := schema.Dump(ctx, u.old.With(db.name), program)
+	if err != nil {
+		return nil, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
+	}
+	name := u.scratchPrefix() + u.tag(s, db)
+	create, roles, err := u.scratchNeeds(ctx, lock, db.name, name)
+	if err != nil {
+		return nil, err
+	}
+	// However it ends, the database goes; the session in it before.
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), scratchEnd)
+		defer cancel()
+		err = errors.Join(err, u.dropDatabase(end, lock, name))
+	}()
+	for _, sql := range []string{create, "COMMENT ON DATABASE " + pg.Ident(name) + " IS " + pg.Literal(scratchMark)} {
+		err := pg.Exec(ctx, lock, sql)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if pg.SQLState(err) != "" {
+			return []check.Finding{rejection(db.name, "database "+db.name, sql, s.new.Identity.Major(), err, nil)}, nil
+		}
+		if err != nil {
+			return nil, &pg.Error{Doing: "make the scratch database " + name, On: u.new.String(), Err: err}
+		}
+	}
+	conn, err := schema.Session(ctx, u.new.With(name), map[string]string{"application_name": u.app + " check"})
+	if err != nil {
+		return nil, err
+	}
+	defer closeSession(conn)
+	some := schema.Entries(entries, schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late)
+	rejected, err := schema.TryOut(ctx, conn, some, roles, func(n int) {
+		t.Progress(int64(n), int64(len(some)), "objects", db.name)
+	})
+	for _, r := range rejected {
+		found = append(found, rejection(db.name, r.Entry.Object(), r.SQL, s.new.Identity.Major(), r.Err, r.Because))
+	}
+	if err != nil {
+		return found, fmt.Errorf("restore the schema of %s into the scratch database %s: %w", db.name, name, err)
+	}
+	return found, nil
+}
+
+// scratchNeeds is what makes a scratch database name like old's, and the roles
+// that new lacks.
+func (u *Upgrade) scratchNeeds(ctx context.Context, lock *pgx.Conn, database, name string) (create string, roles schema.Lacks, err error) {
+	err = u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
+		from, err := schema.ReadShared(ctx, old, []string{database})
+		if err != nil {
+			return err
+		}
+		to, err := schema.ReadShared(ctx, lock, nil)
+		if err != nil {
+			return err
+		}
+		if create, err = schema.CreateScratch(from, to, database, name); err != nil {
+			return err
+		}
+		roles, err = schema.LackingRoles(ctx, old, lock)
+		return err
+	})
+	return create, roles, err
+}
+
+// rejection is the finding of a refused statement.
+func rejection(database, object, sql string, major int, err error, because *schema.Rejected) check.Finding {
+	f := check.Finding{ID: schemaRejected, Level: check.Block, On: check.OnNew, Database: database, Object: object}
+	f.Says = fmt.Sprintf("PostgreSQL %d refuses %s of old: %s; the statement: %s", major, object, pg.Said(err), pg.Brief(sql))
+	state := pg.SQLState(err)
+	switch {
+	case because != nil:
+		f.Fix = "mend " + because.Entry.Object() + " first, which this one needs"
+	case strings.HasPrefix(state, "58"), strings.HasPrefix(object, "extension "):
+		f.Fix = "install the package of this extension on new, or drop the extension on old"
+	case state == "42501":
+		f.Fix = "let crossfade log in to new as a superuser"
+	default:
+		f.Fix = fmt.Sprintf("change or drop it on old so that PostgreSQL %d takes it, then run crossfade check --restore again", major)
+	}
+	return f
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/check"
 	"crossfade/upgrade/report"
 
 	"github.com/urfave/cli/v2"
@@ -13,6 +14,7 @@ import (
 
 type checkOptions struct {
 	common
+	Restore bool // also restore the schema into a scratch database on new
 }
 
 func checkCommand() command {
@@ -22,17 +24,20 @@ func checkCommand() command {
 the application or surprise somebody, each with its object, the reason and the
 statement that mends it. Nothing is changed anywhere.
 
+With --restore the schema of every database is really restored, by new's own
+pg_dump, as prepare will do it: into a scratch database on new, cf_<upgrade>_
+restore_<db>, which is dropped however it ends; what a killed run has left is
+dropped by the next. Every statement that new refuses is a finding. No row is
+copied, and no role is made: those that new lacks exist inside of transactions.
+
 A finding blocks, warns or is a note. What blocks must be mended, or answered
 for in the runbook (accept: [id] or [id:object]) where that is possible.`,
 		flags: []cli.Flag{
-			&cli.BoolFlag{Name: "restore", Usage: "also restore the schema into a scratch database on new (not in this version)"},
+			&cli.BoolFlag{Name: "restore", Usage: "also restore the schema into a scratch database on new, which is dropped again"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings},
+		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitHeld},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
-			if c.IsSet("restore") {
-				return notYet("check --restore", "crossfade check")
-			}
-			return checkOptions{o}.run(ctx, out)
+			return checkOptions{o, c.Bool("restore")}.run(ctx, out)
 		},
 	}
 }
@@ -43,7 +48,11 @@ func (o checkOptions) run(ctx context.Context, out *output) error {
 		return err
 	}
 	return with(ctx, rb, "", func(u *upgrade.Upgrade) error {
-		found, err := u.Check(ctx)
+		look := u.Check
+		if o.Restore {
+			look = func(ctx context.Context) ([]check.Finding, error) { return u.CheckRestore(ctx, out.observe) }
+		}
+		found, err := look(ctx)
 		if err != nil {
 			return err
 		}

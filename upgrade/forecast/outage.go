@@ -114,7 +114,7 @@ func (f Facts) crossing(out *Forecast, plan string) {
 		ID: "outage", Title: "Writers wait at the cutover", Unit: Seconds, Known: known, Value: blocked, Steps: steps,
 		Formula: "work + tables + sequences + sets + questions + open transactions",
 		Terms: []Term{
-			{Name: "work", Value: fixed, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("of the steps from the pause to the resumption, at %.2f of the usual pace, with %d poolers or hooks", slow, f.Poolers)},
+			{Name: "work", Value: fixed, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("of the steps from the pause to the resumption, at %.2f of the usual pace, poolers and hooks: %d", slow, f.Poolers)},
 			{Name: "tables", Value: perTable, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("locked, looked at and closed: %.0f", tables)},
 			{Name: "sequences", Value: perSequence, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("read and set: %.0f", sequences)},
 			{Name: "sets", Value: perLink, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("drained, stopped and proven the other way: %.0f", links)},

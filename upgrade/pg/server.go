@@ -216,6 +216,15 @@ func SQLState(err error) string {
 	return ""
 }
 
+// Said is what PostgreSQL said, with its SQLSTATE; where it did not answer, err
+// as it is.
+func Said(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return fmt.Sprintf("%s: %s (SQLSTATE %s)", e.Severity, e.Message, e.Code)
+	}
+	return err.Error()
+}
+
 // Error is what a person reads of a failed act on a server: what was being
 // done, where, what PostgreSQL said, and what to do next.
 type Error struct {

@@ -16,9 +16,11 @@ type DryRun struct {
 	At               time.Time
 	Phase            Phase
 	Old, New         Cluster
-	Databases        []Database
-	Findings         []Finding
-	Plans            []Plan
+	// Traffic says what sends clients to a cluster, a sentence each.
+	Traffic   []string
+	Databases []Database
+	Findings  []Finding
+	Plans     []Plan
 	// Undrawn is why there are no plans; "" where there are.
 	Undrawn string
 	Figures []Figure
