@@ -29,7 +29,7 @@ type Stage struct {
 	Standbys map[string][]Node // by side
 	// synchronous is what each standby of old was in its list.
 	synchronous string
-	Poolers  []Place
+	Poolers     []Place
 
 	fresh    *lab.Install      // that new runs; nil in a stage that another process booted
 	clients  map[string]string // by database

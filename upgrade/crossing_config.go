@@ -1,0 +1,133 @@
+package upgrade
+
+import (
+	"context"
+
+	"crossfade/cutover"
+	"crossfade/schema"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// config is what shapes a crossing in one direction.
+func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) (cutover.Config, error) {
+	cut := u.rb.Cutover
+	c := cutover.Config{
+		Upgrade: u.rb.Upgrade, Direction: dir, Attempt: s.attempt() + 1, Home: s.home,
+		Closing: s.old, Opening: s.new, Back: cut.Back || dir == cutover.Back,
+		MaxBlocked: cut.MaxBlocked, LockTimeout: cut.LockTimeout, Patience: cut.Patience, KillAfter: cut.KillAfter,
+		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin, Mine: u.mine,
+	}
+	if dir == cutover.Back {
+		c.Closing, c.Opening = s.new, s.old
+	}
+	var err error
+	if c.Closing.Standbys, err = u.standbysOf(c.Closing.Name); err != nil {
+		return c, err
+	}
+	for _, db := range s.databases {
+		d, err := u.crossingDatabase(ctx, s, db, c)
+		if err != nil {
+			return c, err
+		}
+		c.Databases = append(c.Databases, d)
+	}
+	c.Gates = u.gates(s, dir)
+	switches, err := u.switches(c.Opening.Name)
+	if err != nil {
+		return c, err
+	}
+	c.Traffic, c.Point = switches, u.side(c.Opening.Name)
+	if len(switches) > 0 {
+		c.Guard = u.guard(switches)
+	}
+	if c.Ahead, c.After, err = u.refreshSteps(ctx, s, c.Opening.Name); err != nil {
+		return c, err
+	}
+	before, after := u.hookSteps()
+	c.Before, c.After = before, append(c.After, after...)
+	c.Rehearsed = s.rehearsed()
+	if dir == cutover.Forward {
+		c.Forecast = cutover.Forecast(c.Rehearsed)
+	}
+	return c, nil
+}
+
+func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database, c cutover.Config) (cutover.Database, error) {
+	d := cutover.Database{
+		Name: db.name, Tables: db.inventory.Tables, Sequences: len(db.inventory.Sequences), Links: db.links, Way: db.way,
+		Lift: u.lift(s, c.Opening.Name, db.name),
+	}
+	if c.Direction == cutover.Back {
+		d.Links, d.Way = db.way, db.links
+	}
+	// Both sides hold the same triggers; those that fire on apply are awake
+	// where clients are, and disabled where rows arrive.
+	if s.silent(c.Closing.Name) != nil {
+		return d, nil // behind open: the decision remembers them
+	}
+	firing := db.inventory.Triggers
+	if c.Closing.Name == s.serving().Name {
+		err := u.sessions.Do(ctx, c.Closing.Server.With(db.name), func(conn *pgx.Conn) (err error) {
+			firing, err = schema.FiringTriggers(ctx, conn)
+			return err
+		})
+		if err != nil {
+			return d, &pg.Error{Doing: "read the triggers that fire on apply", On: c.Closing.Server.String(), Err: err}
+		}
+	} // else a plan drawn ahead: that side may not even have the database yet
+	var events []string
+	for _, t := range firing {
+		if t.Table == "" {
+			d.Hush, events = append(d.Hush, t.Disable()), append(events, t.Restore())
+			continue
+		}
+		d.Quiet, d.Loud = append(d.Quiet, t.Disable()), append(d.Loud, t.Restore())
+	}
+	// Event triggers come last: before 17 they fire for what the tool does behind.
+	d.Loud = append(d.Loud, events...)
+	d.Wake = d.Loud
+	return d, nil
+}
+
+// lift is the statement that puts a database's read-only default back to what
+// stood there before the upgrade.
+func (u *Upgrade) lift(s *survey, side, db string) string {
+	v, _ := s.before(side + "/" + db + "/default_transaction_read_only")
+	if v == "" {
+		return "ALTER DATABASE " + pg.Ident(db) + " RESET default_transaction_read_only"
+	}
+	return "ALTER DATABASE " + pg.Ident(db) + " SET default_transaction_read_only = " + pg.Literal(v)
+}
+
+// standbysOf are a side's standbys in the runbook. Those whose absence the
+// operator has accepted do not count.
+func (u *Upgrade) standbysOf(side string) ([]cutover.Standby, error) {
+	var standbys []cutover.Standby
+	add := func(name, conninfo string) error {
+		if u.accepted(cutover.StandbyMissing, name) {
+			return nil
+		}
+		server, err := pg.Parse(name, conninfo, "")
+		if err != nil {
+			return &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		}
+		standbys = append(standbys, cutover.Standby{Name: name, Server: server.As(u.app)})
+		return nil
+	}
+	if side == "old" {
+		for _, sb := range u.rb.Old.Standbys {
+			if err := add(sb.Name, sb.Conninfo); err != nil {
+				return nil, err
+			}
+		}
+		return standbys, nil
+	}
+	for _, sb := range u.rb.New[0].Standbys {
+		if err := add(sb.Name, sb.Conninfo); err != nil {
+			return nil, err
+		}
+	}
+	return standbys, nil
+}
