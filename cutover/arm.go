@@ -50,10 +50,10 @@ func (x *crossing) arm() flow.Step {
 			if err := x.announce(ctx, row); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeoutCause(ctx, x.Patience, errPatience)
+			ctx, cancel := context.WithTimeoutCause(ctx, x.Patience, ErrPatience)
 			defer cancel()
 			err := x.each(ctx, func(ctx context.Context, db *Database) error { return x.armDatabase(ctx, t, db) })
-			if err == nil || !errors.Is(context.Cause(ctx), errPatience) {
+			if err == nil || !errors.Is(context.Cause(ctx), ErrPatience) {
 				return err
 			}
 			if who := x.blockers(context.WithoutCancel(ctx)); who != "" {

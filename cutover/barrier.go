@@ -36,7 +36,7 @@ func (x *crossing) again(ctx context.Context, err error) error {
 	}
 	x.endAttempt()
 	if spent := time.Since(x.first); spent >= x.Patience {
-		return fmt.Errorf("patience (%s) is at its end: %w", x.Patience, err)
+		return fmt.Errorf("%w (%s): %w", ErrPatience, x.Patience, err)
 	}
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
 		return err
@@ -54,7 +54,7 @@ func (x *crossing) again(ctx context.Context, err error) error {
 // waits: such a one would only use the budget up. It ends those older than
 // kill_after.
 func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, max(x.Patience-time.Since(x.first), 0), errPatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, max(x.Patience-time.Since(x.first), 0), ErrPatience)
 	defer cancel()
 	told := time.Time{}
 	gate, says := "", ""
@@ -87,7 +87,7 @@ func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
 		}
 		return says == "", nil
 	})
-	if errors.Is(err, errPatience) && says != "" {
+	if errors.Is(err, ErrPatience) && says != "" {
 		return &ErrGate{[]GateState{{ID: gate, Says: says}}}
 	}
 	return err
@@ -223,13 +223,14 @@ func (x *crossing) blockers(ctx context.Context) string {
 		}
 		var who *string
 		err = conn.QueryRow(ctx, `
-			SELECT string_agg(DISTINCT w, '; ') FROM (
+			SELECT string_agg(DISTINCT w, '; ') FROM (SELECT w FROM (
 			  SELECT format('pid %s of %s, open for %s: %s', a.pid, coalesce(a.usename::text, a.backend_type), coalesce(date_trunc('milliseconds', now() - a.xact_start)::text, '?'), left(a.query, 80)) w
 			  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 			  WHERE l.locktype = 'relation' AND l.granted AND l.relation >= 16384
 			    AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 			    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			    AND a.application_name <> $1 AND a.application_name NOT LIKE $1 || ' %' ORDER BY a.xact_start LIMIT 5) b`, x.Closing.Server.App).Scan(&who)
+			    AND a.application_name <> $1 AND a.application_name NOT LIKE $1 || ' %' ORDER BY a.xact_start LIMIT 5) b
+			UNION ALL SELECT format('the prepared transaction %L of %s', gid, owner) FROM pg_prepared_xacts WHERE database = current_database()) w`, x.Closing.Server.App).Scan(&who)
 		if err == nil && who != nil {
 			all = append(all, *who)
 		}

@@ -55,7 +55,7 @@ func (x *crossing) gate() flow.Step {
 		Does: x.aheadEffects(),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// The session that reads must not be the one that a gate waits for.
-			ctx, cancel := context.WithTimeoutCause(ctx, max(x.Patience-time.Since(x.first), time.Second), errPatience)
+			ctx, cancel := context.WithTimeoutCause(ctx, max(x.Patience-time.Since(x.first), time.Second), ErrPatience)
 			defer cancel()
 			if err := x.waitGates(ctx, t); err != nil {
 				return err
@@ -65,7 +65,8 @@ func (x *crossing) gate() flow.Step {
 	}
 }
 
-var errPatience = fmt.Errorf("patience is at its end")
+// ErrPatience says that what was waited for (a gate, a lock) did not come in time.
+var ErrPatience = errors.New("patience is at its end")
 
 func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
 	gates := append(x.builtin(), x.Gates...)
@@ -86,7 +87,7 @@ func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
 	switch {
 	case err == nil || len(closed) == 0:
 		return err
-	case errors.Is(err, errPatience):
+	case errors.Is(err, ErrPatience):
 		return fmt.Errorf("%w (%w)", &ErrGate{closed}, err)
 	}
 	return fmt.Errorf("%w (%s)", err, &ErrGate{closed})

@@ -24,8 +24,9 @@ type hold struct {
 	stop   chan struct{}
 	done   chan struct{}
 
-	mu   sync.Mutex
-	conn *pgx.Conn
+	mu    sync.Mutex
+	conn  *pgx.Conn
+	since time.Time // when its backend began: with the pid, no other
 }
 
 const (
@@ -44,30 +45,41 @@ const lockSQL = "SELECT pg_try_advisory_xact_lock(hashtext('crossfade'), 0)"
 // take takes the hold on server and returns a context that ends when it is
 // lost. The error wraps flow.ErrHeld where another run has it.
 func take(ctx context.Context, s *pg.Server) (context.Context, *hold, error) {
-	conn, err := lockedSession(ctx, s, holdWait)
-	if err != nil {
+	held, cancel := context.WithCancelCause(ctx)
+	h := &hold{server: s, cancel: cancel, stop: make(chan struct{}), done: make(chan struct{})}
+	if err := h.lock(ctx); err != nil {
+		cancel(nil)
 		return nil, nil, err
 	}
-	held, cancel := context.WithCancelCause(ctx)
-	h := &hold{server: s, conn: conn, cancel: cancel, stop: make(chan struct{}), done: make(chan struct{})}
 	go h.keep(context.WithoutCancel(ctx))
 	return held, h, nil
 }
 
-// lockedSession opens a session and takes the lock in it, waiting for another
-// run's as long as limit.
-func lockedSession(ctx context.Context, s *pg.Server, limit time.Duration) (*pgx.Conn, error) {
+// lock opens a session and takes the lock in it. Another run's is waited for as
+// long as one that was killed may take to end; one of this hold's own, which the
+// server does not know to be gone, is ended.
+func (h *hold) lock(ctx context.Context) error {
+	s := h.server
 	conn, err := s.ConnectWith(ctx, map[string]string{
 		"idle_in_transaction_session_timeout": fmt.Sprint(holdIdle.Milliseconds()),
 		"tcp_keepalives_idle":                 "1", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
 		"application_name": s.App + " lock",
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	waiting, stop := context.WithTimeout(ctx, limit)
+	if h.conn != nil {
+		_, err = conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2", h.conn.PgConn().PID(), h.since)
+	}
+	waiting, stop := context.WithTimeout(ctx, holdWait)
 	defer stop()
-	err = pg.Exec(ctx, conn, "BEGIN")
+	if err == nil {
+		err = pg.Exec(ctx, conn, "BEGIN")
+	}
+	var since time.Time
+	if err == nil {
+		err = conn.QueryRow(ctx, "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&since)
+	}
 	if err == nil {
 		err = pg.Poll(waiting, 100*time.Millisecond, "the lock of another run", func(ctx context.Context) (bool, error) {
 			var got bool
@@ -78,9 +90,10 @@ func lockedSession(ctx context.Context, s *pg.Server, limit time.Duration) (*pgx
 		if ctx.Err() == nil && waiting.Err() != nil {
 			err = fmt.Errorf("%w: %s", flow.ErrHeld, holder(ctx, conn))
 		}
-		return nil, errors.Join(fmt.Errorf("lock the upgrade on %s: %w", s, err), conn.Close(ctx))
+		return errors.Join(fmt.Errorf("lock the upgrade on %s: %w", s, err), conn.Close(ctx))
 	}
-	return conn, nil
+	h.conn, h.since = conn, since
+	return nil
 }
 
 // holder names who has the lock.
@@ -127,7 +140,7 @@ func (h *hold) keep(ctx context.Context) {
 }
 
 func (h *hold) ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, holdIdle)
+	ctx, cancel := context.WithTimeoutCause(ctx, holdIdle/2, errors.New("the server does not answer"))
 	defer cancel()
 	_, err := h.conn.Exec(ctx, "SELECT 1")
 	return err
@@ -146,12 +159,7 @@ func (h *hold) still(ctx context.Context) error {
 		}
 		h.cancel(fmt.Errorf("%w: %w", errHoldLost, err))
 	}
-	conn, err := lockedSession(ctx, h.server, holdPing)
-	if err != nil {
-		return err
-	}
-	h.conn = conn
-	return nil
+	return h.lock(ctx)
 }
 
 // session is the pid of the backend that has the lock.

@@ -18,8 +18,7 @@ import (
 //
 // What only a person can judge ends it: findings, differences, a gate that stays
 // closed until patience ends (4), a cutover that failed and was undone (5). A
-// window that has ended, for want of an approval or with a gate still closed,
-// is no failure: it waits for the next one. The result is nil where new takes
+// window that has ended, for want of an approval, a gate or a lock, is no failure: it waits for the next one. The result is nil where new takes
 // writes already.
 func (u *Upgrade) Run(ctx context.Context, started time.Time, observe func(flow.Event)) (*report.Cutover, error) {
 	if u.rb.Cutover.Approve == ApprovePrompt {
@@ -61,11 +60,26 @@ func (u *Upgrade) runOnce(ctx context.Context, started time.Time, observe func(f
 		return nil, true, err
 	}
 	out, err = u.Cutover(ctx, CutoverOptions{Granted: true, Until: until}, v.telling)
-	if err != nil && Exit(err).Code == ExitGate && !until.IsZero() && time.Until(until) <= time.Second && ctx.Err() == nil {
-		v.note("gate", "%v; the window has ended: the next one is waited for", err)
+	if windowEnded(err, until) && ctx.Err() == nil {
+		v.note("window", "%v; the window has ended, and the next one is waited for", err)
 		return nil, true, nil
 	}
 	return out, false, err
+}
+
+// windowEnded reports whether a cutover waited for a gate or a lock until the
+// window that ends at until (zero: there is none) was over, and was undone.
+func windowEnded(err error, until time.Time) bool {
+	if err == nil || until.IsZero() || time.Until(until) > time.Second {
+		return false
+	}
+	switch Exit(err).Code {
+	case ExitGate:
+		return true
+	case ExitUndone:
+		return errors.Is(err, cutover.ErrPatience)
+	}
+	return false
 }
 
 // goOn does what is left to do of a cutover that was begun, or says that none

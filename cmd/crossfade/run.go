@@ -26,9 +26,9 @@ what was made on old in that time. SIGINT ends the waiting with 130, and nothing
 has changed. Killed, it may be run again, from another machine too: it goes on,
 also with a cutover that was closed already, then at once.
 
-It waits for the next window where one has ended: without an approval, or with a
-gate still closed (then a new approval is needed). What a person must judge ends
-it: findings (3), a gate that stays closed for cutover.patience (4), a cutover
+It waits for the next window where one has ended without an approval, or with a
+gate still closed or a lock not had (then a new approval is needed). What a
+person must judge ends it: findings (3), a gate that stays closed for cutover.patience (4), a cutover
 that failed and was undone (5). Nothing is tried again behind that.`,
 		exits: []int{
 			upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitBehind,
