@@ -254,15 +254,24 @@ var extensionCases = []judged{
 		f.Old.set("shared_preload_libraries", "pg_cron")
 		f.New.Extensions["pg_cron"], f.New.Libraries = Extension{Default: "1.6"}, []string{"auto_explain"}
 		f.thing(Thing{Kind: "extension", Name: "pg_cron", Detail: "1.6"})
-	}, []string{"block extension-preload new shared_preload_libraries", "warn extension-workers old shop pg_cron"}},
+	}, []string{"block extension-needs-preload new shop pg_cron", "warn extension-preload new shared_preload_libraries", "warn extension-workers old shop pg_cron"}},
+	{"extension-needs-preload", "pg_cron", func(f *Facts) {
+		f.New.Extensions["pg_cron"] = Extension{Default: "1.6"}
+		f.thing(Thing{Kind: "extension", Name: "pg_cron", Detail: "1.6"})
+	}, []string{"block extension-needs-preload new shop pg_cron", "warn extension-workers old shop pg_cron"}},
+	{"extension-needs-preload", "loaded", func(f *Facts) {
+		f.New.set("shared_preload_libraries", "pg_cron")
+		f.New.Extensions["pg_cron"] = Extension{Default: "1.6"}
+		f.thing(Thing{Kind: "extension", Name: "pg_cron", Detail: "1.6"})
+	}, []string{"warn extension-workers old shop pg_cron"}},
 	{"extension-preload", "there", func(f *Facts) {
 		f.Old.set("shared_preload_libraries", "auto_explain")
 		f.New.set("shared_preload_libraries", "auto_explain,x")
 	}, nil},
-	{"extension-workers", "pg_cron", func(f *Facts) {
-		f.New.Extensions["pg_cron"] = Extension{Default: "1.6"}
-		f.thing(Thing{Kind: "extension", Name: "pg_cron", Detail: "1.6"})
-	}, []string{"warn extension-workers old shop pg_cron"}},
+	{"extension-workers", "pg_partman", func(f *Facts) {
+		f.New.Extensions["pg_partman"] = Extension{Default: "4.7"}
+		f.thing(Thing{Kind: "extension", Name: "pg_partman", Detail: "4.7"})
+	}, []string{"warn extension-workers old shop pg_partman"}},
 	{"extension-workers", "hstore", func(f *Facts) { f.thing(Thing{Kind: "extension", Name: "hstore", Detail: "1.8"}) }, nil},
 	{"extension-tables", "configuration and other", func(f *Facts) {
 		a, b := table(2, "conf"), table(3, "data")
@@ -276,10 +285,11 @@ var extensionCases = []judged{
 		"c-functions", "a library", func(f *Facts) { f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/mine", N: 2}) },
 		[]string{"warn c-functions old shop $libdir/mine"},
 	},
-	{"c-functions", "new has none", func(f *Facts) {
+	{"library-missing", "new has none", func(f *Facts) {
 		f.New.Libraries = []string{"plpgsql"}
 		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/mine", N: 2})
-	}, []string{"block c-functions old shop $libdir/mine"}},
+	}, []string{"block library-missing new shop $libdir/mine"}},
+	{"library-missing", "not known", func(f *Facts) { f.thing(Thing{Kind: "c-function", Name: "public.f", More: "/opt/mine", N: 1}) }, []string{"warn c-functions old shop /opt/mine"}},
 	{"c-functions", "new has one", func(f *Facts) {
 		f.New.Libraries = []string{"mine"}
 		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/mine", N: 2})
@@ -294,15 +304,15 @@ var removedCases = []judged{
 	{"removed-types", "none", func(f *Facts) {}, nil},
 	{"table-oids", "one", func(f *Facts) { f.thing(Thing{Kind: "oids", Name: "public.t"}) }, []string{"warn table-oids old shop public.t"}},
 	{"table-oids", "none", func(f *Facts) {}, nil},
-	{"removed-functions", "in a view, an aggregate and a body", func(f *Facts) {
+	{"removed-functions", "in views and an aggregate", func(f *Facts) {
 		builtins(f)
 		f.thing(Thing{Kind: "gone", Name: "view public.v", Detail: "388"}, Thing{Kind: "gone", Name: "view public.w", More: "3813"},
-			Thing{Kind: "over-builtin", Name: "aggregate public.agg(anyelement)", Detail: "378"}, Thing{Kind: "over-builtin", Name: "aggregate public.fine(anyelement)", Detail: "1"},
-			Thing{Kind: "body", Name: "public.backup()", Detail: "pg_is_in_backup"})
+			Thing{Kind: "over-builtin", Name: "aggregate public.agg(anyelement)", Detail: "378"}, Thing{Kind: "over-builtin", Name: "aggregate public.fine(anyelement)", Detail: "1"})
 	}, []string{
 		"block removed-functions old shop aggregate public.agg(anyelement)", "block removed-functions old shop view public.v", "block removed-functions old shop view public.w",
-		"warn removed-functions old shop public.backup()",
 	}},
+	{"removed-in-bodies", "one", func(f *Facts) { f.thing(Thing{Kind: "body", Name: "public.backup()", Detail: "pg_is_in_backup"}) }, []string{"warn removed-in-bodies old shop public.backup()"}},
+	{"removed-in-bodies", "none", func(f *Facts) {}, nil},
 	{"removed-functions", "not known", func(f *Facts) { f.thing(Thing{Kind: "gone", Name: "view public.v", Detail: "388"}) }, nil},
 	{"removed-columns", "of a view of the server", func(f *Facts) {
 		f.New.Columns = set([]string{"pg_catalog.pg_stat_bgwriter.buffers_clean"})
