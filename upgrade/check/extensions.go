@@ -66,13 +66,14 @@ func judgeExtensionVersion(f *Facts) []Finding {
 // preloads are the settings that load libraries into the server or its sessions.
 var preloads = []string{"shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"}
 
-// notLoaded are the libraries of a setting that old loads and new does not, with
-// what mends it.
-func (f *Facts) notLoaded(setting string) (missing []string, fix string) {
+// notLoaded are the libraries of a setting that old loads, and others that are
+// needed, and new does not, with what mends it: no statement where a library is
+// not installed, because a server does not start with one that is not there.
+func (f *Facts) notLoaded(setting string, needed ...string) (missing []string, fix string) {
 	have := splitList(f.New.setting(setting))
 	var absent []string
-	for _, lib := range splitList(f.Old.setting(setting)) {
-		if slices.Contains(have, lib) {
+	for _, lib := range append(splitList(f.Old.setting(setting)), needed...) {
+		if slices.Contains(have, lib) || slices.Contains(missing, lib) {
 			continue
 		}
 		missing = append(missing, lib)
@@ -80,14 +81,14 @@ func (f *Facts) notLoaded(setting string) (missing []string, fix string) {
 			absent = append(absent, lib)
 		}
 	}
-	install, then := "", "SELECT pg_reload_conf();"
 	if len(absent) > 0 {
-		install = fmt.Sprintf("install %s for PostgreSQL %d on the new server's host first: it does not start with a library that is not there", strings.Join(absent, ", "), f.New.Major())
+		return missing, fmt.Sprintf("install %s for PostgreSQL %d on the new server's host, and check again: the server does not start with a library that is not there", strings.Join(absent, ", "), f.New.Major())
 	}
+	then := "SELECT pg_reload_conf();"
 	if setting == "shared_preload_libraries" {
 		then = "restart the new server"
 	}
-	return missing, lines(install, fmt.Sprintf("ALTER SYSTEM SET %s = %s;", setting, literals(append(have, missing...))), then)
+	return missing, lines(fmt.Sprintf("ALTER SYSTEM SET %s = %s;", setting, literals(append(have, missing...))), then)
 }
 
 func judgePreload(f *Facts) []Finding {
@@ -111,11 +112,11 @@ func judgeNeedsPreload(f *Facts) []Finding {
 		return nil
 	}
 	loaded := splitList(f.New.setting("shared_preload_libraries"))
-	_, fix := f.notLoaded("shared_preload_libraries")
 	var out []Finding
 	for _, d := range f.Databases {
 		for _, e := range d.things("extension") {
 			if slices.Contains(preloaded, e.Name) && !slices.Contains(loaded, e.Name) {
+				_, fix := f.notLoaded("shared_preload_libraries", e.Name)
 				out = append(out, Finding{
 					Level: Block, On: OnNew, Database: d.Name, Object: e.Name,
 					Says: fmt.Sprintf("extension %s can only be made on a server that has it in shared_preload_libraries, and new has not", e.Name), Fix: fix,
