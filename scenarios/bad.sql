@@ -50,25 +50,27 @@ CREATE UNLOGGED TABLE sessions (id int PRIMARY KEY);
 CREATE TABLE pictures (id int PRIMARY KEY, picture oid);
 INSERT INTO pictures SELECT 1, lo_create(0);
 
--- extension-missing, extension-version, extension-workers, extension-tables;
--- pg_partman is not installed here, and its row is all of it
+-- extension-missing, extension-version, extension-workers, extension-tables,
+-- extension-needs-preload; pg_partman and pg_cron are not installed here, and
+-- their rows are all of them
 CREATE EXTENSION adminpack;
 CREATE EXTENSION hstore VERSION '1.4';
 CREATE EXTENSION pg_trgm;
-INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion) VALUES (90001, 'pg_partman', 10, 'public'::regnamespace, true, '4.7');
+INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+  VALUES (90001, 'pg_partman', 10, 'public'::regnamespace, true, '4.7'), (90002, 'pg_cron', 10, 'public'::regnamespace, true, '1.6');
 CREATE TABLE part_config (parent text PRIMARY KEY);
 ALTER EXTENSION pg_partman ADD TABLE part_config;
 -- foreign-tables
 CREATE EXTENSION postgres_fdw;
 CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'localhost', dbname 'shop');
 CREATE FOREIGN TABLE far (a text) SERVER here;
--- c-functions
+-- library-missing, c-functions
 CREATE FUNCTION gone(text) RETURNS boolean LANGUAGE c AS '$libdir/adminpack', 'pg_file_unlink_v1_1';
 CREATE FUNCTION sound(text) RETURNS text LANGUAGE c AS '$libdir/fuzzystrmatch', 'soundex';
 
 -- materialized-views
 CREATE MATERIALIZED VIEW mv AS SELECT 1 AS one;
--- removed-columns, removed-functions
+-- removed-columns, removed-functions, removed-in-bodies
 CREATE VIEW written AS SELECT buffers_backend FROM pg_stat_bgwriter;
 CREATE VIEW timed AS SELECT pg_stat_get_bgwriter_timed_checkpoints() AS n;
 CREATE FUNCTION checkpointing() RETURNS float8 LANGUAGE sql AS 'SELECT pg_stat_get_checkpoint_write_time()';

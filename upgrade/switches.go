@@ -129,7 +129,7 @@ func (u *Upgrade) trafficFindings(ctx context.Context) ([]check.Finding, error) 
 		}
 		problems, err := j.Problems(ctx, u.new)
 		if err != nil {
-			found = append(found, check.Finding{ID: "pool-unreachable", Level: check.Block, On: sw.Name(), Says: err.Error(), Fix: "start the pooler, or correct its admin address in the runbook"})
+			found = append(found, check.Finding{ID: poolUnreachable, Level: check.Block, On: sw.Name(), Says: err.Error(), Fix: "start the pooler, or correct its admin address in the runbook"})
 			continue
 		}
 		for _, p := range problems {

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"crossfade/cutover"
-	"crossfade/cutover/traffic"
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
@@ -68,15 +66,12 @@ func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
 // acceptable refuses accept: entries that name no finding, or one that nobody
 // can answer for.
 func acceptable(rb *Runbook) error {
-	may := map[string]bool{cutover.StandbyMissing: true, forecastExceeds: true, schemaRejected: false}
+	may := map[string]bool{}
 	for _, c := range check.Checks() {
 		may[c.ID] = c.Acceptable
 	}
-	for _, id := range []string{traffic.PoolAlias, traffic.PoolSession, traffic.PoolWait, traffic.PoolLogin} {
-		may[id] = true
-	}
-	for _, id := range []string{traffic.PoolConfig, traffic.PoolDatabase, traffic.PoolPaused, traffic.PoolShared, traffic.PoolReach, traffic.PoolHBA} {
-		may[id] = false
+	for _, k := range otherKinds() {
+		may[k.id] = k.acceptable
 	}
 	var problems []Problem
 	for _, a := range rb.Accept {

@@ -91,7 +91,7 @@ func contents(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
 		)
 		want = append(
 			want, "block removed-types old shop public.!!!", "block removed-functions old shop view public.factorial", "block removed-columns old shop public.written",
-			"block removed-functions old shop aggregate public.gather(anyelement)", "block not-immutable old shop index public.spans_i", "warn removed-functions old shop public.backing_up()",
+			"block removed-functions old shop aggregate public.gather(anyelement)", "block not-immutable old shop index public.spans_i", "warn removed-in-bodies old shop public.backing_up()",
 			"block setting-removed old shop public.warned()", "block replica-identity old shop public.spans",
 		)
 	case 17:

@@ -113,11 +113,36 @@ type Check struct {
 	Judge func(*Facts) []Finding
 }
 
+// Family is checks that look at the same thing.
+type Family struct {
+	Title  string
+	Checks []Check
+}
+
+// Families are all checks of this version.
+func Families() []Family {
+	return []Family{
+		{"The servers", slices.Concat(serverChecks, programChecks)},
+		{"Room", slices.Concat(budgetChecks, diskChecks)},
+		{"Who connects", slices.Concat(accessChecks, roleChecks)},
+		{"Replication of others", slices.Concat(replicationChecks, slotChecks)},
+		{"Standbys, managers, archives", slices.Concat(standbyChecks, managerChecks, archiveChecks)},
+		{"Tables and sets", slices.Concat(identityChecks, setChecks, partitionChecks)},
+		{"What is not rows of tables", slices.Concat(contentChecks, applyChecks, extensionChecks)},
+		{"What the new major no longer has", removedChecks},
+		{"Databases", databaseChecks},
+		{"Settings", settingChecks},
+		{"What happens now", slices.Concat(activityChecks, ddlChecks, incompleteChecks)},
+	}
+}
+
 // Checks are all checks of this version, in the order of their families.
 func Checks() []Check {
-	return slices.Concat(serverChecks, programChecks, budgetChecks, diskChecks, accessChecks, roleChecks, replicationChecks, slotChecks, standbyChecks,
-		managerChecks, archiveChecks, identityChecks, setChecks, contentChecks, applyChecks, partitionChecks, extensionChecks, removedChecks,
-		databaseChecks, settingChecks, activityChecks, ddlChecks, incompleteChecks)
+	var all []Check
+	for _, f := range Families() {
+		all = append(all, f.Checks...)
+	}
+	return all
 }
 
 // Lookup returns the check of that ID. The runbook's accept: may name only

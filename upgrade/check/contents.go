@@ -18,7 +18,7 @@ var contentChecks = []Check{
 	{ID: "temporary-tables", Title: "No session depends on temporary tables", Levels: onlyNote, Acceptable: true, Judge: judgeTemporary},
 	{ID: "invalid-index", Title: "Every index is valid", Levels: onlyWarn, Acceptable: true, Judge: judgeInvalidIndexes},
 	{ID: "template-changed", Title: "template1 has nothing that later databases rely on", Levels: onlyNote, Acceptable: true, Judge: judgeTemplate},
-	{ID: "security-labels", Title: "New knows the providers of security labels", Levels: onlyBlock, Acceptable: true, Judge: judgeLabels},
+	{ID: "security-labels", Title: "New knows the providers of security labels", Levels: onlyBlock, Judge: judgeLabels},
 	{ID: "compression-missing", Title: "New can compress as columns of old are compressed", Levels: onlyBlock, Judge: judgeCompression},
 	{ID: "sequence-exhausted", Title: "No sequence is near its end", Levels: onlyWarn, Acceptable: true, Judge: judgeSequences},
 }

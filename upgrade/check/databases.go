@@ -12,7 +12,7 @@ import (
 var databaseChecks = []Check{
 	{ID: "database-missing", Title: "Every database of the runbook is on old", Levels: onlyBlock, Judge: judgeDatabaseMissing},
 	{ID: "database-closed", Title: "Every database of the runbook allows connections", Levels: onlyBlock, Judge: judgeDatabaseClosed},
-	{ID: "database-invalid", Title: "No database is half dropped", Levels: blockWarn, Acceptable: true, Judge: judgeInvalid},
+	{ID: "database-invalid", Title: "No database is half dropped", Levels: blockWarn, Judge: judgeInvalid},
 	{ID: "database-left", Title: "Every database of old is moved", Levels: onlyNote, Acceptable: true, Judge: judgeDatabaseLeft},
 	{ID: "new-not-empty", Title: "New has nothing in the databases that are moved", Levels: onlyBlock, Judge: judgeNotEmpty},
 	{ID: "encoding", Title: "Databases that exist on new have old's encoding and locale", Levels: onlyBlock, Judge: judgeEncoding},

@@ -11,10 +11,12 @@ import (
 var extensionChecks = []Check{
 	{ID: "extension-missing", Title: "Every extension can be had on new", Levels: onlyBlock, Judge: judgeExtensionMissing},
 	{ID: "extension-version", Title: "Extensions keep their version", Levels: onlyNote, Acceptable: true, Judge: judgeExtensionVersion},
-	{ID: "extension-preload", Title: "New loads the libraries that old loads", Levels: blockWarn, Acceptable: true, Judge: judgePreload},
+	{ID: "extension-needs-preload", Title: "New loads the libraries without which extensions cannot be made", Levels: onlyBlock, Judge: judgeNeedsPreload},
+	{ID: "extension-preload", Title: "New loads the libraries that old loads", Levels: onlyWarn, Acceptable: true, Judge: judgePreload},
 	{ID: "extension-workers", Title: "No extension works on new before the cutover", Levels: onlyWarn, Acceptable: true, Judge: judgeExtensionWorkers},
 	{ID: "extension-tables", Title: "Tables of extensions are the extensions'", Levels: onlyNote, Acceptable: true, Judge: judgeExtensionTables},
-	{ID: "c-functions", Title: "No function needs a library that new does not have", Levels: blockWarnNote, Acceptable: true, Judge: judgeCFunctions},
+	{ID: "library-missing", Title: "New has the libraries of functions that no extension brings", Levels: onlyBlock, Judge: judgeLibraries},
+	{ID: "c-functions", Title: "No function needs a library that no extension brings", Levels: warnNote, Acceptable: true, Judge: judgeCFunctions},
 }
 
 func judgeExtensionMissing(f *Facts) []Finding {
@@ -64,51 +66,63 @@ func judgeExtensionVersion(f *Facts) []Finding {
 // preloads are the settings that load libraries into the server or its sessions.
 var preloads = []string{"shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"}
 
+// notLoaded are the libraries of a setting that old loads, and others that are
+// needed, and new does not, with what mends it: no statement where a library is
+// not installed, because a server does not start with one that is not there.
+func (f *Facts) notLoaded(setting string, needed ...string) (missing []string, fix string) {
+	have := splitList(f.New.setting(setting))
+	var absent []string
+	for _, lib := range append(splitList(f.Old.setting(setting)), needed...) {
+		if slices.Contains(have, lib) || slices.Contains(missing, lib) {
+			continue
+		}
+		missing = append(missing, lib)
+		if f.New.Libraries != nil && !slices.Contains(f.New.Libraries, lib) && !strings.Contains(lib, "/") {
+			absent = append(absent, lib)
+		}
+	}
+	if len(absent) > 0 {
+		return missing, fmt.Sprintf("install %s for PostgreSQL %d on the new server's host, and check again: the server does not start with a library that is not there", strings.Join(absent, ", "), f.New.Major())
+	}
+	then := "SELECT pg_reload_conf();"
+	if setting == "shared_preload_libraries" {
+		then = "restart the new server"
+	}
+	return missing, lines(fmt.Sprintf("ALTER SYSTEM SET %s = %s;", setting, literals(append(have, missing...))), then)
+}
+
 func judgePreload(f *Facts) []Finding {
 	if !f.both() {
 		return nil
 	}
-	needed := map[string]bool{} // libraries without which an extension of old cannot be made
-	for _, d := range f.Databases {
-		for _, e := range d.things("extension") {
-			needed[e.Name] = slices.Contains(preloaded, e.Name)
-		}
-	}
 	var out []Finding
 	for _, setting := range preloads {
-		have := splitList(f.New.setting(setting))
-		var missing, absent, required []string
-		for _, lib := range splitList(f.Old.setting(setting)) {
-			if slices.Contains(have, lib) {
-				continue
+		if missing, fix := f.notLoaded(setting); len(missing) > 0 {
+			out = append(out, Finding{
+				Level: Warn, On: OnNew, Object: setting,
+				Says: fmt.Sprintf("%s of old loads %s, that of new does not: what these do (statistics, auditing, jobs) is missing on new", setting, strings.Join(missing, ", ")), Fix: fix,
+			})
+		}
+	}
+	return out
+}
+
+func judgeNeedsPreload(f *Facts) []Finding {
+	if !f.both() {
+		return nil
+	}
+	loaded := splitList(f.New.setting("shared_preload_libraries"))
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, e := range d.things("extension") {
+			if slices.Contains(preloaded, e.Name) && !slices.Contains(loaded, e.Name) {
+				_, fix := f.notLoaded("shared_preload_libraries", e.Name)
+				out = append(out, Finding{
+					Level: Block, On: OnNew, Database: d.Name, Object: e.Name,
+					Says: fmt.Sprintf("extension %s can only be made on a server that has it in shared_preload_libraries, and new has not", e.Name), Fix: fix,
+				})
 			}
-			missing = append(missing, lib)
-			if f.New.Libraries != nil && !slices.Contains(f.New.Libraries, lib) && !strings.Contains(lib, "/") {
-				absent = append(absent, lib)
-			}
-			if needed[lib] && setting == "shared_preload_libraries" {
-				required = append(required, lib)
-			}
 		}
-		if len(missing) == 0 {
-			continue
-		}
-		level, says := Warn, fmt.Sprintf("%s of old loads %s, that of new does not: what these do (statistics, auditing, jobs) is missing on new", setting, strings.Join(missing, ", "))
-		if len(required) > 0 {
-			level = Block
-			says += fmt.Sprintf(", and %s cannot be made without", some(required, "extension", "extensions"))
-		}
-		install, then := "", "SELECT pg_reload_conf();"
-		if len(absent) > 0 {
-			install = fmt.Sprintf("install %s for PostgreSQL %d on the new server's host first: it does not start with a library that is not there", strings.Join(absent, ", "), f.New.Major())
-		}
-		if setting == "shared_preload_libraries" {
-			then = "restart the new server"
-		}
-		out = append(out, Finding{
-			Level: level, On: OnNew, Object: setting, Says: says,
-			Fix: lines(install, fmt.Sprintf("ALTER SYSTEM SET %s = %s;", setting, literals(append(have, missing...))), then),
-		})
 	}
 	return out
 }
@@ -179,18 +193,45 @@ func judgeExtensionTables(f *Facts) []Finding {
 	return out
 }
 
+// library says whether new has the library of a C function; known is false where
+// that cannot be told.
+func (f *Facts) library(path string) (there, known bool) {
+	name, ok := strings.CutPrefix(path, "$libdir/")
+	if !ok || !f.New.ok() || f.New.Libraries == nil {
+		return false, false
+	}
+	return slices.Contains(f.New.Libraries, name), true
+}
+
+func judgeLibraries(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, t := range d.things("c-function") {
+			if there, known := f.library(t.More); there || !known {
+				continue
+			}
+			out = append(out, Finding{
+				Level: Block, On: OnNew, Database: d.Name, Object: t.More,
+				Says: fmt.Sprintf("library %s, which no extension brings, has %s of old in it (%s), and new has none of that name: what is in it cannot be made there", t.More, count(t.N, "function"), t.Name),
+				Fix:  fmt.Sprintf("install that library, built for PostgreSQL %s, on the new server's host, or drop the functions on old if nothing needs them", f.newMajor()),
+			})
+		}
+	}
+	return out
+}
+
 func judgeCFunctions(f *Facts) []Finding {
 	var out []Finding
 	for _, d := range f.Databases {
 		for _, t := range d.things("c-function") {
+			there, known := f.library(t.More)
+			if known && !there {
+				continue // judgeLibraries
+			}
 			level, what := Warn, fmt.Sprintf("what is in it cannot be made on new unless it is there, built for PostgreSQL %s", f.newMajor())
 			fix := "install that library on the new server's host, or drop the functions on old if nothing needs them"
-			if name, ok := strings.CutPrefix(t.More, "$libdir/"); ok && f.New.ok() && f.New.Libraries != nil {
-				if slices.Contains(f.New.Libraries, name) {
-					level, what, fix = Note, "new has a library of that name, and must find the same functions in it", "look whether an extension brings them on new: then make them members of it on old"
-				} else {
-					level, what = Block, fmt.Sprintf("new has none of that name, so that what is in it cannot be made there (PostgreSQL %s)", f.newMajor())
-				}
+			if there {
+				level, what, fix = Note, "new has a library of that name, and must find the same functions in it", "look whether an extension brings them on new: then make them members of it on old"
 			}
 			out = append(out, Finding{
 				Level: level, On: OnOld, Database: d.Name, Object: t.More,

@@ -139,6 +139,7 @@ func Test15(t *testing.T) {
 		"CREATE ROLE app LOGIN", "CREATE ROLE locked LOGIN", "CREATE ROLE fine LOGIN")
 	t.Run("reach", func(t *testing.T) { reaches(t, old, nw) })
 	t.Run("pg_hba.conf", func(t *testing.T) { refuses(t, old, nw) })
+	t.Run("held up", func(t *testing.T) { heldUp(t, old, nw) })
 	t.Run("sets", func(t *testing.T) { crosses(t, l, old, nw) })
 	t.Run("identity", func(t *testing.T) { identityLost(t, l, old, nw) })
 	t.Run("disks", func(t *testing.T) { disks(t, old, nw) })
@@ -448,5 +449,24 @@ func crosses(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
 		if x.ID == "identity-order" || x.ID == "replica-identity" {
 			t.Errorf("%s: %s", short(x), x.Says)
 		}
+	}
+}
+
+// heldUp: what cannot be read for a lock is said to be unknown, and what to do.
+func heldUp(t *testing.T, old, nw *lab.Cluster) {
+	conn, err := pgx.Connect(t.Context(), old.Conninfo("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE pg_catalog.pg_subscription IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	o := pair(t, old, nw)
+	o.Back = false // or making a subscription is held up too
+	got := run(t, o)
+	wants(t, got, "block check-incomplete old subscriptions")
+	if x := find(t, got, "check-incomplete"); !strings.Contains(x.Fix, "exclusively") {
+		t.Errorf("%+v", x)
 	}
 }

@@ -13,7 +13,8 @@ import (
 
 var removedChecks = []Check{
 	{ID: "removed-types", Title: "New has every type and operator form in use", Levels: onlyBlock, Judge: judgeRemovedTypes},
-	{ID: "removed-functions", Title: "New has every function and operator of the server that is used", Levels: blockWarn, Acceptable: true, Judge: judgeRemovedFunctions},
+	{ID: "removed-functions", Title: "New has every function and operator of the server that definitions use", Levels: onlyBlock, Judge: judgeRemovedFunctions},
+	{ID: "removed-in-bodies", Title: "New has every function of the server that bodies of functions call", Levels: onlyWarn, Acceptable: true, Judge: judgeRemovedInBodies},
 	{ID: "removed-columns", Title: "New's own views have the columns that views of old read", Levels: onlyBlock, Judge: judgeRemovedColumns},
 	{ID: "not-immutable", Title: "What indexes compute is still immutable on new", Levels: onlyBlock, Judge: judgeNotImmutable},
 	{ID: "table-oids", Title: "No table has OIDs", Levels: onlyWarn, Acceptable: true, Judge: judgeTableOIDs},
@@ -146,8 +147,7 @@ func (g *gathering) readTrees(ctx context.Context, conn *pgx.Conn, d *DatabaseFa
 	return err
 }
 
-// judgeRemovedFunctions: what is part of a definition cannot be made on new;
-// what a body names fails when it is called.
+// judgeRemovedFunctions: what is part of a definition cannot be made on new.
 func judgeRemovedFunctions(f *Facts) []Finding {
 	functions, operators := f.gone()
 	if functions == nil {
@@ -181,6 +181,15 @@ func judgeRemovedFunctions(f *Facts) []Finding {
 				Fix:  "make it anew on old over plain types (text[] and text, say), or drop it there and make it on new over anycompatiblearray",
 			})
 		}
+	}
+	return out
+}
+
+// judgeRemovedInBodies: a body is not looked at when its function is made; it
+// fails when it is called.
+func judgeRemovedInBodies(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
 		for _, t := range d.things("body") {
 			out = append(out, Finding{
 				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,

@@ -126,7 +126,11 @@ func rename(s StandbyFacts) string {
 	var words []string
 	for _, kv := range append(connPairs(conninfo), [2]string{"application_name", s.Name}) {
 		if kv[0] != "application_name" || kv[1] == s.Name {
-			words = append(words, kv[0]+"='"+strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(kv[1])+"'")
+			v := kv[1]
+			if v == "" || strings.ContainsAny(v, ` '\`) {
+				v = "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(v) + "'"
+			}
+			words = append(words, kv[0]+"="+v)
 		}
 	}
 	return lines(fmt.Sprintf("ALTER SYSTEM SET primary_conninfo = %s;", strings.TrimSpace(pg.Literal(strings.Join(words, " ")))), "SELECT pg_reload_conf();")
