@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -153,9 +154,9 @@ func (u *Upgrade) journalRan() map[forecast.StepKey]ran {
 		last = r.Plan
 		switch r.Kind {
 		case flow.Begin:
-			all[k] = ran{forecast: time.Duration(r.Forecast * float64(time.Second))}
+			all[k] = ran{forecast: time.Duration(math.Round(r.Forecast * float64(time.Second)))}
 		case flow.End:
-			all[k] = ran{true, time.Duration(r.Seconds * float64(time.Second)), all[k].forecast}
+			all[k] = ran{true, time.Duration(math.Round(r.Seconds * float64(time.Second))), all[k].forecast}
 		case flow.Fail, flow.Undone:
 			delete(all, k)
 		}

@@ -100,8 +100,8 @@ func (s *Store) fetchProgram(ctx context.Context, dir, name string) (string, err
 	for _, suite := range tries {
 		s.say("fetching %s of %s", name, suite)
 		err := s.fetch(ctx, d, parcel{
-			dir: filepath.Join(dir, name), suite: suite, packages: []string{p.pkg},
-			programs: []string{p.path, "usr/lib/openssh", "usr/lib/sftp-server"},
+			dir: filepath.Join(dir, name), suite: suite, packages: append([]string{p.pkg}, p.with...),
+			programs: append([]string{p.path}, p.calls...),
 		})
 		if err == nil {
 			return filepath.Join(dir, name, p.path), nil
@@ -193,7 +193,7 @@ func (s *Store) patch(ctx context.Context, tree string, p parcel, lib, loader st
 		return fmt.Errorf("no %s among the packages", loader)
 	}
 	var search, searchNow []string
-	for _, dir := range append(paths, "usr/lib/"+lib+"/systemd") {
+	for _, dir := range append(paths, "usr/lib/"+lib+"/systemd", "usr/lib/"+lib+"/pulseaudio") {
 		search = append(search, filepath.Join(p.dir, dir))
 		searchNow = append(searchNow, filepath.Join(tree, dir))
 	}

@@ -202,17 +202,30 @@ func missing(dir string, programs []string) []string {
 	})
 }
 
-// programs is where the lab gets what is neither PostgreSQL nor certain to be there.
-var programs = map[string]struct{ pkg, path string }{
-	"pgbouncer": {"pgbouncer", "usr/sbin/pgbouncer"},
-	"haproxy":   {"haproxy", "usr/sbin/haproxy"},
-	"sshd":      {"openssh-server", "usr/sbin/sshd"},
-	"ssh":       {"openssh-client", "usr/bin/ssh"},
-	"patchelf":  {"patchelf", "usr/bin/patchelf"},
+// A program is one that is neither PostgreSQL nor certain to be there.
+type program struct {
+	pkg, path string   // its package, and where it is in that
+	with      []string // packages that it does not demand, and is no use without
+	calls     []string // other programs of its package that it runs
+	names     []string // what else it is called where it is installed
 }
 
-// Program returns the path of a program that servers and tests need beside PostgreSQL: pgbouncer, haproxy, ssh, sshd or
-// patchelf. $CROSSFADE_<NAME> names it; else it is looked for on the machine, in the cache, and then fetched like a server.
+// programs is where the lab gets them.
+var programs = map[string]program{
+	"pgbouncer": {pkg: "pgbouncer", path: "usr/sbin/pgbouncer"},
+	"haproxy":   {pkg: "haproxy", path: "usr/sbin/haproxy"},
+	"sshd":      {pkg: "openssh-server", path: "usr/sbin/sshd", calls: []string{"usr/lib/openssh", "usr/lib/sftp-server"}},
+	"ssh":       {pkg: "openssh-client", path: "usr/bin/ssh", calls: []string{"usr/lib/openssh"}},
+	"patchelf":  {pkg: "patchelf", path: "usr/bin/patchelf"},
+	"chromium": {
+		pkg: "chromium", path: "usr/lib/chromium/chromium", with: []string{"fonts-dejavu-core"},
+		calls: []string{"usr/lib/chromium/chrome_crashpad_handler"}, names: []string{"chromium-browser", "google-chrome", "google-chrome-stable"},
+	},
+}
+
+// Program returns the path of a program that servers and tests need beside PostgreSQL: pgbouncer, haproxy, ssh, sshd,
+// patchelf or chromium. $CROSSFADE_<NAME> names it; else it is looked for on the machine, in the cache, and then fetched
+// like a server.
 func (s *Store) Program(ctx context.Context, name string) (string, error) {
 	p, ok := programs[name]
 	if !ok {
@@ -226,9 +239,11 @@ func (s *Store) Program(ctx context.Context, name string) (string, error) {
 		return path, nil
 	}
 	dirs := append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin")
-	for _, dir := range dirs {
-		if path := filepath.Join(dir, name); dir != "" && executable(path) == nil {
-			return path, nil
+	for _, called := range append([]string{name}, p.names...) {
+		for _, dir := range dirs {
+			if path := filepath.Join(dir, called); dir != "" && executable(path) == nil {
+				return path, nil
+			}
 		}
 	}
 	find := func() string {

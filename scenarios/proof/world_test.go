@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -189,6 +190,7 @@ func (w *world) book() string { return filepath.Join(w.dir, "crossfade.yaml") }
 // ran is a finished command.
 type ran struct {
 	exit   int
+	maxRSS int64 // kB
 	stdout string
 	stderr string
 	args   []string
@@ -224,6 +226,9 @@ func (w *world) try(args ...string) ran {
 	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
 	r := ran{stdout: out.String(), stderr: errs.String(), args: args}
+	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		r.maxRSS = u.Maxrss
+	}
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		r.exit = exit.ExitCode()
 	} else if err != nil {

@@ -84,7 +84,7 @@ type Forecast struct {
 }
 
 // Figure returns a figure, or nil.
-func (f *Forecast) Figure(id, object string) *Figure {
+func (f Forecast) Figure(id, object string) *Figure {
 	i := slices.IndexFunc(f.Figures, func(g Figure) bool { return g.ID == id && g.Object == object })
 	if i < 0 {
 		return nil
@@ -95,7 +95,7 @@ func (f *Forecast) Figure(id, object string) *Figure {
 func (f *Forecast) add(g Figure) { f.Figures = append(f.Figures, g) }
 
 // step notes how long one step will take.
-func (f *Forecast) step(plan, id string, seconds float64) {
+func (f Forecast) step(plan, id string, seconds float64) {
 	if seconds > 0 {
 		f.Steps[StepKey{plan, id}] = duration(seconds)
 	}

@@ -51,8 +51,8 @@ const (
 	boxHeight    = 68
 	boxGap       = 14
 	indent       = 30
-	letterWidth  = 7.4
-	smallLetter  = 6.3
+	letterWidth  = 9.4
+	smallLetter  = 7
 )
 
 func (c Cluster) drawing() drawing {

@@ -89,7 +89,7 @@ func unanswered() Status {
 // examples has every kind of line, once full and once with as little as can be known.
 func examples() []Line {
 	full := Step{
-		Plan: "prepare", ID: "schema/shop", Title: "Make the schema", Forecast: 1500 * time.Millisecond,
+		Plan: "prepare", ID: "schema/shop", Title: "Make the schema", Forecast: 1500 * time.Millisecond, Actual: 2 * time.Second,
 		Effects: []flow.Effect{
 			{On: "new", Database: "shop", SQL: "CREATE TABLE public.a (b int CHECK (b > 0 AND b < 9))"},
 			{On: "local", Run: []string{"/usr/lib/postgresql/17/bin/pg_dump", "--schema-only"}},
@@ -105,6 +105,11 @@ func examples() []Line {
 		Finding{ID: "versions", Level: Note, Says: "15.18 to 18.4"},
 		full,
 		Step{Plan: "prepare", ID: "gate", Title: "Look"},
+		Figure{
+			At: at, ID: "wal-kept", Object: "shop", Title: "WAL that old keeps", Value: new(12.5e9), Unit: "bytes", Exceeds: true, Formula: "rate × kept for",
+			Terms: []Term{{Name: "rate", Unit: "bytes a second", Value: 1e6, How: "measured", Says: "in 30 s"}}, Says: "too much", Actual: new(11e9),
+		},
+		Figure{At: at, ID: "catch-up", Title: "Catch up", Unit: "seconds", Never: true, Formula: "changes"},
 		event, begin,
 		ready(), unanswered(),
 		Table{

@@ -1,0 +1,293 @@
+package proof
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"crossfade/scenarios/lab"
+	"crossfade/scenarios/lab/labtest"
+)
+
+// TestPlanTouchesNothing: after every form of the dry run both servers, their
+// files and the runbook's folder are as they were: what they count, what they
+// hold, what they are set to. A look that misses a change is none. Then the
+// upgrade is gone through, and the forecasts stand beside what came of them.
+func TestPlanTouchesNothing(t *testing.T) {
+	quiet := map[string]string{"autovacuum": "off"} // whose own writing would be counted
+	w := newWorld(t, setting{
+		sql: planTables, pooled: true, standby: true, oldSet: quiet, newSet: quiet,
+		dbs: "  - name: shop\n    identity: {public.bare: full}\n    sets:\n      - {name: orders, tables: [public.orders, public.lines]}\n      - {name: rest, tables: [\"*\"]}\n  - {name: side}\n",
+		wire: func(w *world, s *setting) {
+			s.newLines += w.standbyLines("rock", w.new.Bin)
+		},
+	})
+	w.listStandby("metal")
+	out := t.TempDir()
+	w.do(0, "check") // the first connections make files of their own
+	before := w.everything()
+	for _, args := range [][]string{
+		{"plan", "--json", "--sample", "2s"},
+		{"plan", "--full", "--html", filepath.Join(out, "plan.html"), "--md", filepath.Join(out, "plan.md")},
+	} {
+		w.do(0, args...)
+		after := w.everything()
+		for _, s := range changed(before, after) {
+			t.Errorf("crossfade %s: %s", strings.Join(args, " "), s)
+		}
+	}
+	w.Exec(w.old, "shop", "INSERT INTO orders (what) VALUES ('one more')")
+	if got := strings.Join(changed(before, w.everything()), "\n"); !strings.Contains(got, "old counts shop") || !strings.Contains(got, "old dump") {
+		t.Errorf("one row more was not noticed: %s", got)
+	}
+	w.lookAt(filepath.Join(out, "plan.html"), filepath.Join(out, "plan.md"))
+	w.forecastBeside()
+}
+
+// listStandby names a standby of old in the runbook.
+func (w *world) listStandby(name string) {
+	w.t.Helper()
+	i := slices.IndexFunc(w.Clusters(), func(c *lab.Cluster) bool { return c.Name == name && c.Major == w.old.Major })
+	if i < 0 {
+		w.t.Fatalf("old has no standby %s", name)
+	}
+	w.runbookLine("new:\n", fmt.Sprintf("  standbys:\n    - {name: %s, conninfo: %q}\nnew:\n", name, w.Clusters()[i].Conninfo("")))
+}
+
+// everything is what could change on both servers and around the runbook, each
+// thing with a text that says how it stands.
+func (w *world) everything() map[string]string {
+	w.t.Helper()
+	all := map[string]string{}
+	for side, c := range map[string]*lab.Cluster{"old": w.old, "new": w.new} {
+		read := func(what, sql string) {
+			rows, err := c.Query(w.t.Context(), "", sql)
+			w.Must(err)
+			for _, r := range rows {
+				all[side+" "+what+" "+r[0]] = strings.Join(r[1:], " ")
+			}
+		}
+		// What a session has counted is there when it has ended.
+		w.Until(c, "", "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'crossfade%' OR application_name LIKE 'pg\\_%'")
+		read("counts", "SELECT datname, tup_inserted, tup_updated, tup_deleted, temp_files, temp_bytes FROM pg_stat_database WHERE datname IS NOT NULL")
+		read("setting", "SELECT name, setting, source FROM pg_settings WHERE source NOT IN ('client', 'session')")
+		read("file setting", "SELECT sourcefile || sourceline, name, setting FROM pg_file_settings")
+		read("slot", "SELECT slot_name, slot_type FROM pg_replication_slots")
+		read("subscription", "SELECT subname, subenabled FROM pg_subscription")
+		read("origin", "SELECT roname FROM pg_replication_origin")
+		read("database", "SELECT datname, oid FROM pg_database")
+		read("file", `SELECT d.datname || '/' || f.name, f.size FROM pg_database d, pg_ls_dir('base/' || d.oid) n(name), LATERAL (SELECT n.name, (pg_stat_file('base/' || d.oid || '/' || n.name)).size) f
+			WHERE d.datname <> 'postgres' AND f.name NOT LIKE 'pg\_internal%'`)
+		text, err := w.Run(w.t.Context(), filepath.Join(w.new.Bin, "pg_dumpall"), "-d", c.Conninfo(""))
+		w.Must(err)
+		text = regexp.MustCompile(`(?m)^\\(un)?restrict .*$`).ReplaceAllString(text, "")
+		all[side+" dump"] = fmt.Sprintf("%x", sha256.Sum256([]byte(text)))
+	}
+	w.Must(filepath.WalkDir(w.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		all["local "+path] = fmt.Sprintf("%x", sha256.Sum256(b))
+		return err
+	}))
+	return all
+}
+
+// changed is what differs between two looks.
+func changed(before, after map[string]string) []string {
+	var says []string
+	for _, key := range slices.Sorted(maps.Keys(after)) {
+		if was, ok := before[key]; !ok {
+			says = append(says, key+" is new: "+after[key])
+		} else if was != after[key] {
+			says = append(says, fmt.Sprintf("%s was %s and is %s", key, was, after[key]))
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(before)) {
+		if _, ok := after[key]; !ok {
+			says = append(says, key+" is gone")
+		}
+	}
+	return says
+}
+
+// lookAt looks at what plan wrote: in a browser, and for what a reader needs.
+func (w *world) lookAt(html, md string) {
+	t := w.t
+	t.Helper()
+	page, err := os.ReadFile(html)
+	w.Must(err)
+	for _, s := range labtest.Page(t, labtest.Browser(t), string(page), 400, 1280) {
+		t.Error(s)
+	}
+	text, err := os.ReadFile(md)
+	w.Must(err)
+	for name, got := range map[string]string{"the page": string(page), "the Markdown": string(text)} {
+		for _, want := range []string{"CREATE PUBLICATION", "replica-identity-full", "metal", "point of no return", "copy shop", "max_blocked", "PgBouncer at"} {
+			if !strings.Contains(strings.ReplaceAll(got, `\`, ""), want) {
+				t.Errorf("%s does not say %q", name, want)
+			}
+		}
+	}
+}
+
+// forecastBeside goes through the upgrade: what is expected of a step is in the
+// journal and in the cutover's result, and plan shows it beside what it took.
+func (w *world) forecastBeside() {
+	t := w.t
+	t.Helper()
+	w.do(0, "prepare")
+	r := w.do(0, "cutover", "--yes", "--json")
+	expected := 0
+	for _, s := range r.lines("cutover")[0]["steps"].([]any) {
+		if f, ok := s.(map[string]any)["forecast_seconds"].(float64); ok && f > 0 {
+			expected++
+		}
+	}
+	if expected < 15 {
+		t.Errorf("only %d steps of the cutover have a forecast\n%s", expected, r)
+	}
+	book, err := os.ReadFile(filepath.Join(w.dir, "up.journal"))
+	w.Must(err)
+	journalled := map[string]float64{}
+	for line := range strings.Lines(string(book)) {
+		var rec struct {
+			Plan, Step, Kind string
+			Forecast         float64 `json:"forecast_seconds"`
+		}
+		w.Must(json.Unmarshal([]byte(line), &rec))
+		if rec.Kind == "begin" && rec.Forecast > 0 {
+			journalled[rec.Plan+" "+rec.Step] = rec.Forecast
+		}
+	}
+	r = w.do(0, "plan", "--json")
+	beside := 0
+	for _, s := range r.lines("step") {
+		actual, ran := s["actual_seconds"].(float64)
+		want, ok := journalled[fmt.Sprint(s["plan"], " ", s["id"])]
+		if !ran || !ok {
+			continue
+		}
+		beside++
+		if actual <= 0 || s["forecast_seconds"] != want {
+			t.Errorf("%s %s: forecast %v, took %v; the journal has %g", s["plan"], s["id"], s["forecast_seconds"], actual, want)
+		}
+	}
+	if beside < 20 {
+		t.Errorf("only %d steps have a forecast beside what they took: %v", beside, journalled)
+	}
+	for _, f := range w.has(r, "forecast", "at", "id", "object", "title", "value", "unit", "never", "exceeds", "formula", "terms", "says", "actual") {
+		if id := f["id"]; (id == "outage" || id == "copy") && f["actual"] == nil {
+			t.Errorf("%s has no actual beside it: %v", id, f)
+		}
+	}
+}
+
+// TestPlanScales: what is asked of the servers does not grow with the number of
+// tables, and the plan's text hardly does.
+func TestPlanScales(t *testing.T) {
+	few, many, schemas, roles := 20, 1000, 10, 50
+	if all() {
+		many, schemas, roles = 10_000, 100, 500
+	}
+	told := map[string]string{"log_statement": "all", "log_destination": "stderr,jsonlog"}
+	w := newWorld(t, setting{oldSet: told, newSet: told, dbs: "  - {name: few}\n"})
+	w.Exec(w.old, "", "CREATE DATABASE few", "CREATE DATABASE many", fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP EXECUTE format('CREATE ROLE r%%s LOGIN', i); END LOOP; END $$", roles))
+	w.tables("few", 1, few)
+	w.tables("many", schemas, many/schemas)
+	w.do(0, "plan")
+	measure := func(args ...string) (statements int, kept int64, took time.Duration, out string) {
+		began, from := time.Now(), w.logged()
+		r := w.do(0, args...)
+		return w.asked(from), r.maxRSS >> 10, time.Since(began), r.stdout
+	}
+	n, _, _, fewText := measure("plan")
+	w.runbookLine("{name: few}", "{name: many}")
+	for _, form := range [][]string{{"check"}, {"plan"}, {"plan", "--json"}, {"plan", "--html", filepath.Join(t.TempDir(), "plan.html")}} {
+		m, mb, took, text := measure(form...)
+		t.Logf("%s with %d tables, %d sequences, %d roles: %d statements, %d MB, %.1f s (%d statements with %d tables)",
+			strings.Join(form[:min(len(form), 2)], " "), many, many, roles, m, mb, took.Seconds(), n, few)
+		// pg_dump asks in batches; nothing goes by tables, or by schemas.
+		if more := m - n; more > few {
+			t.Errorf("%s: %d statements with %d tables, %d with %d", form, m, many, n, few)
+		}
+		if mb > 200 {
+			t.Errorf("%s: %d MB", form, mb)
+		}
+		if slices.Equal(form, []string{"plan"}) && strings.Count(text, "\n") > strings.Count(fewText, "\n")+60 {
+			t.Errorf("the plan of %d tables has %d lines, that of %d has %d", many, strings.Count(text, "\n"), few, strings.Count(fewText, "\n"))
+		}
+	}
+}
+
+// tables makes tables with a sequence each, in schemas.
+func (w *world) tables(database string, schemas, each int) {
+	w.t.Helper()
+	work := make(chan int, schemas)
+	for s := range schemas {
+		work <- s
+	}
+	close(work)
+	errs := make(chan error, 4)
+	for range cap(errs) {
+		go func() {
+			var err error
+			for s := range work {
+				if err == nil {
+					err = w.old.Exec(w.t.Context(), database, fmt.Sprintf(`CREATE SCHEMA s%[1]d; DO $$ BEGIN FOR i IN 1..%[2]d LOOP
+						EXECUTE format('CREATE TABLE s%[1]d.t%%s (id bigserial PRIMARY KEY, what int, at timestamptz DEFAULT now())', i); END LOOP; END $$`, s, each))
+				}
+			}
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		w.Must(<-errs)
+	}
+}
+
+// logged is how long the servers' logs are.
+func (w *world) logged() map[*lab.Cluster]int64 {
+	sizes := map[*lab.Cluster]int64{}
+	for _, c := range []*lab.Cluster{w.old, w.new} {
+		st, err := os.Stat(filepath.Join(c.Home, "log", "server.json"))
+		w.Must(err)
+		sizes[c] = st.Size()
+	}
+	return sizes
+}
+
+// asked is how many statements the tool and its programs have sent since.
+func (w *world) asked(from map[*lab.Cluster]int64) int {
+	w.t.Helper()
+	n := 0
+	for c, at := range from {
+		b, err := os.ReadFile(filepath.Join(c.Home, "log", "server.json"))
+		w.Must(err)
+		lines := bufio.NewScanner(bytes.NewReader(b[at:]))
+		lines.Buffer(nil, 64<<20)
+		for lines.Scan() {
+			var e struct {
+				App     string `json:"application_name"`
+				Message string `json:"message"`
+			}
+			w.Must(json.Unmarshal(lines.Bytes(), &e))
+			if ours(e.App) && spoken.MatchString(e.Message) {
+				n++
+			}
+		}
+	}
+	return n
+}
