@@ -167,6 +167,7 @@ type crossing struct {
 	seqs     map[string][]schema.Sequence // what the opening side has been set to
 	canaries int
 	decided  bool // the decision row was found open
+	gaveUp   bool // an undo has waited for a server in vain
 	// announced: this process has written the attempt's row.
 	announced bool
 	backoff   time.Duration
@@ -386,6 +387,12 @@ func never(context.Context) (bool, error) { return false, nil }
 // a server does not answer: one that crashed is back by then.
 const undoPatience = 10 * time.Second
 
+// undoShort is how long an undo may take once a server has not answered for
+// undoPatience: the rest is told and left, for whoever runs the command again.
+const undoShort = 2 * time.Second
+
+var errGaveUp = fmt.Errorf("a server has not answered for %s, and is not waited for any more", undoPatience)
+
 // reviving is a step whose undo does not rely on sessions that may have died
 // with a server since, nor on a right that may have been lost with them.
 func (x *crossing) reviving(s flow.Step) flow.Step {
@@ -402,6 +409,15 @@ func (x *crossing) reviving(s flow.Step) flow.Step {
 		return rightful(ctx, t)
 	}
 	s.Undo = func(ctx context.Context, t *flow.Turn) error {
+		if x.gaveUp {
+			// A server that did not answer for so long is asked once more by each
+			// step, and no longer waited for.
+			short, cancel := context.WithTimeoutCause(ctx, undoShort, errGaveUp)
+			defer cancel()
+			err := undo(short, t)
+			x.gaveUp = err != nil
+			return err
+		}
 		x.revive(ctx)
 		err := undo(ctx, t)
 		if !s.Serves || !unreachable(err) {
@@ -419,6 +435,7 @@ func (x *crossing) reviving(s flow.Step) flow.Step {
 			return true, last
 		})
 		if err != nil {
+			x.gaveUp = true
 			return last
 		}
 		return nil

@@ -95,8 +95,7 @@ func TestCutOffWithLocks(t *testing.T) {
 	for i, step := range some(lockedSteps, "close") {
 		pooled := w.Write(w.pool.Conninfo("shop"), lab.WriterOptions{Writers: 2, Pause: 5 * time.Millisecond})
 		direct := l.direct()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		w.Must(pooled.Flow(ctx, 10))
+		w.Must(pooled.Flow(t.Context(), 10))
 		began := time.Now()
 		run, wake := w.stopped(step, "cutover", "--yes")
 		l.cut()
@@ -105,9 +104,8 @@ func TestCutOffWithLocks(t *testing.T) {
 		r := run.end()
 		t.Logf("cut off at %s: it ended after %s with exit %d: %s", step, time.Since(began).Round(100*time.Millisecond), r.exit, lastLine(r.stderr))
 		wantExit(t, r, 1)
-		w.Must(pooled.Flow(ctx, 20))
+		w.Must(pooled.Flow(t.Context(), 20))
 		l.heal()
-		cancel()
 		if phase, writable := w.truth(); writable != "old" {
 			t.Fatalf("cut off at %s: phase %s, writable %s\n%s", step, phase, writable, r)
 		}
