@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,7 +114,7 @@ func (x *crossing) memory() Memory {
 	}
 	return Memory{
 		Wake: wake, Fence: x.fence, Origins: x.origins, Subs: x.subs, Prints: x.prints, Larges: x.larges,
-		Closing: whom(x.Closing), Opening: whom(x.Opening),
+		Closing: whom(x.Closing), Opening: whom(x.Opening), Standbys: slices.Sorted(maps.Keys(x.streamed)),
 	}
 }
 

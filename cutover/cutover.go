@@ -213,11 +213,16 @@ func (c *Crossing) Close() { c.x.hangUp() }
 // New builds the whole plan: from arm to what follows open.
 func New(c Config) *Crossing {
 	x := newCrossing(c)
-	steps := append(append(slices.Clone(c.Ahead), x.arm()), c.Before...)
+	steps := append(slices.Clone(c.Ahead), x.toClose()...)
+	steps = append(steps, x.closeKept())
+	return &Crossing{Plan: x.plan(append(steps, x.fromOpen()...)), x: x}
+}
+
+// toClose are the steps from arm to close.
+func (x *crossing) toClose() []flow.Step {
+	steps := append([]flow.Step{x.arm()}, x.Before...)
 	steps = append(steps, x.reversible(x.trafficPause())...)
-	steps = append(steps, x.durable(), x.close(), x.closeKept())
-	steps = append(steps, x.fromOpen()...)
-	return &Crossing{Plan: x.plan(steps), x: x}
+	return append(steps, x.durable(), x.close())
 }
 
 // reversible are the steps from the gate to the proof of the way back; begin is
@@ -235,11 +240,20 @@ func (x *crossing) reversible(begin flow.Step) []flow.Step {
 }
 
 // Resume builds the plan for an attempt that was found closed: it looks at
-// everything again that the decision stands on, and goes on to open.
+// everything again that the decision stands on, and goes on to open. Where that
+// does not hold any more, what the earlier run did is undone as its own.
 func Resume(c Config, d Decision) *Crossing {
 	x := newCrossing(c)
 	x.remember(d)
-	return &Crossing{Plan: x.plan(append([]flow.Step{x.closedAgain(d), x.durable(), x.closeKept()}, x.fromOpen()...)), x: x}
+	var steps []flow.Step
+	for _, s := range x.toClose() {
+		if s.Undo != nil {
+			s.Done = func(context.Context) (bool, error) { return true, nil }
+			steps = append(steps, s)
+		}
+	}
+	steps = append(steps, x.closedAgain(d), x.durable(), x.closeKept())
+	return &Crossing{Plan: x.plan(append(steps, x.fromOpen()...)), x: x}
 }
 
 // Earlier builds the plan of an attempt that was found cut off before open, to

@@ -51,6 +51,9 @@ type Memory struct {
 	Larges   map[string]int64  `json:"larges,omitempty"`
 	Sessions []Session         `json:"sessions,omitempty"`
 	Host     string            `json:"host,omitempty"` // where the tool runs, and its pid
+	// Standbys of the closing side that must have the close before the other
+	// side opens: those that streamed at the gate.
+	Standbys []string `json:"standbys,omitempty"`
 	// Wake are, by database, the statements that put the triggers of the opening
 	// side back: known from the closing side, which may be gone by then.
 	Wake map[string][]string `json:"wake,omitempty"`

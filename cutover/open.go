@@ -292,10 +292,9 @@ func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *Database) er
 }
 
 // closedAgain looks at everything again that a decision found closed stands on.
-// What does not hold any more flips the closing side back.
 func (x *crossing) closedAgain(d Decision) flow.Step {
 	return flow.Step{
-		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never, Serves: true,
+		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never,
 		Does: x.aheadEffects(),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			x.begin()
@@ -303,7 +302,6 @@ func (x *crossing) closedAgain(d Decision) flow.Step {
 			defer cancel()
 			return x.lookAtDecision(ctx, d)
 		},
-		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.flipBack(ctx) },
 	}
 }
 
@@ -311,10 +309,20 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 	if d.Closing != whom(x.Closing) || d.Opening != whom(x.Opening) {
 		return fmt.Errorf("the decision was taken for other servers or timelines (%v → %v) than these (%v → %v)", d.Closing, d.Opening, whom(x.Closing), whom(x.Opening))
 	}
-	// Which standbys there are is what close/kept will wait for.
-	if _, _, err := x.keptGate(ctx); err != nil {
+	// What close/kept waits for: the standbys that stream, those that streamed
+	// then, and those of the runbook, of which none may be missing.
+	ok, says, err := x.keptGate(ctx)
+	if err != nil {
 		return err
 	}
+	if !ok {
+		return errors.New(says)
+	}
+	x.mu.Lock()
+	for _, name := range d.Standbys {
+		x.streamed[name] = true
+	}
+	x.mu.Unlock()
 	home, err := x.near(ctx, x.Home)
 	if err != nil {
 		return err

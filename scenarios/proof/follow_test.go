@@ -81,7 +81,10 @@ func (w *world) follow(exe, env string, at func(p *os.Process, e event), args ..
 	w.Must(err)
 	w.Must(cmd.Start())
 	l := &live{cmd: cmd, done: make(chan struct{}), ran: ran{args: args}}
-	limit := time.AfterFunc(4*time.Minute, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) })
+	limit := time.AfterFunc(4*time.Minute, func() {
+		_ = cmd.Process.Signal(syscall.SIGQUIT)
+		_ = cmd.Process.Signal(syscall.SIGCONT) // one that stands still would not hear of it
+	})
 	go func() {
 		defer close(l.done)
 		defer limit.Stop()
@@ -146,7 +149,13 @@ func (w *world) killed(step string, args ...string) ran {
 // of a step. wake lets it go on.
 func (w *world) stopped(step string, args ...string) (l *live, wake func()) {
 	w.t.Helper()
-	l = w.follow(binary(w.t, "crossfade_panic"), "CROSSFADE_STOP="+step, nil, args...)
+	return w.stoppedAnd(step, nil, args...)
+}
+
+// stoppedAnd is stopped for a command whose later events somebody watches.
+func (w *world) stoppedAnd(step string, at func(p *os.Process, e event), args ...string) (l *live, wake func()) {
+	w.t.Helper()
+	l = w.follow(binary(w.t, "crossfade_panic"), "CROSSFADE_STOP="+step, at, args...)
 	w.wait("the command to stop at "+step, func() bool {
 		select {
 		case <-l.done:
