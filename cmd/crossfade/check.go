@@ -23,7 +23,9 @@ the application or surprise somebody, each with its object, the reason and the
 statement that mends it. Nothing is changed anywhere.
 
 A finding blocks, warns or is a note. What blocks must be mended, or answered
-for in the runbook (accept: [id] or [id:object]) where that is possible.`,
+for in the runbook (accept: [id] or [id:object]) where that is possible. Of
+many that differ in their object alone two are shown; -v shows all of them.
+docs/checks.md lists what is looked at.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "restore", Usage: "also restore the schema into a scratch database on new (not in this version)"},
 		},
