@@ -31,7 +31,9 @@ dropped by the next. Every statement that new refuses is a finding. No row is
 copied, and no role is made: those that new lacks exist inside of transactions.
 
 A finding blocks, warns or is a note. What blocks must be mended, or answered
-for in the runbook (accept: [id] or [id:object]) where that is possible.`,
+for in the runbook (accept: [id] or [id:object]) where that is possible. Of
+many that differ in their object alone two are shown; -v shows all of them.
+docs/checks.md lists what is looked at.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "restore", Usage: "also restore the schema into a scratch database on new, which is dropped again"},
 		},

@@ -41,8 +41,12 @@ const strange = `
 	CREATE FUNCTION known(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT EXISTS (SELECT FROM rates WHERE currency = $1)';
 	CREATE FUNCTION well_known(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT EXISTS (SELECT FROM s.rates WHERE rates.currency = $1)';
 	CREATE FUNCTION set_known(text) RETURNS boolean LANGUAGE sql STABLE SET search_path = s AS 'SELECT EXISTS (SELECT FROM rates WHERE currency = $1)';
+	CREATE TABLE "select" (id int PRIMARY KEY);
+	CREATE TABLE total (id int PRIMARY KEY);
+	CREATE FUNCTION taxed(total numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT total * 1.2';
+	CREATE FUNCTION twice(numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT taxed($1) * 2';
 	CREATE FUNCTION unused(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT EXISTS (SELECT FROM rates WHERE currency = $1)';
-	CREATE TABLE paid (id int PRIMARY KEY, a text CHECK (known(a)), b text CHECK (well_known(b)), c text CHECK (set_known(c)));
+	CREATE TABLE paid (id int PRIMARY KEY, a text CHECK (known(a)), b text CHECK (well_known(b)), c text CHECK (set_known(c)), d numeric CHECK (taxed(d) > 0), e numeric CHECK (twice(e) > 0));
 	CREATE TABLE parent (id int PRIMARY KEY);
 	CREATE TABLE lax (id int PRIMARY KEY, p int CONSTRAINT "Lax" REFERENCES parent);
 	ALTER TABLE lax DISABLE TRIGGER ALL;
@@ -63,7 +67,7 @@ const strange = `
 func checked(major int) []string {
 	want := []string{
 		"warn partition-horizon old shop s.days", "warn partition-horizon old shop s.hours", "block enum-hash-partitions old shop s.moods", "block enum-hash-partitions old shop s.humours",
-		"warn unqualified-names old shop s.known(text)", "warn foreign-key-disabled old shop s.lax.Lax", "block large-objects old shop",
+		"warn unqualified-names old shop s.known(text)", "warn unqualified-names old shop s.twice(numeric)", "warn foreign-key-disabled old shop s.lax.Lax", "block large-objects old shop",
 		"warn foreign-tables old shop near", "note foreign-tables old shop far", "warn sequence-exhausted old shop s.wide",
 		"block replica-identity old shop s.candidate", "block security-labels new shop selinux",
 	}

@@ -211,7 +211,7 @@ func (f *Facts) full(d DatabaseFacts, t schema.Table, major int) Finding {
 		how = "looks for its row by index " + schema.Name(index)
 	}
 	level, says := Note, fmt.Sprintf("table %s has REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE %s", t, how)
-	if t.Rows > 0 {
+	if cost >= 100*time.Microsecond {
 		says += fmt.Sprintf(" (%d rows: about %.1f ms each)", t.Rows, float64(cost.Microseconds())/1000)
 	}
 	changes, counted := t.Updates+t.Deletes, f.At.Sub(d.StatsSince)

@@ -15,13 +15,18 @@ used AS MATERIALIZED (
            (SELECT FROM pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum WHERE f.oid = d.objid AND a.attgenerated <> ''){{end}})
   GROUP BY 1
 ),
+-- what their bodies name without a schema: relations behind FROM or JOIN, and
+-- functions in front of a parenthesis
 word AS MATERIALIZED (
-  SELECT DISTINCT p.oid, p.proname, u.by, lower(m[1]) AS word
+  SELECT DISTINCT p.oid, p.proname, u.by, m.calls, lower(m.word) AS word
   FROM used u JOIN pg_proc p ON p.oid = u.oid JOIN pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('internal', 'c'),
-       regexp_matches(p.prosrc, '(?:^|[^.\w"$])([[:alpha:]_]\w*)(?!\w|\s*\.)', 'g') m
+       LATERAL (SELECT false, r[1] FROM regexp_matches(p.prosrc, '\m(?:FROM|JOIN|ONLY)\s+([[:alpha:]_]\w*)(?!\w|\s*[.(])', 'gi') r
+                UNION ALL
+                SELECT true, r[1] FROM regexp_matches(p.prosrc, '(?:^|[^.\w"$])([[:alpha:]_]\w*)\s*\(', 'g') r) m(calls, word)
   WHERE NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=%')
     {{if since 14}}AND p.prosqlbody IS NULL{{end}}
     AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid)
+    AND NOT EXISTS (SELECT FROM pg_get_keywords() k WHERE k.word = lower(m.word) AND k.catcode <> 'U')
 )
 -- settings that functions bring along; detail: name; more: value
 SELECT 'function-setting', p.oid::regprocedure::text, split_part(c, '=', 1), substr(c, strpos(c, '=') + 1), 0::bigint
@@ -30,10 +35,10 @@ WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND
 UNION ALL -- names without a schema that are found by search_path alone; detail: what uses the function, and one of the names; more: where they are found
 SELECT 'unqualified', f.fn::regprocedure::text, min(f.by) || chr(1) || min(f.word), string_agg(DISTINCT f.nspname, ', '), count(DISTINCT f.word)
 FROM (SELECT w.oid AS fn, w.by, w.word, quote_ident(n.nspname) AS nspname
-      FROM word w JOIN pg_class c ON c.relname = w.word AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') JOIN ns n ON n.oid = c.relnamespace
+      FROM word w JOIN pg_class c ON c.relname = w.word AND NOT w.calls AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') JOIN ns n ON n.oid = c.relnamespace
       UNION ALL
       SELECT w.oid, w.by, w.word, quote_ident(n.nspname)
-      FROM word w JOIN pg_proc p ON p.proname = w.word AND w.word <> w.proname JOIN ns n ON n.oid = p.pronamespace) f
+      FROM word w JOIN pg_proc p ON p.proname = w.word AND w.calls AND w.word <> w.proname JOIN ns n ON n.oid = p.pronamespace) f
 GROUP BY f.fn
 UNION ALL -- views over the server's own; detail: the relation; more: the column
 SELECT DISTINCT 'view-column', quote_ident(n.nspname) || '.' || quote_ident(v.relname), s.nspname || '.' || c.relname, a.attname::text, 0::bigint
