@@ -144,8 +144,8 @@ func (x *crossing) afterClose(ctx context.Context, t *flow.Turn) error {
 	})
 }
 
-// lookAgain compares the closing side with what was read under the locks, and
-// runs the leak detector.
+// lookAgain compares the closing side with what was read under the locks, sees
+// the fence on every table, and runs the leak detector.
 func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
 	conn, err := x.near(ctx, db.Name)
 	if err != nil {
@@ -160,6 +160,15 @@ func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
 		return fmt.Errorf("the catalogs of %s on %s changed while it was being closed", db.Name, x.Closing.Name)
 	case larges != x.larges[db.Name]:
 		return fmt.Errorf("large objects of %s on %s changed while it was being closed (%d, now %d)", db.Name, x.Closing.Name, x.larges[db.Name], larges)
+	}
+	// The fingerprint leaves the tool's own out. A DISABLE TRIGGER that stood at
+	// the barrier takes the fence off, where no other trigger would tell of it.
+	open, err := Unarmed(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if len(open) > 0 {
+		return fmt.Errorf("the fence was taken off %s in %s on %s while it was being closed", strings.Join(open, ", "), db.Name, x.Closing.Name)
 	}
 	leaks, err := Leaks(ctx, conn, db.Links, x.fence[db.Name])
 	if err != nil {

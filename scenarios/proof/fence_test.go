@@ -19,6 +19,7 @@ const (
 	refused    = "25006" // read_only_sql_transaction
 	terminated = "57P01" // admin_shutdown
 	noDatabase = "3D000" // invalid_catalog_name: abort has dropped what prepare made
+	done       = "00000" // no error
 	gone       = ""      // the connection had ended before
 )
 
@@ -28,7 +29,7 @@ func state(err error) string {
 	var e *pgconn.PgError
 	switch {
 	case err == nil:
-		return "00000"
+		return done
 	case errors.As(err, &e):
 		return e.Code
 	}

@@ -26,6 +26,8 @@ CREATE TABLE audit (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what tex
 CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.audit (what) VALUES (NEW.what); RETURN NULL; END $$;
 CREATE TRIGGER noted AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION noted();
 ALTER TABLE orders ENABLE ALWAYS TRIGGER noted;
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER plain AFTER DELETE ON log FOR EACH STATEMENT EXECUTE FUNCTION nothing();
 CREATE TABLE ddl_log (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tag text, name text);
 CREATE FUNCTION log_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ddl_log (tag, name) VALUES (tg_tag, tg_event); END $$;
 CREATE EVENT TRIGGER log_ddl ON ddl_command_end EXECUTE FUNCTION log_ddl();
@@ -122,37 +124,44 @@ func naiveOpenBefore(t *testing.T, w *world) {
 
 // naivePrepared: PREPARE TRANSACTION behind the gate, with and without locks
 // that the barrier meets. Lines: prepared transactions are read again before
-// and under the locks.
+// each attempt, so that writers do not wait for one in vain, and under the locks.
 func naivePrepared(t *testing.T, w *world) {
-	for i, one := range []struct{ step, sql string }{
-		{"traffic/pause", "INSERT INTO log (line) VALUES ('prepared 0')"},
-		{"barrier", "INSERT INTO log (line) VALUES ('prepared 1')"},
-		{"canary", "INSERT INTO log (line) VALUES ('prepared 2')"},
-		{"barrier", "SELECT FROM orders WHERE id = 1 FOR UPDATE"},
+	for i, one := range []struct {
+		step, sql string
+		exit      int
+		barriers  int // attempts at the locks
+	}{
+		{"traffic/pause", "INSERT INTO log (line) VALUES ('prepared 0')", 4, 0},
+		{"barrier", "INSERT INTO log (line) VALUES ('prepared 1')", 4, 1},
+		{"canary", "INSERT INTO log (line) VALUES ('prepared 2')", 0, 1}, // it stands at the barrier
+		{"barrier", "SELECT FROM orders WHERE id = 1 FOR UPDATE", 5, 1},
 	} {
 		w.shortly(func() {
 			tx := w.session(w.old, "shop")
 			l, wake := w.stopped(one.step, "cutover", "--yes")
-			done := make(chan error, 1)
-			go func() { done <- run(t.Context(), tx, fmt.Sprintf("BEGIN; %s; PREPARE TRANSACTION 'p%d'", one.sql, i)) }()
-			if one.step != "canary" {
+			done := w.in(tx, fmt.Sprintf("BEGIN; %s; PREPARE TRANSACTION 'p%d'", one.sql, i))
+			if one.exit != 0 {
 				w.Must(<-done)
-				done <- nil
 			}
 			wake()
 			r := l.end()
-			err := <-done
-			if one.step == "canary" {
-				// It stood at the barrier: closed or ended, and nothing prepared.
-				wantExit(t, r, 0)
-				if s := state(err); s != refused && s != terminated {
-					t.Errorf("a write that waited at the barrier: %v", err)
+			wantExit(t, r, one.exit)
+			barriers := 0
+			for _, e := range r.lines("event") {
+				if e["kind"] == "begin" && e["step"] == "barrier" {
+					barriers++
+				}
+			}
+			if barriers != one.barriers {
+				t.Errorf("prepared at %s: the locks were tried %d times, wanted %d", one.step, barriers, one.barriers)
+			}
+			if one.exit == 0 {
+				if s := state(<-done); s != refused && s != terminated {
+					t.Errorf("a write that waited at the barrier: %s", s)
 				}
 				w.do(0, "rollback", "--yes")
 				return
 			}
-			w.Must(err)
-			wantExit(t, r, 4, 5)
 			if w.status()["writable"] != "old" {
 				t.Errorf("old does not serve after %s\n%s", one.step, r)
 			}
@@ -199,25 +208,32 @@ func naiveBarrierKilled(t *testing.T, w *world) {
 // trigger that refuses DDL; every session is ended; the fingerprint is read once
 // more after close.
 func naiveTriggerDisabled(t *testing.T, w *world) {
+	fence, own := [2]string{"side", "ALTER TABLE public.kept DISABLE TRIGGER ALL"}, [2]string{"shop", "ALTER TABLE public.log DISABLE TRIGGER plain"}
 	for _, one := range []struct {
 		role, name string
+		ddl        [2]string // database, statement
 		exits      []int
-		states     []string // of the ALTER TABLE
+		states     []string // of the statement
 	}{
-		{"origin", "somebody", []int{0}, []string{refused, terminated}},
-		{"replica", "somebody", []int{0, 5}, []string{terminated, "00000"}}, // whichever comes first
-		{"origin", "crossfade up worker", []int{0}, []string{refused}},
-		{"replica", "crossfade up worker", []int{5}, []string{"00000"}},
+		{"origin", "somebody", fence, []int{0}, []string{refused, terminated}},
+		{"replica", "somebody", fence, []int{0, 5}, []string{terminated, done}}, // whichever comes first
+		{"origin", "crossfade up worker", fence, []int{0}, []string{refused}},
+		{"replica", "crossfade up worker", fence, []int{5}, []string{done}},
+		{"replica", "crossfade up worker", own, []int{5}, []string{done}},
 	} {
-		what := one.name + " as " + one.role
-		tx := w.session(w.old, "shop")
+		db, sql := one.ddl[0], one.ddl[1]
+		what := fmt.Sprintf("%s as %s in %s", one.name, one.role, db)
+		for range 20 {
+			w.session(w.old, db) // to be ended, which takes a moment
+		}
+		tx := w.session(w.old, db)
 		w.Must(run(t.Context(), tx, fmt.Sprintf("SET session_replication_role = %s; SET application_name = '%s'", one.role, one.name)))
 		l, wake := w.stopped("close", "cutover", "--yes")
-		done := w.in(tx, "ALTER TABLE public.orders DISABLE TRIGGER ALL")
-		w.Until(w.old, "shop", "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+		result := w.in(tx, sql)
+		w.Until(w.old, db, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
 		wake()
 		r := l.end()
-		err := <-done
+		err := <-result
 		t.Logf("%s: exit %d, the ALTER TABLE: %v", what, r.exit, err)
 		if wantExit(t, r, one.exits...); !slices.Contains(one.states, state(err)) {
 			t.Errorf("%s: the ALTER TABLE: %v", what, err)
@@ -226,13 +242,13 @@ func naiveTriggerDisabled(t *testing.T, w *world) {
 			if phase, writable := w.truth(); writable != "old" {
 				t.Errorf("%s: phase %s, writable %s", what, phase, writable)
 			}
-			w.Exec(w.old, "shop", "ALTER TABLE public.orders ENABLE TRIGGER ALL", "ALTER TABLE public.orders ENABLE ALWAYS TRIGGER noted")
+			w.Exec(w.old, "shop", "ALTER TABLE public.log ENABLE TRIGGER plain")
 			continue
 		}
 		if err == nil {
 			t.Errorf("%s: open, and the ALTER TABLE succeeded", what)
 		}
-		w.fails(w.old, "shop", refused, "BEGIN READ WRITE; INSERT INTO public.orders (what) VALUES ('x')")
+		w.fails(w.old, "side", refused, "BEGIN READ WRITE; UPDATE public.kept SET v = 'x'")
 		w.do(0, "rollback", "--yes")
 	}
 }
@@ -337,7 +353,7 @@ func naiveSlotLeft(t *testing.T, w *world) {
 // then rows travel back, and a rollback comes. Line: once a back link has
 // carried a row the forward subscriptions and slots are only ever dropped.
 func naiveForwardAgain(t *testing.T, w *world) {
-	w.Exec(w.old, "shop", "INSERT INTO log (line) VALUES ('before')")
+	w.Exec(w.old, "shop", "INSERT INTO orders (what) VALUES ('before')", "INSERT INTO log (line) VALUES ('before')")
 	w.killed("forward/drop", "cutover", "--yes")
 	w.Exec(w.new, "shop", "INSERT INTO orders (what) VALUES ('back')", "INSERT INTO log (line) VALUES ('back')", "DELETE FROM lines WHERE orders_id = 5")
 	w.Until(w.old, "shop", "SELECT EXISTS (SELECT FROM log WHERE line = 'back')")
@@ -346,8 +362,8 @@ func naiveForwardAgain(t *testing.T, w *world) {
 	w.Exec(w.old, "shop", "INSERT INTO log (line) VALUES ('forward')", "INSERT INTO orders (what) VALUES ('forward')", "INSERT INTO lines VALUES (5, 1, 1)")
 	w.Until(w.new, "shop", "SELECT EXISTS (SELECT FROM log WHERE line = 'forward')")
 	w.equal() // audit and ddl_log too: ALWAYS triggers fire on one side only
-	if got := w.Value(w.old, "shop", "SELECT count(*) FROM audit WHERE what IN ('back', 'forward')"); got != "2" {
-		t.Errorf("2 orders were noted %s times", got)
+	if got := w.Value(w.old, "shop", "SELECT count(*) FROM audit WHERE what IN ('before', 'back', 'forward')"); got != "3" {
+		t.Errorf("3 orders were noted %s times", got)
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -193,12 +195,15 @@ func TestFrozenWhileAnotherAborts(t *testing.T) {
 }
 
 // TestClosedStaysClosed: old crashes right after the decision, with
-// synchronous_commit=off in its configuration, and comes back. No standby has
-// made sure that the close is on disk. Line: every session of the tool pins
-// synchronous_commit to local.
+// synchronous_commit=off in its configuration, and comes back. No standby and
+// no walwriter has seen to it that the close is on disk. Line: every session of
+// the tool pins synchronous_commit to local.
 func TestClosedStaysClosed(t *testing.T) {
-	w := newWorld(t, setting{oldSet: map[string]string{"synchronous_commit": "off", "wal_writer_delay": "10s", "checkpoint_timeout": "1h"}})
+	w := newWorld(t, setting{oldSet: map[string]string{"synchronous_commit": "off", "checkpoint_timeout": "1h", "bgwriter_lru_maxpages": "0"}})
 	w.do(0, "prepare")
+	walwriter, err := strconv.Atoi(w.Value(w.old, "", "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"))
+	w.Must(err)
+	w.Must(syscall.Kill(walwriter, syscall.SIGSTOP))
 	l, wake := w.stopped("traffic/point", "cutover", "--yes")
 	w.Must(w.old.Kill(t.Context()))
 	w.Must(w.old.Boot(t.Context()))
