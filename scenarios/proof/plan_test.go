@@ -23,7 +23,12 @@ CREATE TRIGGER note AFTER INSERT ON lines FOR EACH STATEMENT EXECUTE FUNCTION no
 ALTER TABLE lines ENABLE ALWAYS TRIGGER note;
 CREATE TABLE bare (line text);
 COMMENT ON TABLE bare IS 'it''s; a $comment$ with "everything"';
+CREATE MATERIALIZED VIEW sums AS SELECT orders_id, count(*) AS n FROM lines GROUP BY 1;
+CREATE UNIQUE INDEX ON sums (orders_id);
 `
+
+// planSets give the table without identity one.
+const planSets = "  - name: shop\n    identity: {public.bare: full}\n    sets:\n      - {name: orders, tables: [public.orders, public.lines]}\n      - {name: rest, tables: [\"*\"]}\n  - {name: side}\n"
 
 // TestPlanIsWhatRan: every write, DDL and argv that the servers and the
 // programs saw from prepare to finish is an effect of the plan that was
@@ -75,7 +80,7 @@ func newPlanned(t *testing.T) (*world, *planned) {
 	p := &planned{}
 	w := newWorld(t, setting{
 		sql: planTables, oldSet: told, newSet: told,
-		dbs: "  - name: shop\n    identity: {public.bare: full}\n    sets:\n      - {name: orders, tables: [public.orders, public.lines]}\n      - {name: rest, tables: [\"*\"]}\n  - {name: side}\n",
+		dbs: planSets,
 		wire: func(w *world, s *setting) {
 			p.w = w
 			p.servers = map[string]*lab.Cluster{"old": w.old, "new": w.new}

@@ -115,8 +115,7 @@ func readWorld(t *testing.T) *world {
 	told := map[string]string{"log_lock_waits": "on", "deadlock_timeout": lockLimit}
 	return newWorld(t, setting{
 		sql: naiveTables + "CREATE TABLE bare (line text); INSERT INTO bare VALUES ('x');", oldSet: told, newSet: told,
-		dbs:     "  - name: shop\n    identity: {public.bare: full}\n    sets:\n      - {name: orders, tables: [public.orders, public.lines]}\n      - {name: rest, tables: [\"*\"]}\n  - {name: side}\n",
-		cutover: "  max_blocked: 10s\n",
+		dbs: planSets, cutover: "  max_blocked: 10s\n",
 	})
 }
 
