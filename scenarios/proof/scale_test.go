@@ -26,15 +26,14 @@ func TestCheckScales(t *testing.T) {
 	few, small := w.checked()
 
 	began := time.Now()
-	w.Exec(w.old, "shop", fmt.Sprintf(`DO $do$ BEGIN
-		FOR s IN 1..%d LOOP
-			EXECUTE format('CREATE SCHEMA s%%s', s);
+	for i := range schemas {
+		w.Exec(w.old, "shop", fmt.Sprintf(`DO $do$ BEGIN
+			CREATE SCHEMA s%d;
 			FOR t IN 1..%d LOOP
-				EXECUTE format('CREATE TABLE s%%s.t%%s (id serial PRIMARY KEY, a text NOT NULL, b timestamptz DEFAULT now(), c numeric)', s, t);
+				EXECUTE format('CREATE TABLE s%d.t%%s (id serial PRIMARY KEY, a text NOT NULL, b timestamptz DEFAULT now(), c numeric)', t);
 			END LOOP;
-			COMMIT;
-		END LOOP;
-	END $do$`, schemas, tables))
+		END $do$`, i, tables, i))
+	}
 	w.Exec(w.old, "", fmt.Sprintf(`DO $do$ BEGIN
 		FOR r IN 1..%d LOOP
 			EXECUTE format('CREATE ROLE r%%s LOGIN', r);
