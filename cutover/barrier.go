@@ -44,7 +44,7 @@ func (x *crossing) again(ctx context.Context, err error) error {
 	x.backoff = min(max(2*x.backoff, 200*time.Millisecond), 5*time.Second)
 	from := "traffic/pause"
 	if x.rehearsal != nil && !x.rehearsal.traffic {
-		from = beginStep
+		from = quietStep
 	}
 	return &flow.Again{From: from, Wait: x.backoff, Err: err}
 }

@@ -77,8 +77,8 @@ type rehearsal struct {
 	left     []string
 }
 
-// beginStep is where a try begins that pauses no traffic.
-const beginStep = "begin"
+// quietStep is where a try begins that pauses no traffic.
+const quietStep = "quiet"
 
 // Rehearse builds the plan that takes the reversible steps of a cutover, the
 // same ones that New does, times them and undoes them. The fence stays open, no
@@ -89,7 +89,7 @@ func Rehearse(c Config, traffic bool) *Crossing {
 	c.KillAfter = 0
 	x := newCrossing(c)
 	x.rehearsal = &rehearsal{traffic: traffic, took: map[string]time.Duration{}}
-	begin := x.beginning()
+	begin := x.quiet()
 	if traffic {
 		begin = x.trafficPause()
 	}
@@ -112,10 +112,10 @@ func Rehearsed(c Config, d Decision) *Crossing {
 	return again
 }
 
-// beginning is what traffic/pause begins with, where nothing is paused.
-func (x *crossing) beginning() flow.Step {
+// quiet is what traffic/pause begins with, where nothing is paused.
+func (x *crossing) quiet() flow.Step {
 	return flow.Step{
-		ID: beginStep, Title: "Wait until no old transaction writes", Done: never,
+		ID: quietStep, Title: "Wait until no old transaction writes", Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := x.mayBegin(ctx, t); err != nil {
 				return err

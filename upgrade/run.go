@@ -18,8 +18,9 @@ import (
 //
 // What only a person can judge ends it: findings, differences, a gate that stays
 // closed until patience ends (4), a cutover that failed and was undone (5). A
-// window that has ended, for want of an approval, a gate or a lock, is no failure: it waits for the next one. The result is nil where new takes
-// writes already.
+// window that has ended, for want of an approval, a gate or a lock, is no
+// failure: it waits for the next one. The result is nil where new takes writes
+// already.
 func (u *Upgrade) Run(ctx context.Context, started time.Time, observe func(flow.Event)) (*report.Cutover, error) {
 	if u.rb.Cutover.Approve == ApprovePrompt {
 		return nil, exitf(ExitUsage, "set cutover.approve to auto, or to file:<path>", "run: nobody can be asked, and approve: prompt asks")

@@ -22,9 +22,11 @@ A runbook (crossfade.yaml) says what is to be done. The usual way:
   crossfade plan       every step with the very SQL it will run; touches nothing
   crossfade prepare    fills new and keeps it in step; run it again to resume
   crossfade status     who is writable now, and what to type next
+  crossfade rehearse   the cutover's steps, timed and undone: how long writers will wait
   crossfade cutover    moves the writes to new, or leaves everything as it was
   crossfade finish     gives the way back up and cleans both sides
 
+crossfade run does prepare and cutover by itself, at the next window.
 Until finish, rollback takes the writes back to old without losing one. Until
 the cutover, abort takes everything back.`
 

@@ -1,8 +1,6 @@
 package proof
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -209,7 +207,7 @@ func TestPlanScales(t *testing.T) {
 	w.tables("many", schemas, many/schemas)
 	w.do(0, "plan")
 	measure := func(args ...string) (statements int, kept int64, took time.Duration, out string) {
-		began, from := time.Now(), w.logged()
+		began, from := time.Now(), map[*lab.Cluster]int64{w.old: w.logged(w.old), w.new: w.logged(w.new)}
 		r := w.do(0, args...)
 		return w.asked(from), r.maxRSS >> 10, time.Since(began), r.stdout
 	}
@@ -258,36 +256,12 @@ func (w *world) tables(database string, schemas, each int) {
 	}
 }
 
-// logged is how long the servers' logs are.
-func (w *world) logged() map[*lab.Cluster]int64 {
-	sizes := map[*lab.Cluster]int64{}
-	for _, c := range []*lab.Cluster{w.old, w.new} {
-		st, err := os.Stat(filepath.Join(c.Home, "log", "server.json"))
-		w.Must(err)
-		sizes[c] = st.Size()
-	}
-	return sizes
-}
-
 // asked is how many statements the tool and its programs have sent since.
 func (w *world) asked(from map[*lab.Cluster]int64) int {
 	w.t.Helper()
 	n := 0
 	for c, at := range from {
-		b, err := os.ReadFile(filepath.Join(c.Home, "log", "server.json"))
-		w.Must(err)
-		lines := bufio.NewScanner(bytes.NewReader(b[at:]))
-		lines.Buffer(nil, 64<<20)
-		for lines.Scan() {
-			var e struct {
-				App     string `json:"application_name"`
-				Message string `json:"message"`
-			}
-			w.Must(json.Unmarshal(lines.Bytes(), &e))
-			if ours(e.App) && spoken.MatchString(e.Message) {
-				n++
-			}
-		}
+		n += len(w.since(c, at))
 	}
 	return n
 }

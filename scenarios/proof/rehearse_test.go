@@ -86,11 +86,13 @@ func TestRehearse(t *testing.T) {
 	noise := alone.GapSince(began).Length
 
 	w.errs(4, "rehearse") // nobody to ask
+	var rehearsals []float64
 	for i, args := range [][]string{{"rehearse", "--yes"}, {"rehearse", "--yes", "--with-traffic"}, {"rehearse", "--yes"}} {
 		began = time.Now()
 		r := w.do(0, append(args, "--json")...)
 		gap := max(alone.GapSince(began).Length, pool.GapSince(began).Length)
 		m := w.rehearsed(r)
+		rehearsals = append(rehearsals, sum(stepSeconds(m, "seconds"), blockedPart))
 		wait, blocked := inSeconds(m["longest_wait_seconds"]), inSeconds(m["blocked_seconds"])
 		t.Logf("rehearsal %d: blocked %s, longest wait %s, seen by a writer %s (noise %s), tries %v", i+1, blocked, wait, gap, noise, m["tries"])
 		if limit := wait + noise + 150*time.Millisecond; gap > limit {
@@ -108,6 +110,11 @@ func TestRehearse(t *testing.T) {
 		w.wantPhase("ready", "old")
 	}
 	w.asBefore("three rehearsals", before)
+	for _, s := range w.do(0, "plan", "--only", "cutover", "--json").lines("step") {
+		if s["id"] == "back/prove" && s["forecast_seconds"] == nil {
+			t.Errorf("the plan has no forecast: %v", s["id"])
+		}
+	}
 
 	// What clients do in its middle is neither refused nor in its way.
 	l, wake := w.stopped("drain", "rehearse", "--yes")
@@ -124,34 +131,7 @@ func TestRehearse(t *testing.T) {
 	w.cutOff("undo/forward/stop")
 
 	reports := []lab.Report{alone.Stop()}
-	var took []float64
-	var forecast float64
-	rounds := 1
-	if all() {
-		rounds = 3
-	}
-	for i := range rounds {
-		r := w.do(0, "cutover", "--yes", "--json")
-		c := w.has(r, "cutover", "steps")[0]
-		if f := stepSeconds(c, "forecast_seconds"); f["traffic/pause"] == 0 || f["arm"] == 0 || f["open"] == 0 { // what is not rehearsed is forecast by its formula
-			t.Errorf("forecasts: %v", f)
-		}
-		forecast = sum(stepSeconds(c, "forecast_seconds"), blockedPart)
-		took = append(took, sum(stepSeconds(c, "seconds"), blockedPart))
-		for _, id := range blockedPart {
-			t.Logf("%-14s forecast %.1f ms, took %.1f ms", id, stepSeconds(c, "forecast_seconds")[id]*1000, stepSeconds(c, "seconds")[id]*1000)
-		}
-		if i < rounds-1 {
-			w.do(0, "rollback", "--yes")
-			w.errs(4, "rehearse", "--yes")
-		}
-	}
-	slices.Sort(took)
-	t.Logf("forecast %.0f ms, took %.3v s", forecast*1000, took)
-	m := took[rounds/2]
-	if d := m - forecast; (m > 1.5*forecast || forecast > 1.5*m) && (d > 0.1 || d < -0.1) {
-		t.Errorf("forecast %.3f s, and the cutover took %.3f s", forecast, m)
-	}
+	w.asForecast(rehearsals)
 	w.errs(4, "rehearse", "--yes")
 	reports = append(reports, pool.Stop())
 	for _, r := range reports {
@@ -160,6 +140,37 @@ func TestRehearse(t *testing.T) {
 		}
 	}
 	w.Judge(w.new.Conninfo("shop"), w.old.Conninfo("shop"), reports...)
+}
+
+// asForecast cuts over and wants it to take what was forecast, within 1.5: of
+// the steps in which writers wait, all together, and on a machine that has other
+// work wider by as much as the rehearsals differ among themselves. One cutover
+// that falls into a bad moment is no proof: then the median of three counts.
+func (w *world) asForecast(rehearsals []float64) {
+	w.t.Helper()
+	factor := 1.5 * slices.Max(rehearsals) / slices.Min(rehearsals)
+	var took []float64
+	for {
+		c := w.has(w.do(0, "cutover", "--yes", "--json"), "cutover", "steps")[0]
+		forecasts := stepSeconds(c, "forecast_seconds")
+		if forecasts["traffic/pause"] == 0 || forecasts["arm"] == 0 || forecasts["open"] == 0 {
+			w.t.Errorf("forecasts: %v", forecasts)
+		}
+		forecast := sum(forecasts, blockedPart)
+		took = append(took, sum(stepSeconds(c, "seconds"), blockedPart))
+		slices.Sort(took)
+		m := took[len(took)/2]
+		w.t.Logf("rehearsed %.3v, forecast %.3v, took %.3v s", rehearsals, forecast, took)
+		if m < forecast*factor && m > forecast/factor || m-forecast < 0.1 && forecast-m < 0.1 {
+			return
+		}
+		if len(took) == 3 {
+			w.t.Errorf("forecast %.3f s, and the cutover took %.3f s", forecast, m)
+			return
+		}
+		w.do(0, "rollback", "--yes")
+		w.errs(4, "rehearse", "--yes")
+	}
 }
 
 func inSeconds(v any) time.Duration {
