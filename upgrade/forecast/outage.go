@@ -11,12 +11,12 @@ import (
 // server: base, more for each table, sequence and link of all databases, and
 // so many questions to both servers one after the other.
 type part struct {
-	base                   time.Duration
-	table, sequence, link  time.Duration
-	trips                  int
-	pooler                 time.Duration
-	blocks                 bool // writers wait while it runs
-	transactions, everyone bool // it waits for open write transactions; for open transactions
+	base                  time.Duration
+	table, sequence, link time.Duration
+	trips                 int
+	pooler                time.Duration
+	blocks                bool // writers wait while it runs
+	transactions          bool // it waits for open transactions
 }
 
 // parts are the steps of a cutover, in their order. What was measured: two
