@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo picture test test-all lint clean
+.PHONY: build demo picture plan-picture test test-all lint clean
 
 # One package after the other: each boots servers of its own.
 TESTFLAGS ?= -p 1 -timeout 40m
@@ -36,6 +36,14 @@ picture: build
 	mkdir -p docs/pictures
 	{ sed -n '/^crossfade cutover/,/^crossfade rollback/p' bin/demo.txt | sed '$$d'; \
 	  sed -n '/^proven/,$$p' bin/demo.txt; } | bin/lab picture > docs/pictures/demo.svg
+
+## plan-picture: docs/pictures/plan.png, the dry run of the demo's clusters as a browser shows it
+plan-picture: build
+	mkdir -p docs/pictures
+	trap 'bin/lab down upgrade' EXIT; \
+	bin/lab up --crossfade bin/crossfade --load upgrade > bin/up.txt; \
+	bin/crossfade plan --sample 10s --html bin/plan.html -f "$${TMPDIR:-/tmp}/crossfade-up-$$(id -u)/upgrade/runbook.yaml" > bin/plan.txt
+	bin/lab screenshot --of bin/plan.html docs/pictures/plan.png
 
 ## lint: formatting, vet, staticcheck, errcheck
 lint:

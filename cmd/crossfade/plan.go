@@ -73,6 +73,11 @@ func (o planOptions) run(ctx context.Context, out *output) error {
 	case o.Sample < 0:
 		return &usageError{says: fmt.Sprintf("plan: --sample %s is less than nothing", o.Sample), try: "crossfade plan --sample 30s"}
 	}
+	for flag, path := range map[string]string{"html": o.HTML, "md": o.MD} {
+		if st, err := os.Stat(filepath.Dir(path)); path != "" && (err != nil || !st.IsDir()) {
+			return &usageError{says: fmt.Sprintf("plan: --%s %s: there is no folder %s", flag, path, filepath.Dir(path)), try: "crossfade plan --" + flag + " plan." + flag}
+		}
+	}
 	rb, err := readRunbook(o.common, out)
 	if err != nil {
 		return err
