@@ -60,7 +60,9 @@ func (u *Upgrade) foresee(ctx context.Context, s *survey, plans []flow.Plan, o f
 // foreseeCrossing forecasts a crossing that begins anew. One that goes on has
 // no time for it, and perhaps nobody to ask.
 func (u *Upgrade) foreseeCrossing(ctx context.Context, s *survey, p flow.Plan) error {
-	has := func(id string) bool { return slices.ContainsFunc(p.Steps, func(st flow.Step) bool { return st.ID == id }) }
+	has := func(id string) bool {
+		return slices.ContainsFunc(p.Steps, func(st flow.Step) bool { return st.ID == id })
+	}
 	if !has("arm") || has("closed/again") || s.oldErr != nil || s.newErr != nil {
 		return nil
 	}
