@@ -81,10 +81,10 @@ type PrepareOptions struct {
 func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(flow.Event)) error {
 	s, err := u.look(ctx, false)
 	if err != nil {
-		if s != nil && (s.oldErr != nil || s.newErr != nil) {
-			return u.findings(ctx, err)
+		if s == nil {
+			return err
 		}
-		return err
+		return u.findings(ctx, err)
 	}
 	switch s.phase {
 	case report.PhaseNew, report.PhasePreparing, report.PhaseReady:

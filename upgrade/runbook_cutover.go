@@ -86,14 +86,9 @@ func (r *runbookReader) window(n *yaml.Node) Window {
 		t, _ := time.Parse("15:04", s) // runbookClock matches nothing else
 		return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute
 	}
+	readable := len(r.mistakes)
 	w.From, w.To = clock("from", 0), clock("to", midnight)
-	if m != nil && m.value("days") == nil && m.value("from") == nil && m.value("to") == nil && len(m.empty) == 0 {
-		r.mistake(n, "window: neither days nor from and to; leave the window out for any time")
-	}
-	if len(r.mistakes) > before {
-		return Window{}
-	}
-	if w.To <= w.From {
+	if len(r.mistakes) == readable && w.To <= w.From {
 		at := m.value("to")
 		if at == nil { // from: "24:00"
 			at = m.value("from")
@@ -103,6 +98,11 @@ func (r *runbookReader) window(n *yaml.Node) Window {
 			when = "when"
 		}
 		r.mistake(at, "to: the window ends %s it starts; to is later than from on the same day (24:00 is midnight, and no window goes across it)", when)
+	}
+	if m != nil && m.value("days") == nil && m.value("from") == nil && m.value("to") == nil && len(m.empty) == 0 {
+		r.mistake(n, "window: neither days nor from and to; leave the window out for any time")
+	}
+	if len(r.mistakes) > before {
 		return Window{}
 	}
 	return w
