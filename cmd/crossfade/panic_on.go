@@ -17,9 +17,11 @@ import (
 //
 //	CROSSFADE_PANIC=<step>        a bug: it panics
 //	CROSSFADE_KILL=<step>[+<d>]   it is killed, d later than it begins
-//	CROSSFADE_STOP=<step>         it is stopped, until somebody wakes it
+//	CROSSFADE_STOP=<step>         it is stopped, until somebody wakes it; once,
+//	                              also where the step is tried again
 func injected(observe func(flow.Event)) func(flow.Event) {
 	kill, late, delayed := strings.Cut(os.Getenv("CROSSFADE_KILL"), "+")
+	stop := os.Getenv("CROSSFADE_STOP")
 	return func(e flow.Event) {
 		observe(e)
 		if e.Kind != flow.Begin {
@@ -28,7 +30,8 @@ func injected(observe func(flow.Event)) func(flow.Event) {
 		switch e.Step {
 		case os.Getenv("CROSSFADE_PANIC"):
 			panic("CROSSFADE_PANIC: " + e.Step)
-		case os.Getenv("CROSSFADE_STOP"):
+		case stop:
+			stop = ""
 			raise(syscall.SIGSTOP)
 		case kill:
 			d, err := time.ParseDuration(late)
