@@ -332,7 +332,7 @@ func (w *world) dump(c *lab.Cluster, db string) string {
 	out, err := w.new.Command(w.t.Context(), "pg_dump", "-s", "-N", "crossfade", "-T", "totals", "-T", "best", "--no-publications", "--no-subscriptions", "-d", c.Conninfo(db)).Output()
 	w.Must(err)
 	// Triggers that fire on apply are disabled on the side that follows.
-	text := regexp.MustCompile(`(?m)^ALTER TABLE .* (DISABLE|ENABLE ALWAYS|ENABLE REPLICA) TRIGGER .*\n`).ReplaceAllString(string(out), "")
+	text := regexp.MustCompile(`(?m)^ALTER TABLE .* (DISABLE|ENABLE ALWAYS|ENABLE REPLICA) TRIGGER .*\n|^ALTER EVENT TRIGGER .* (DISABLE|ENABLE ALWAYS|ENABLE REPLICA);\n`).ReplaceAllString(string(out), "")
 	return noise.ReplaceAllString(fences.ReplaceAllString(text, ""), "")
 }
 
