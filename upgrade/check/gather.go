@@ -147,7 +147,7 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 	defer closing(conn)
 	inv := d.Want.Inventory
 	if inv == nil {
-		if inv, err = schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoUncalled: true}); err != nil {
+		if inv, err = schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoSizes: true, NoUncalled: true}); err != nil {
 			return err
 		}
 	}
@@ -155,6 +155,11 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 		for i := range inv.Tables {
 			t := &inv.Tables[i]
 			t.Excluded = t.Excluded || x(t.Schema, t.Name)
+		}
+	}
+	if g.Want.NewHost != nil {
+		if err := d.readBytes(ctx, conn, inv); err != nil {
+			g.missing(OnOld, d.Name, "its size", err, false)
 		}
 	}
 	for _, part := range []string{"things", "partitions", "functions"} {

@@ -49,8 +49,8 @@ type Options struct {
 // Database is a database that is moved.
 type Database struct {
 	Name string
-	// Inventory is what old's database holds, where that was read already: with
-	// NoObjects, and with sizes. Nil is read.
+	// Inventory is what old's database holds, where that was read already: tables,
+	// identities, foreign keys, sequences, views and triggers. Nil is read.
 	Inventory *schema.Inventory
 	// Exclude says which tables are not moved; nil is none.
 	Exclude func(schema, table string) bool
