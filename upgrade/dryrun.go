@@ -32,7 +32,7 @@ type Planned struct {
 // touches nothing.
 func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 	p := Planned{DryRun: report.DryRun{Upgrade: u.rb.Upgrade, Runbook: u.rb.File, At: time.Now()}}
-	want, s, err := u.checkOptions(ctx)
+	want, s, err := u.checkOptions(ctx, true)
 	if err != nil {
 		return p, err
 	}

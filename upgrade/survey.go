@@ -281,10 +281,15 @@ func (s *survey) serving() cutover.Side {
 // lookTables reads the inventory of every database on the side that serves,
 // assigns tables to sets, and names the links.
 func (u *Upgrade) lookTables(ctx context.Context, s *survey) error {
+	return u.lookAtTables(ctx, s, schema.Filter{NoObjects: true, NoUncalled: true})
+}
+
+// lookAtTables is lookTables for who needs less, or more, of what they hold.
+func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filter) error {
 	var problems []Problem
 	for _, db := range s.databases {
 		err := u.sessions.Do(ctx, s.serving().Server.With(db.name), func(conn *pgx.Conn) error {
-			inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoUncalled: true})
+			inv, err := schema.Read(ctx, conn, want)
 			db.inventory = inv
 			return err
 		})

@@ -247,13 +247,13 @@ var diskCases = []judged{
 	}, nil},
 	{"old-disk", "not known", func(f *Facts) { f.OldMachine.WAL = nil }, nil},
 	{"new-disk", "too small", func(f *Facts) {
-		f.Databases[0].Inventory.Tables[0].Bytes, f.NewMachine.Data.Free = 100<<30, 50<<30
+		f.Databases[0].Bytes, f.NewMachine.Data.Free = 100<<30, 50<<30
 	}, []string{"block new-disk new /pg/18"}},
 	{"new-disk", "just enough", func(f *Facts) {
-		f.Databases[0].Inventory.Tables[0].Bytes, f.NewMachine.Data.Free = 100<<30, 110<<30
+		f.Databases[0].Bytes, f.NewMachine.Data.Free = 100<<30, 110<<30
 	}, []string{"warn new-disk new /pg/18"}},
 	{"new-disk", "this upgrade filled it", func(f *Facts) {
-		f.Databases[0].Inventory.Tables[0].Bytes, f.NewMachine.Data.Free = 100<<30, 50<<30
+		f.Databases[0].Bytes, f.NewMachine.Data.Free = 100<<30, 50<<30
 		f.Want.Ours = true
 	}, nil},
 	{"disk-unknown", "no hosts", func(f *Facts) { f.OldMachine, f.NewMachine = Machine{}, Machine{} }, []string{"note disk-unknown new host", "note disk-unknown old host"}},

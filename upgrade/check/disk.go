@@ -9,9 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"crossfade/schema"
 	"crossfade/upgrade/pg"
 
 	"github.com/dustin/go-humanize"
+	"github.com/jackc/pgx/v5"
 )
 
 var diskChecks = []Check{
@@ -125,6 +127,19 @@ func judgeOldDisk(f *Facts) []Finding {
 	return []Finding{out}
 }
 
+// readBytes reads how big what is moved of a database is: all of it but the
+// tables that are excluded. Asking every table would take longer than all the
+// rest.
+func (d *DatabaseFacts) readBytes(ctx context.Context, conn *pgx.Conn, inv *schema.Inventory) error {
+	var excluded []uint32
+	for _, t := range inv.Tables {
+		if t.Excluded {
+			excluded = append(excluded, t.OID)
+		}
+	}
+	return conn.QueryRow(ctx, `SELECT pg_database_size(current_database()) - coalesce((SELECT sum(pg_total_relation_size(o))::bigint FROM unnest($1::oid[]) o), 0)`, excluded).Scan(&d.Bytes)
+}
+
 // judgeNewDisk: rows and indexes take on new what they take on old, without
 // its bloat, and the WAL of writing them comes on top.
 func judgeNewDisk(f *Facts) []Finding {
@@ -134,14 +149,7 @@ func judgeNewDisk(f *Facts) []Finding {
 	}
 	var rows int64
 	for _, d := range f.Databases {
-		if d.Inventory == nil {
-			continue
-		}
-		for _, t := range d.Inventory.Tables {
-			if t.Published() {
-				rows += t.Bytes + t.IndexBytes
-			}
-		}
+		rows += d.Bytes
 	}
 	needs := rows + 2*f.New.number("max_wal_size")<<20
 	if disk.Free >= needs+rows/5 {

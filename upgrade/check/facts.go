@@ -255,6 +255,8 @@ type DatabaseFacts struct {
 	Things, NewThings []Thing
 	// Upgrades are the names in crossfade.upgrade on old, NewUpgrades on new.
 	Upgrades, NewUpgrades []string
+	// Bytes is what is moved of old's database; 0 where new's disk is not known.
+	Bytes int64
 	// Indexes are, by table, those of the tables whose identity the runbook
 	// orders, that have none, or that have FULL.
 	Indexes map[string][]Index

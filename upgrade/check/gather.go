@@ -155,6 +155,11 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 			t.Excluded = t.Excluded || x(t.Schema, t.Name)
 		}
 	}
+	if g.Want.NewHost != nil {
+		if err := d.readBytes(ctx, conn, inv); err != nil {
+			g.missing(OnOld, d.Name, "its size", err, false)
+		}
+	}
 	for _, part := range []string{"things", "partitions", "functions"} {
 		things, err := rows[Thing](ctx, conn, query(part, g.Old.Version))
 		if err != nil {
@@ -203,7 +208,7 @@ func (g *gathering) inventory(ctx context.Context, conn *pgx.Conn, database stri
 		inv.Tables = slices.Clone(have.Tables)
 		return &inv, nil
 	}
-	return schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoUncalled: true})
+	return schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoSizes: true, NoUncalled: true})
 }
 
 func (g *gathering) readNewDatabase(ctx context.Context, d *DatabaseFacts) error {

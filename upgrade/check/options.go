@@ -41,8 +41,9 @@ type Options struct {
 	Clients []Client
 	// Accept are findings that the operator answers for.
 	Accept []Accept
-	// Inventories are what was read of old's databases already, by name: NoObjects
-	// and NoUncalled may be left out. What is not in it is read.
+	// Inventories are what was read of old's databases already, by name: objects,
+	// sizes and the sequences that are not called are not needed. What is not in
+	// it is read.
 	Inventories map[string]*schema.Inventory
 	// Ours: this upgrade has begun, and what carries its name is its own. It is
 	// also found by its record in crossfade.upgrade.

@@ -137,10 +137,19 @@ func (g *gathering) readTrees(ctx context.Context, conn *pgx.Conn, d *DatabaseFa
 		mutable = pattern("", p, "")
 	}
 	names := alternatives(functions, func(_ uint32, name string) string { return name })
-	things, err := rows[Thing](ctx, conn, query("trees", g.Old.Version),
-		pattern(":opno ", alternatives(operators, byOID), " "),
-		pattern(":(?:funcid|aggfnoid|winfnoid) ", alternatives(functions, byOID), " "),
-		mutable, pattern(`\m`, names, `\s*\(`))
+	op, fn := pattern(":opno ", alternatives(operators, byOID), " "), pattern(":(?:funcid|aggfnoid|winfnoid) ", alternatives(functions, byOID), " ")
+	var either []string
+	for _, p := range []*string{op, fn} {
+		if p != nil {
+			either = append(either, *p)
+		}
+	}
+	var both *string
+	if len(either) > 0 {
+		p := strings.Join(either, "|")
+		both = &p
+	}
+	things, err := rows[Thing](ctx, conn, query("trees", g.Old.Version), op, fn, mutable, pattern(`\m`, names, `\s*\(`), both)
 	if err == nil {
 		d.Things = append(d.Things, things...)
 	}

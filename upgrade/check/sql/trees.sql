@@ -1,7 +1,8 @@
 -- Expressions as the server keeps them, in which a function or an operator
 -- stands by its OID. $1 is a pattern of operators, $2 of functions, $3 of what
 -- may not stand in an index any more, $4 of names in the bodies of functions;
--- each has one group, and NULL matches nothing.
+-- each has one group, and NULL matches nothing. $5 is $1 or $2, because looking
+-- for both at once takes half as long, and most expressions have neither.
 WITH ns AS MATERIALIZED (
   SELECT oid, nspname FROM pg_namespace
   WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'crossfade')
@@ -44,7 +45,9 @@ tree(what, fixed, tree) AS (
     AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid)
 ),
 hit AS MATERIALIZED (
-  SELECT what, substring(tree FROM $1::text) AS operator, substring(tree FROM $2::text) AS function, CASE WHEN fixed THEN substring(tree FROM $3::text) END AS mutable FROM tree
+  SELECT what, CASE WHEN tree ~ $5::text THEN substring(tree FROM $1::text) END AS operator, CASE WHEN tree ~ $5::text THEN substring(tree FROM $2::text) END AS function,
+         CASE WHEN fixed THEN substring(tree FROM $3::text) END AS mutable
+  FROM tree WHERE fixed OR tree ~ $5::text
 )
 SELECT 'gone', what, coalesce(operator, ''), coalesce(function, ''), 0::bigint FROM hit WHERE operator IS NOT NULL OR function IS NOT NULL
 UNION ALL -- detail: the OID of the function, or of the type that is written as text
