@@ -25,19 +25,21 @@ import (
 func TestPlanTouchesNothing(t *testing.T) {
 	quiet := map[string]string{"autovacuum": "off"} // whose own writing would be counted
 	w := newWorld(t, setting{
-		sql: planTables, pooled: true, standby: true, oldSet: quiet, newSet: quiet,
+		sql: planTables, pooled: true, standby: true, oldSet: quiet, newSet: quiet, extra: "accept: [\"standby-missing:power\"]\n",
 		dbs: "  - name: shop\n    identity: {public.bare: full}\n    sets:\n      - {name: orders, tables: [public.orders, public.lines]}\n      - {name: rest, tables: [\"*\"]}\n  - {name: side}\n",
 		wire: func(w *world, s *setting) {
 			s.newLines += w.standbyLines("rock", w.new.Bin)
 		},
 	})
-	w.listStandby("metal")
+	metal := w.standbyOf(w.old, "metal")
+	power := w.Lab.Standby(metal, "power", lab.StandbyOptions{ApplicationName: "rock"})
+	w.runbookLine("new:\n", fmt.Sprintf("  standbys:\n    - {name: metal, conninfo: %q}\n    - {name: power, conninfo: %q}\nnew:\n", metal.Conninfo(""), power.Conninfo("")))
 	out := t.TempDir()
 	w.do(0, "check") // the first connections make files of their own
 	before := w.everything()
 	for _, args := range [][]string{
 		{"plan", "--json", "--sample", "2s"},
-		{"plan", "--full", "--html", filepath.Join(out, "plan.html"), "--md", filepath.Join(out, "plan.md")},
+		{"plan", "--html", filepath.Join(out, "plan.html"), "--md", filepath.Join(out, "plan.md")},
 	} {
 		w.do(0, args...)
 		after := w.everything()
@@ -53,14 +55,14 @@ func TestPlanTouchesNothing(t *testing.T) {
 	w.forecastBeside()
 }
 
-// listStandby names a standby of old in the runbook.
-func (w *world) listStandby(name string) {
+// standbyOf finds a standby of a cluster.
+func (w *world) standbyOf(c *lab.Cluster, name string) *lab.Cluster {
 	w.t.Helper()
-	i := slices.IndexFunc(w.Clusters(), func(c *lab.Cluster) bool { return c.Name == name && c.Major == w.old.Major })
+	i := slices.IndexFunc(w.Clusters(), func(s *lab.Cluster) bool { return s.Name == name && s.Major == c.Major })
 	if i < 0 {
-		w.t.Fatalf("old has no standby %s", name)
+		w.t.Fatalf("%s has no standby %s", c.Name, name)
 	}
-	w.runbookLine("new:\n", fmt.Sprintf("  standbys:\n    - {name: %s, conninfo: %q}\nnew:\n", name, w.Clusters()[i].Conninfo("")))
+	return w.Clusters()[i]
 }
 
 // everything is what could change on both servers and around the runbook, each
@@ -132,11 +134,23 @@ func (w *world) lookAt(html, md string) {
 	}
 	text, err := os.ReadFile(md)
 	w.Must(err)
+	w.wantTree(string(text))
 	for name, got := range map[string]string{"the page": string(page), "the Markdown": string(text)} {
-		for _, want := range []string{"CREATE PUBLICATION", "replica-identity-full", "metal", "point of no return", "copy shop", "max_blocked", "PgBouncer at"} {
+		for _, want := range []string{"CREATE PUBLICATION", "replica-identity-full", "metal", "point of no return", "copy shop", "max_blocked", "PgBouncer at", "calls itself rock", "to be built"} {
 			if !strings.Contains(strings.ReplaceAll(got, `\`, ""), want) {
 				t.Errorf("%s does not say %q", name, want)
 			}
+		}
+	}
+}
+
+// wantTree wants the standbys where they are: power behind metal, rock to be
+// built behind new.
+func (w *world) wantTree(md string) {
+	w.t.Helper()
+	for _, want := range []string{`(?s)- \*\*old\*\*, primary.*\n  - \*\*metal\*\*.*\n    - \*\*power\*\*`, `(?s)- \*\*fresh\*\*, primary.*\n  - \*\*rock\*\*`} {
+		if !regexp.MustCompile(want).MatchString(md) {
+			w.t.Errorf("the tree is not %s", want)
 		}
 	}
 }

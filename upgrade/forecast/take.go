@@ -216,7 +216,7 @@ func trip(ctx context.Context, conn *pgx.Conn) (time.Duration, error) {
 	var took []time.Duration
 	for range trips {
 		began := time.Now()
-		if err := conn.Ping(ctx); err != nil {
+		if err := pg.Exec(ctx, conn, "SELECT 1"); err != nil {
 			return 0, err
 		}
 		took = append(took, time.Since(began))
