@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"crossfade/cutover"
@@ -400,89 +398,6 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 		}
 	}
 	return sum, nil
-}
-
-// mayCross asks the window and the approval, before anything is touched.
-func (u *Upgrade) mayCross(ctx context.Context, o CutoverOptions) error {
-	w := u.window()
-	if o.Granted {
-		return nil
-	}
-	if !o.Now && !w.Open(time.Now()) {
-		from, to := w.Next(time.Now(), u.rb.Cutover.MaxBlocked)
-		if !o.Wait {
-			return exitf(ExitGate, "--wait waits for it, --now ignores it", "outside the window; the next one is %s to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
-		}
-		if err := sleepUntil(ctx, from); err != nil {
-			return err
-		}
-	}
-	switch u.rb.Cutover.Approve {
-	case ApproveAuto:
-		return nil
-	case ApprovePrompt:
-		if !o.Approved {
-			return exitf(ExitGate, "type the upgrade's name when asked, or give --yes", "not approved")
-		}
-		return nil
-	}
-	return u.approvedByFile(ctx, o)
-}
-
-// approvedByFile wants a file newer than the command's start, and uses it up.
-func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
-	path := u.rb.Cutover.ApproveFile
-	waiting, cancel := context.WithTimeoutCause(ctx, u.rb.Cutover.Patience, errors.New("patience is at its end"))
-	defer cancel()
-	err := pg.Poll(waiting, 200*time.Millisecond, "the approval "+path, func(context.Context) (bool, error) {
-		given, _, err := approval(path, o.Started)
-		return given, err
-	})
-	if err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		return &ExitError{Code: ExitGate, Says: "not approved: " + err.Error(), Hint: "touch " + path + " while the command waits; a file older than the command does not count", Err: err}
-	}
-	return useApproval(path)
-}
-
-// approval reports whether the file is there and newer than the command's
-// start, and whether it is there and older.
-func approval(path string, started time.Time) (given, older bool, err error) {
-	st, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, false, nil
-	}
-	if err != nil {
-		return false, false, fmt.Errorf("look for the approval: %w", err)
-	}
-	given = st.ModTime().After(started)
-	return given, !given, nil
-}
-
-// useApproval takes the approval away, so that it counts once.
-func useApproval(path string) error {
-	if err := os.Rename(path, path+".used"); err != nil {
-		return fmt.Errorf("use the approval %s up: %w", filepath.Base(path), err)
-	}
-	return nil
-}
-
-func (u *Upgrade) window() cutover.Window {
-	w := u.rb.Cutover.Window
-	return cutover.Window{Zone: w.Zone, Days: w.Days, From: w.From, To: w.To}
-}
-
-func sleepUntil(ctx context.Context, at time.Time) error {
-	t := time.NewTimer(time.Until(at))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // accepted reports whether the runbook answers for a finding.
