@@ -3,8 +3,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,15 +21,21 @@ import (
 //
 //	CROSSFADE_PANIC=<step>        a bug: it panics
 //	CROSSFADE_KILL=<step>[+<d>]   it is killed, d later than it begins
+//	CROSSFADE_KILL=!<step>,…      it is killed at the first step that is not named, and says at which
 //	CROSSFADE_STOP=<step>         it is stopped, until somebody wakes it; once,
 //	                              however often the step is tried again
 func injected(observe func(flow.Event)) func(flow.Event) {
 	kill, late, delayed := strings.Cut(os.Getenv("CROSSFADE_KILL"), "+")
+	named, others := strings.CutPrefix(kill, "!")
 	var stop sync.Once
 	return func(e flow.Event) {
 		observe(e)
 		if e.Kind != flow.Begin {
 			return
+		}
+		if others && !slices.Contains(strings.Split(named, ","), e.Step) {
+			fmt.Fprintln(os.Stderr, "killed at "+e.Step) // what is printed else may be lost
+			raise(syscall.SIGKILL)
 		}
 		switch e.Step {
 		case os.Getenv("CROSSFADE_PANIC"):
