@@ -69,8 +69,10 @@ func TestRun(t *testing.T) {
 		t.Errorf("it has left behind: %s", got)
 	}
 
+	began := time.Now()
 	l = w.follow(w.exe, "", nil, "run")
 	w.waitsFor(l, "run", "window")
+	ready := time.Since(began)
 	kill(l.cmd.Process)
 	wantExit(t, l.end(), -1)
 	w.elsewhere()
@@ -79,8 +81,8 @@ func TestRun(t *testing.T) {
 		t.Errorf("what a run waited for that was killed: %v", s)
 	}
 
-	// The next window opens at a whole minute.
-	opens := time.Now().UTC().Add(10 * time.Second).Truncate(time.Minute).Add(time.Minute)
+	// The next window opens at a whole minute, when the run has come to wait for it.
+	opens := time.Now().UTC().Add(2*ready + 4*time.Second).Truncate(time.Minute).Add(time.Minute)
 	w.runbookLine(far(), fmt.Sprintf("  window: {zone: UTC, from: %q, to: \"24:00\"}\n", opens.Format("15:04")))
 	l = w.follow(w.exe, "", nil, "run")
 	w.waitsFor(l, "run", "window")
