@@ -14,6 +14,8 @@ import (
 	"crossfade/scenarios/lab/labtest"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
 )
 
 func server(t *testing.T, name, conninfo string) *pg.Server {
@@ -170,8 +172,15 @@ func TestHeldUp(t *testing.T) {
 	holder, err := server(t, "holder", w.shop).ConnectAs(ctx, pg.Login{User: "postgres"})
 	w.Must(err)
 	w.Must(pg.Exec(ctx, holder, "BEGIN; SELECT 1"))
-	writer := w.Write(w.shop, lab.WriterOptions{Writers: 2})
+	var pid int32
+	w.Must(holder.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid))
 	group := Group{w.sw, other}
+	busy, err := group.Busy(ctx)
+	w.Must(err)
+	if len(busy) != 2 || !slices.Equal(busy[0].Backends, []int32{pid}) || busy[0].Patience != w.sw.PauseTimeout || len(busy[1].Backends) != 0 {
+		t.Errorf("backend %d works for a client of the first pooler, and it is said: %v", pid, busy)
+	}
+	writer := w.Write(w.shop, lab.WriterOptions{Writers: 2})
 	err = group.Pause(ctx)
 	if err == nil {
 		t.Fatal("paused with a transaction open")

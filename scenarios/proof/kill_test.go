@@ -180,7 +180,6 @@ func (w *world) killedCrossing(clients *load, command, step string) {
 
 // TestCutoverKilledAnywhere: the same at random moments.
 func TestCutoverKilledAnywhere(t *testing.T) {
-	long(t)
 	w := newWorld(t, setting{sql: killTables, pooled: true, cutover: "  max_blocked: 3s\n"})
 	w.do(0, "prepare")
 	clients := w.load()

@@ -34,7 +34,6 @@ const planSets = "  - name: shop\n    identity: {public.bare: full}\n    sets:\n
 // programs saw from prepare to finish is an effect of the plan that was
 // printed before, and each effect of the plan was seen.
 func TestPlanIsWhatRan(t *testing.T) {
-	long(t)
 	w, p := newPlanned(t)
 	stored := w.planned()
 	w.do(0, "prepare")
@@ -53,7 +52,6 @@ func TestPlanIsWhatRan(t *testing.T) {
 // TestPlanIsNotWhatRan: one statement that Do sends otherwise than Does says
 // is found, as what was never planned and what was never done.
 func TestPlanIsNotWhatRan(t *testing.T) {
-	long(t)
 	w, p := newPlanned(t)
 	stored := w.planned()
 	w.exe = mutant(t, "upgrade/pg/session.go", "conn.PgConn().Exec(ctx, sql)",
