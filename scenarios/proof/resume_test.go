@@ -33,8 +33,14 @@ func TestServerCrashesInPrepare(t *testing.T) {
 		step string
 		c    *cluster
 	}{
-		{"copy/shop", w.old}, {"copy/shop", w.new}, {"catchup/shop", w.old}, {"catchup/shop", w.new},
-		{"constraints/shop", w.old}, {"constraints/shop", w.new}, {"verify/shop", w.old}, {"verify/shop", w.new},
+		{"copy/shop", w.old},
+		{"copy/shop", w.new},
+		{"catchup/shop", w.old},
+		{"catchup/shop", w.new},
+		{"constraints/shop", w.old},
+		{"constraints/shop", w.new},
+		{"verify/shop", w.old},
+		{"verify/shop", w.new},
 	}
 	if !all() {
 		crashes = crashes[:4]
