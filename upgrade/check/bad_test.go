@@ -62,7 +62,7 @@ func TestBad(t *testing.T) {
 		"archive_mode": "on", "archive_command": "/bin/echo %p %f", "synchronous_standby_names": "nobody", "synchronous_commit": "local",
 	}})
 	folder := strings.TrimSuffix(old.DataDir, "/data") + "/ssd"
-	l.Exec(old, "", fmt.Sprintf("COPY (SELECT 1) TO PROGRAM 'mkdir %s'", folder), "CREATE TABLESPACE ssd LOCATION '"+folder+"'")
+	l.Exec(old, "", fmt.Sprintf("COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; mkdir %s'", folder), "CREATE TABLESPACE ssd LOCATION '"+folder+"'")
 	for _, sql := range []string{
 		"CREATE DATABASE shop", "CREATE DATABASE closed", "ALTER DATABASE closed ALLOW_CONNECTIONS false", "CREATE DATABASE left_behind",
 		"CREATE ROLE app LOGIN", "ALTER ROLE app SET force_parallel_mode = on", "ALTER ROLE app SET default_transaction_read_only = off",
@@ -80,7 +80,7 @@ func TestBad(t *testing.T) {
 	l.Exec(old, "shop", "BEGIN", "INSERT INTO counted VALUES (1)", "PREPARE TRANSACTION 'forgotten'")
 	l.Exec(nw, "", "CREATE DATABASE shop TEMPLATE template0 ENCODING 'SQL_ASCII'")
 	l.Exec(nw, "shop", "CREATE TABLE t (a int)", "INSERT INTO t VALUES (1)")
-	l.Exec(old, "", "COPY (SELECT 1) TO PROGRAM 'echo nonsense = 1 >> postgresql.conf; echo bogus line >> pg_hba.conf'")
+	l.Exec(old, "", "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; echo nonsense = 1 >> postgresql.conf; echo bogus line >> pg_hba.conf'")
 	visitor, err := pgx.Connect(t.Context(), old.Conninfo("shop"))
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func applyFixes(t *testing.T, l *labtest.Lab, o Options, clusters map[string]*la
 			fixed = append(fixed, x)
 		}
 	}
-	l.Exec(clusters[OnOld], "", "COPY (SELECT 1) TO PROGRAM 'sed -i /nonsense/d postgresql.conf; sed -i /bogus/d pg_hba.conf'")
+	l.Exec(clusters[OnOld], "", "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; sed -i /nonsense/d postgresql.conf; sed -i /bogus/d pg_hba.conf'")
 	l.Must(clusters[OnOld].Restart(t.Context()))
 	l.Must(clusters[OnNew].Restart(t.Context()))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
