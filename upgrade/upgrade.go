@@ -25,8 +25,9 @@ type Upgrade struct {
 	sessions               pg.Sessions
 	passed                 bool // this process has run check, and nothing blocks
 
-	mu  sync.Mutex
-	act Activity
+	mu    sync.Mutex
+	act   Activity
+	ahead map[string]<-chan dumping // schemas that are being read, by database
 }
 
 // Activity is the step in work, for status.
