@@ -293,6 +293,8 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		switch {
 		case p.State() == "missing":
 			bad = append(bad, fmt.Sprintf("%s was made since prepare: run crossfade prepare, which takes it along", tableNames(l.Tables)))
+		case p.State() == "stopped":
+			bad = append(bad, l.Name+" is stopped: run crossfade prepare, which lets it go on")
 		case p.State() != "streaming":
 			bad = append(bad, l.Name+" is "+p.State())
 		case p.Published != want || p.Subscribed != want || p.Ready != want:

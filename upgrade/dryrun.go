@@ -32,7 +32,13 @@ type Planned struct {
 // touches nothing.
 func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 	p := Planned{DryRun: report.DryRun{Upgrade: u.rb.Upgrade, Runbook: u.rb.File, At: time.Now()}}
-	want, s, err := u.checkOptions(ctx, true)
+	end := func() {}
+	defer func() { end() }()
+	want, s, err := u.checkOptions(ctx, true, func(s *survey) {
+		if o.Only == "" || o.Only == "prepare" {
+			end = u.dumpAhead(ctx, s)
+		}
+	})
 	if err != nil {
 		return p, err
 	}
