@@ -13,6 +13,7 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
 )
 
 // Upgrade is one upgrade: a runbook and the servers that it names.
@@ -70,7 +71,7 @@ const standbyMissing = "standby-missing"
 // acceptable refuses accept: entries that name no finding, or one that nobody
 // can answer for.
 func acceptable(rb *Runbook) error {
-	may := map[string]bool{standbyMissing: true, forecastExceeds: true, schemaRejected: false}
+	may := map[string]bool{standbyMissing: true, report.ForecastExceeds: true, schemaRejected: false}
 	for _, c := range check.Checks() {
 		may[c.ID] = c.Acceptable
 	}
