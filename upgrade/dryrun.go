@@ -105,17 +105,13 @@ func (u *Upgrade) forecast(ctx context.Context, s *survey, p *Planned, plans []f
 	}
 	for _, g := range p.Figures {
 		if g.Exceeds {
-			found := check.Finding{ID: forecastExceeds, Level: check.Warn, On: "old", Object: g.Label(), Says: g.Title + ": " + g.Says, Acceptable: true}
+			found := check.Finding{ID: report.ForecastExceeds, Level: check.Warn, On: "old", Object: g.Label(), Says: g.Title + ": " + g.Says, Acceptable: true}
 			found.Accepted = u.accepted(found.ID, found.Object)
 			p.Findings = append(p.Findings, found)
 		}
 	}
 	return nil
 }
-
-// forecastExceeds is the finding of a forecast that is beyond what the runbook
-// allows.
-const forecastExceeds = "forecast-exceeds"
 
 // biggest is how many tables of a database are named with their sizes.
 const biggest = 10

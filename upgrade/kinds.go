@@ -4,6 +4,7 @@ import (
 	"crossfade/cutover"
 	"crossfade/cutover/traffic"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/report"
 )
 
 // kind is a kind of finding: those of package check, and those that only the
@@ -32,7 +33,7 @@ func otherKinds() []kind {
 		{traffic.PoolSession, "The pooler does not wait for clients to leave before it pauses", check.Block, true},
 		{traffic.PoolWait, "Clients may wait in the pooler as long as a cutover may take", check.Block, true},
 		{schemaRejected, "New takes every statement of old's schema (`check --restore`)", check.Block, false},
-		{forecastExceeds, "No forecast is beyond what the runbook allows (`plan`)", check.Warn, true},
+		{report.ForecastExceeds, "No forecast is beyond what the runbook allows (`plan`)", check.Warn, true},
 		{cutover.StandbyMissing, "Every standby of new streams when the cutover begins (a gate, not a finding of check)", check.Block, true},
 	}
 }

@@ -279,3 +279,37 @@ func (w *world) asked(from map[*lab.Cluster]int64) int {
 	}
 	return n
 }
+
+// TestPlanNoGo: what stands in the way makes the page a no-go that says why and
+// has the statement that mends it; a forecast that is beyond the runbook too,
+// unless the runbook answers for it.
+func TestPlanNoGo(t *testing.T) {
+	w := newWorld(t, setting{
+		sql: shopTables + "CREATE TABLE bare (a int); CREATE TABLE \"Bad \"\"Name\"\"\" (a int NOT NULL UNIQUE, b text); CREATE UNLOGGED TABLE cache (id int PRIMARY KEY); SELECT lo_create(0);",
+	})
+	path := filepath.Join(t.TempDir(), "plan.html")
+	page := func(exit int) string {
+		w.do(exit, "plan", "--html", path)
+		b, err := os.ReadFile(path)
+		w.Must(err)
+		return string(b)
+	}
+	text := page(3)
+	for _, want := range []string{">NO-GO<", "blocking findings stand in the way", "ALTER TABLE", "Bad &#34;&#34;Name", "large-objects", `<span class="chip">blocks</span>`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not say %s", want)
+		}
+	}
+	for _, s := range labtest.Page(t, labtest.Browser(t), text, 400) {
+		t.Error(s)
+	}
+	w.Exec(w.old, "shop", `DROP TABLE bare, "Bad ""Name""", cache`, "SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+	w.runbookLine("patience: 60s", "max_blocked: 2ms\n  lock_timeout: 1ms")
+	if text := page(0); !strings.Contains(text, ">NO-GO<") || !strings.Contains(text, "outage: more than cutover.max_blocked") {
+		t.Error("an outage beyond max_blocked is no no-go")
+	}
+	w.runbookLine("catchup:", "accept: [\"forecast-exceeds:outage\"]\ncatchup:")
+	if text := page(0); !strings.Contains(text, ">GO<") {
+		t.Error("a forecast that the runbook answers for is no go")
+	}
+}

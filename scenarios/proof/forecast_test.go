@@ -70,8 +70,9 @@ func forecastHolds(t *testing.T, scale int) {
 }
 
 // within is what a machine allows that is busy with both servers, their load
-// and other tests: alone it is between 0.7 and 1.5. One session that samples has
-// a smaller share of a busy processor than the many that copy.
+// and other tests. What was seen lies between a half and two and a half: one
+// session that samples has a smaller share of a busy processor than the many
+// that copy.
 func within(ratio float64) bool { return ratio > 1.0/4 && ratio < 4 }
 
 // watchKept watches how much WAL old keeps for the links; the function that it

@@ -194,7 +194,7 @@ const indexesOf = `
 	        WHERE u.n <= x.indnkeyatts)
 	FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam
 	JOIN pg_class t ON t.oid = x.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
-	WHERE x.indrelid = $1 AND m.amname = 'btree' AND x.indexprs IS NULL AND x.indpred IS NULL AND x.indisvalid
+	WHERE x.indrelid = $1::text::regclass AND m.amname = 'btree' AND x.indexprs IS NULL AND x.indpred IS NULL AND x.indisvalid
 	ORDER BY 2 DESC LIMIT 3`
 
 // sorts sorts samples of the keys of a table's biggest indexes.
@@ -205,7 +205,7 @@ func (t *taking) sorts(ctx context.Context, conn *pgx.Conn, x *target) error {
 		keys  []string
 		width int64
 	}
-	rows, err := conn.Query(ctx, indexesOf, x.table.OID)
+	rows, err := conn.Query(ctx, indexesOf, x.table.SQL())
 	if err != nil {
 		return err
 	}

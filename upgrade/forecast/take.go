@@ -94,7 +94,7 @@ func Take(ctx context.Context, o Options) (Facts, error) {
 		return t.facts, context.Cause(ctx)
 	}
 	if together(o.Old) && together(o.New) {
-		t.facts.Cores = runtime.NumCPU()
+		t.facts.Cores = runtime.GOMAXPROCS(0)
 	}
 	return t.facts, nil
 }

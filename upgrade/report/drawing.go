@@ -73,6 +73,9 @@ func (c Cluster) drawing() drawing {
 	primary.Sub = strings.Join(slices.DeleteFunc([]string{prefixed("PostgreSQL ", c.Version), c.Address}, empty), " · ")
 	if c.Synchronous != "" {
 		primary.Note = "commits wait for " + c.Synchronous
+		if c.Level != "on" {
+			primary.Note += parted(", synchronous_commit = ", c.Level)
+		}
 	} else {
 		primary.Note = "commits wait for no standby"
 	}

@@ -299,6 +299,10 @@ func parted(sep, s string) string {
 // Label is the figure's ID with what it is about.
 func (f Figure) Label() string { return strings.TrimSpace(f.ID + " " + f.Object) }
 
+// ForecastExceeds is the ID of the finding of a forecast that is beyond what the
+// runbook allows; its object is the figure's Label.
+const ForecastExceeds = "forecast-exceeds"
+
 // Verdict is go or no-go, and why.
 type Verdict struct {
 	Go      bool
@@ -322,7 +326,7 @@ func (d DryRun) Verdict() Verdict {
 		no("no plan could be drawn: %s", oneLine(d.Undrawn))
 	}
 	for _, f := range d.Figures {
-		if f.Exceeds {
+		if f.Exceeds && !d.answered(f) {
 			no("%s: %s", f.Label(), f.Says)
 		}
 	}
@@ -337,6 +341,12 @@ func (d DryRun) Verdict() Verdict {
 		v.Reasons = append(v.Reasons, plural(warns, "warning")+" to be read")
 	}
 	return v
+}
+
+// answered says whether the runbook answers for a forecast that is beyond what
+// it allows.
+func (d DryRun) answered(f Figure) bool {
+	return slices.ContainsFunc(d.Findings, func(g Finding) bool { return g.ID == ForecastExceeds && g.Object == f.Label() && g.Accepted })
 }
 
 func verb(n int, what, one, many string) string {
