@@ -19,8 +19,15 @@ type Finding struct {
 	ID, Level            string // Level: Block, Warn or Note
 	On, Database, Object string // On: old, new, or a cluster's name
 	Says, Fix            string // Fix: the statement or command that mends it, "" where there is none
+	Grid                 *Grid  // what it shows as rows; nil where it is told in words
 	Accepted             bool   // the runbook answers for it
 	Acceptable           bool   // false: accepting it would break the running application or lose rows
+}
+
+// Grid is rows of text under a head.
+type Grid struct {
+	Columns []string   `json:"columns"`
+	Rows    [][]string `json:"rows"`
 }
 
 // Blocks reports whether the finding stands in the way.
@@ -35,13 +42,14 @@ type findingLine struct {
 	Object     *string `json:"object"`
 	Says       string  `json:"says"`
 	Fix        *string `json:"fix"`
+	Grid       *Grid   `json:"table"`
 	Accepted   bool    `json:"accepted"`
 	Acceptable bool    `json:"acceptable"`
 }
 
 func (f Finding) line() any {
 	return findingLine{
-		kind{"finding"}, f.ID, f.Level, text(f.On), text(f.Database), text(f.Object), f.Says, text(f.Fix), f.Accepted, f.Acceptable,
+		kind{"finding"}, f.ID, f.Level, text(f.On), text(f.Database), text(f.Object), f.Says, text(f.Fix), f.Grid, f.Accepted, f.Acceptable,
 	}
 }
 

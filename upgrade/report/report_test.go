@@ -100,7 +100,7 @@ func examples() []Line {
 	return []Line{
 		Finding{
 			ID: "replica-identity", Level: Block, On: "old", Database: "shop", Object: "public.log", Says: "has no primary key",
-			Fix: "ALTER TABLE public.log REPLICA IDENTITY FULL;", Accepted: true, Acceptable: true,
+			Fix: "ALTER TABLE public.log REPLICA IDENTITY FULL;", Grid: &Grid{Columns: []string{"on old", "have"}, Rows: [][]string{{"slots", "10"}}}, Accepted: true, Acceptable: true,
 		},
 		Finding{ID: "versions", Level: Note, Says: "15.18 to 18.4"},
 		full,
