@@ -23,6 +23,9 @@ type line struct {
 	// step
 	ID    string `json:"id"`
 	Title string `json:"title"`
+	// forecast
+	Value *float64
+	Unit  string
 	// event
 	Plan, Step, Kind string
 	Error            *string

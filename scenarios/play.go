@@ -273,6 +273,8 @@ func (t *tellerOf) line(l line) {
 			t.steps = map[string]int{}
 		}
 		t.steps[l.Plan]++
+	case "forecast":
+		t.forecast(l)
 	case "table":
 		t.tables++
 	case "status":
@@ -282,6 +284,20 @@ func (t *tellerOf) line(l line) {
 	case "cutover":
 		t.crossing.FenceLSN, t.crossing.Blocked, t.crossing.Steps = l.FenceLSN, l.Blocked, l.Steps
 		t.crossing.Refused, t.crossing.Canaries = l.Refused, l.Canaries
+	}
+}
+
+// forecast tells the figures of a plan that a reader of a demo can hold against
+// what comes.
+func (t *tellerOf) forecast(l line) {
+	if l.Value == nil || l.Object != nil {
+		return
+	}
+	switch {
+	case l.Unit == "seconds":
+		t.play.printf("  forecast: %s: %s\n", strings.ToLower(l.Title[:1])+l.Title[1:], took(inSeconds(*l.Value)))
+	case l.Unit == "bytes":
+		t.play.printf("  forecast: %s: %s bytes\n", l.Title, number(int64(*l.Value)))
 	}
 }
 

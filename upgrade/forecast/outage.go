@@ -56,6 +56,15 @@ func (f Facts) cutoverFigures(out *Forecast) {
 	}
 }
 
+// crossing is one cutover or rollback, summed up over the steps that block.
+type crossing struct {
+	blocked, fixed, perTable, perSequence, perLink, trips float64 // seconds
+	tables, sequences, links                              float64
+	slow                                                  float64
+	waits                                                 float64 // for open transactions
+	steps                                                 []StepKey
+}
+
 func (f Facts) crossing(out *Forecast, plan string) {
 	mine := map[string]bool{}
 	for _, s := range f.Steps {
@@ -66,72 +75,69 @@ func (f Facts) crossing(out *Forecast, plan string) {
 	if len(mine) == 0 {
 		return
 	}
-	var tables, sequences, links float64
-	for _, db := range f.Databases {
-		tables += float64(db.Tables)
-		sequences += float64(db.Sequences)
-		links += float64(len(db.Sets))
-	}
 	// These steps ask and wait more than they compute: a machine that computes
 	// at a quarter of its pace was seen to take twice as long for them.
-	slow := math.Sqrt(max(pace(f.ProbeOld), pace(f.ProbeNew)))
-	trip := max(f.TripOld, f.TripNew).Seconds()
+	c := crossing{slow: math.Sqrt(max(pace(f.ProbeOld), pace(f.ProbeNew)))}
+	for _, db := range f.Databases {
+		c.tables += float64(db.Tables)
+		c.sequences += float64(db.Sequences)
+		c.links += float64(len(db.Sets))
+	}
 	// Writers are let in again and try the locks anew when these are not had in time.
-	waits := min(f.Oldest, f.LockTimeout).Seconds()
-	var blocked, fixed, perTable, perSequence, perLink, trips float64
-	var steps []StepKey
+	c.waits = min(f.Oldest, f.LockTimeout).Seconds()
 	waited := false
 	for _, p := range parts {
 		if !mine[p.id] {
 			continue
 		}
-		cost := [...]float64{
-			(p.base.Seconds() + p.pooler.Seconds()*float64(f.Poolers)) * slow, tables * p.table.Seconds() * slow,
-			sequences * p.sequence.Seconds() * slow, links * p.link.Seconds() * slow, float64(p.trips) * trip,
-		}
-		seconds := cost[0] + cost[1] + cost[2] + cost[3] + cost[4]
+		fixed, table := (p.base.Seconds()+p.pooler.Seconds()*float64(f.Poolers))*c.slow, c.tables*p.table.Seconds()*c.slow
+		sequence, link := c.sequences*p.sequence.Seconds()*c.slow, c.links*p.link.Seconds()*c.slow
+		trips := float64(p.trips) * max(f.TripOld, f.TripNew).Seconds()
+		seconds := fixed + table + sequence + link + trips
 		switch {
 		case p.id == "gate":
 			seconds += f.Stable.Seconds()
 		case p.transactions && p.blocks && !waited: // the first of them waits
-			seconds += waits
+			seconds += c.waits
 			waited = true
 		case p.transactions && !p.blocks:
 			seconds += f.Oldest.Seconds()
 		}
-		key := StepKey{plan, p.id}
 		out.step(plan, p.id, seconds)
 		if p.blocks {
-			blocked += seconds
-			fixed, perTable, perSequence = fixed+cost[0], perTable+cost[1], perSequence+cost[2]
-			perLink, trips = perLink+cost[3], trips+cost[4]
-			steps = append(steps, key)
+			c.blocked += seconds
+			c.fixed, c.perTable, c.perSequence = c.fixed+fixed, c.perTable+table, c.perSequence+sequence
+			c.perLink, c.trips = c.perLink+link, c.trips+trips
+			c.steps = append(c.steps, StepKey{plan, p.id})
 		}
 	}
-	if plan != "cutover" {
-		return
+	if plan == "cutover" {
+		out.add(f.outage(c))
 	}
-	known := f.TripOld > 0 && f.TripNew > 0
+}
+
+// outage is how long writers wait.
+func (f Facts) outage(c crossing) Figure {
 	g := Figure{
-		ID: "outage", Title: "Writers wait at the cutover", Unit: Seconds, Known: known, Value: blocked, Steps: steps,
+		ID: "outage", Title: "Writers wait at the cutover", Unit: Seconds, Known: f.TripOld > 0 && f.TripNew > 0, Value: c.blocked, Steps: c.steps,
 		Formula: "work + tables + sequences + sets + questions + open transactions",
 		Terms: []Term{
-			{Name: "work", Value: fixed, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("of the steps from the pause to the resumption, %.2f times slower than usual, poolers and hooks: %d", slow, f.Poolers)},
-			{Name: "tables", Value: perTable, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("locked, looked at and closed: %.0f", tables)},
-			{Name: "sequences", Value: perSequence, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("read and set: %.0f", sequences)},
-			{Name: "sets", Value: perLink, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("drained, stopped and proven the other way: %.0f", links)},
-			{Name: "questions", Value: trips, Unit: Seconds, How: Measured, Says: fmt.Sprintf("one and its answer take %s to old, %s to new", text(f.TripOld), text(f.TripNew))},
+			{Name: "work", Value: c.fixed, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("of the steps from the pause to the resumption, %.2f times slower than usual, poolers and hooks: %d", c.slow, f.Poolers)},
+			{Name: "tables", Value: c.perTable, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("locked, looked at and closed: %.0f", c.tables)},
+			{Name: "sequences", Value: c.perSequence, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("read and set: %.0f", c.sequences)},
+			{Name: "sets", Value: c.perLink, Unit: Seconds, How: Assumed, Says: fmt.Sprintf("drained, stopped and proven the other way: %.0f", c.links)},
+			{Name: "questions", Value: c.trips, Unit: Seconds, How: Measured, Says: fmt.Sprintf("one and its answer take %s to old, %s to new", text(f.TripOld), text(f.TripNew))},
 			{
-				Name: "open transactions", Value: waits, Unit: Seconds, How: Measured,
+				Name: "open transactions", Value: c.waits, Unit: Seconds, How: Measured,
 				Says: fmt.Sprintf("%d that write were open at once at most, the oldest for %s; at most lock_timeout (%s) is waited, then they are let on and it is tried again", f.Writers, text(f.Oldest), text(f.LockTimeout)),
 			},
 			{Name: "max_blocked", Value: f.MaxBlocked.Seconds(), Unit: Seconds, How: Runbook, Says: "past it everything is undone"},
 		},
 	}
 	switch {
-	case !known:
+	case !g.Known:
 		g.Says = "the servers could not be asked" + f.why()
-	case f.MaxBlocked > 0 && blocked > f.MaxBlocked.Seconds():
+	case f.MaxBlocked > 0 && c.blocked > f.MaxBlocked.Seconds():
 		g.Exceeds = true
 		g.Says = "more than cutover.max_blocked: the cutover would be undone; raise it, or make fewer tables wait"
 	case f.Oldest > f.LockTimeout:
@@ -140,7 +146,7 @@ func (f Facts) crossing(out *Forecast, plan string) {
 	if f.Poolers == 0 {
 		g.Says = join(g.Says, fmt.Sprintf("clients find new by themselves: theirs is longer by what they take to connect anew (%s for one session here)", text(f.Connect)))
 	}
-	out.add(g)
+	return g
 }
 
 func join(a, b string) string {

@@ -59,6 +59,7 @@ func (s sheet) findingsMD(p *page) {
 		p.printf("### %s: `%s`\n\n", g.Word(), codeMD(g.ID))
 		for _, f := range append(g.Findings, g.More...) {
 			p.printf("- **%s**: %s\n", plainMD(f.Where()), plainMD(oneLine(f.Says)))
+			f.Grid.markdown(p)
 			fixMD(p, "  ", f.FixParts())
 		}
 		fixMD(p, "", g.FixParts())
@@ -66,6 +67,26 @@ func (s sheet) findingsMD(p *page) {
 	}
 	if s.Undrawn != "" {
 		p.printf("No plan could be drawn: %s\n", plainMD(oneLine(s.Undrawn)))
+	}
+}
+
+// markdown writes a table of its own, below the point that it belongs to.
+func (g *Grid) markdown(p *page) {
+	if g == nil {
+		return
+	}
+	row := func(cells []string) {
+		p.printf("  |")
+		for _, c := range cells {
+			p.printf(" %s |", cellMD(c))
+		}
+		p.printf("\n")
+	}
+	p.printf("\n")
+	row(g.Columns)
+	p.printf("  |%s\n", strings.Repeat(" --- |", len(g.Columns)))
+	for _, r := range g.Rows {
+		row(r)
 	}
 }
 

@@ -52,6 +52,7 @@ func hard() DryRun {
 			Fix: fmt.Sprintf("ALTER TABLE public.%s%d ADD PRIMARY KEY (%s);\nwhich waits", long, i, long), Acceptable: i > 0,
 		})
 	}
+	d.Findings[0].Grid = &Grid{Columns: []string{"on old", "have", "used by others", "needed here", evil}, Rows: [][]string{{"max_replication_slots", "10", "3", "4", long}, {long, evil, "1", "", long + long}}}
 	d.Findings = append(d.Findings, Finding{ID: "unlogged", Level: Block, On: "old", Says: "is unlogged", Accepted: true, Acceptable: true}, Finding{ID: "note", Level: Note, On: "old", Says: "so"})
 	p := flow.Plan{Name: "cutover", AllOrNothing: true, Steps: []flow.Step{
 		{ID: "copy/" + long, Title: "Copy " + evil, Forecast: 90 * time.Minute, Does: []flow.Effect{
@@ -108,7 +109,7 @@ func TestPageIsWhole(t *testing.T) {
 	}
 	for _, want := range []string{
 		"NO-GO", "300 blocking findings stand in the way", "catch-up ", "280 more", "… and 29 more like it", "calls itself rock", "the point of no return", "took 1h35m0s",
-		"ALTER TABLE public.sixty_three", "never", "not known", "25 h 1 min", "of at most 5.0 s", "ghent.example", "FIRST 2 (metal, rock",
+		"ALTER TABLE public.sixty_three", "<th>used by others</th>", "never", "not known", "25 h 1 min", "of at most 5.0 s", "ghent.example", "FIRST 2 (metal, rock",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q", want)
@@ -139,7 +140,7 @@ func TestMarkdown(t *testing.T) {
 	if strings.Contains(outside, "<script") || strings.Contains(outside, "<img") {
 		t.Error("a name became HTML")
 	}
-	for _, want := range []string{"## NO-GO", "```sql\nSELECT 'xxx", "calls itself rock", "| **7.2 s** |", "… and 29 more like it", "**the point of no return**", "| planned by, date |"} {
+	for _, want := range []string{"## NO-GO", "```sql\nSELECT 'xxx", "calls itself rock", "| **7.2 s** |", "  | max\\_replication\\_slots | 10 | 3 | 4 |", "… and 29 more like it", "**the point of no return**", "| planned by, date |"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it does not say %q", want)
 		}
