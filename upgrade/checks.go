@@ -14,7 +14,7 @@ import (
 // Check looks for what stands in the way, on every server of the runbook. A
 // server that does not answer is a finding, not an error.
 func (u *Upgrade) Check(ctx context.Context) ([]check.Finding, error) {
-	o, _, err := u.checkOptions(ctx, false, nil)
+	o, _, err := u.checkOptions(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -36,9 +36,8 @@ func (u *Upgrade) judged(ctx context.Context, o check.Options) ([]check.Finding,
 
 // checkOptions are check's, and the survey that they were made from; nil where
 // the servers or their tables could not be read. How big each table is takes
-// longer to ask than everything else, and is asked with sizes only. answered, if
-// given, is called when both servers have answered, before their tables are read.
-func (u *Upgrade) checkOptions(ctx context.Context, sizes bool, answered func(*survey)) (check.Options, *survey, error) {
+// longer to ask than everything else, and is asked with sizes only.
+func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, *survey, error) {
 	o := check.Options{
 		Upgrade: u.rb.Upgrade, Old: u.old, New: u.new, FromNew: u.oldFromNew, FromOld: u.newFromOld,
 		AllDatabases: u.rb.Databases == nil, Back: u.rb.Cutover.Back, MaxWAL: u.rb.Catchup.MaxWAL,
@@ -88,9 +87,6 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool, answered func(*s
 	}
 	if err != nil || s.oldErr != nil {
 		return o, nil, nil
-	}
-	if answered != nil && s.newErr == nil {
-		answered(s)
 	}
 	// Mistakes of the runbook that only the tables show come before findings.
 	if err := u.lookAtTables(ctx, s, schema.Filter{NoObjects: true, NoSizes: !sizes, NoUncalled: true}); err != nil {

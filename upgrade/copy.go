@@ -80,12 +80,15 @@ type stages struct {
 // foreign key can be validated only over one consistent state.
 func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (stages, error) {
 	var st stages
-	dumped, err := u.dump(ctx, s, db.name)
+	program, err := u.program("pg_dump", s.new.Identity.Major())
 	if err != nil {
 		return st, err
 	}
-	commands := dumped.commands
-	entries := db.withoutAttached(dumped.entries)
+	entries, commands, err := schema.Dump(ctx, u.old.With(db.name), program)
+	if err != nil {
+		return st, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
+	}
+	entries = db.withoutAttached(entries)
 	before := schema.Entries(entries, schema.Before)
 	after := schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late)
 	st.before = u.restoreStep("schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)

@@ -32,13 +32,7 @@ type Planned struct {
 // touches nothing.
 func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 	p := Planned{DryRun: report.DryRun{Upgrade: u.rb.Upgrade, Runbook: u.rb.File, At: time.Now()}}
-	end := func() {}
-	defer func() { end() }()
-	want, s, err := u.checkOptions(ctx, true, func(s *survey) {
-		if o.Only == "" || o.Only == "prepare" {
-			end = u.dumpAhead(ctx, s)
-		}
-	})
+	want, s, err := u.checkOptions(ctx, true)
 	if err != nil {
 		return p, err
 	}

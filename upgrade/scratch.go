@@ -29,7 +29,7 @@ const scratchEnd = 30 * time.Second
 // new, as prepare will restore it, which is dropped again however it ends. What
 // an earlier run left behind that was killed is dropped first.
 func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([]check.Finding, error) {
-	o, s, err := u.checkOptions(ctx, false, nil)
+	o, s, err := u.checkOptions(ctx, false)
 	if err != nil {
 		return nil, err
 	}

@@ -25,10 +25,9 @@ type Upgrade struct {
 	passed                 bool  // this process has run check, and nothing blocks
 	holding                *hold // what this process holds of the upgrade now, or nil
 
-	mu    sync.Mutex
-	act   Activity
-	ahead map[string]<-chan dumping // schemas that are being read, by database
-	told  told
+	mu   sync.Mutex
+	act  Activity
+	told told
 }
 
 // Activity is the step in work, for status.
