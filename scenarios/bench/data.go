@@ -92,7 +92,7 @@ var skewed = []shape{
 func manyTables(n, rows int) []string {
 	return []string{fmt.Sprintf(`DO $do$ BEGIN FOR t IN 1..%d LOOP
 		EXECUTE format('CREATE TABLE small_%%s (id int PRIMARY KEY, a int NOT NULL, b text NOT NULL)', t);
-		EXECUTE format('INSERT INTO small_%%s SELECT g, g %% 100, ''small '' || g FROM generate_series(1, %d) g', t);
+		EXECUTE format('INSERT INTO small_%%s SELECT g, g %%%% 100, ''small '' || g FROM generate_series(1, %d) g', t);
 		EXECUTE format('CREATE INDEX ON small_%%s (a)', t);
 		IF t %% 500 = 0 THEN COMMIT; END IF;
 	END LOOP; END $do$`, n, max(1, rows))}
