@@ -56,6 +56,10 @@ var sections = []section{
 	{"copy", (*bench).copies},
 	{"shapes", (*bench).shapes},
 	{"growth", (*bench).growth},
+	{"limit", (*bench).limits},
+	{"compare", (*bench).compares},
+	{"cutover", (*bench).cutovers},
+	{"catchup", (*bench).catchups},
 }
 
 // Sections are the names of what can be measured.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"crossfade/scenarios/lab"
@@ -108,6 +109,7 @@ func (b *bench) field(only ...string) []competitor {
 type times struct {
 	seconds map[string][]float64
 	memory  map[string]int64 // the most
+	steps   []float64        // of crossfade's commands, those of their steps
 	bytes   int64            // of the data set
 }
 
@@ -117,6 +119,9 @@ func (t *times) add(name string, c cost) {
 	}
 	t.seconds[name] = append(t.seconds[name], c.Seconds)
 	t.memory[name] = max(t.memory[name], c.Memory)
+	if c.Steps > 0 {
+		t.steps = append(t.steps, c.Steps)
+	}
 }
 
 func (t *times) median(name string) float64 { return median(t.seconds[name]) }
@@ -184,8 +189,8 @@ func (b *bench) lap(ctx context.Context, old *lab.Cluster, db string, sh shape, 
 	if got, err = p.run(ctx, c.script); err != nil {
 		return got, err
 	}
-	if c.name == ours {
-		b.tellSteps(p)
+	for _, took := range p.steps() {
+		got.Steps += took
 	}
 	if err := p.whole(ctx); err != nil {
 		return got, err
@@ -198,23 +203,23 @@ func (b *bench) lap(ctx context.Context, old *lab.Cluster, db string, sh shape, 
 	return got, nil
 }
 
-// tellSteps says which of crossfade's steps took how long.
-func (b *bench) tellSteps(p *place) {
+// steps are the seconds of crossfade's steps that have ended.
+func (p *place) steps() map[string]float64 {
+	seconds := map[string]float64{}
 	events, err := os.ReadFile(filepath.Join(p.dir, "events"))
 	if err != nil {
-		return
+		return seconds
 	}
-	var says []string
 	for line := range strings.Lines(string(events)) {
 		var e struct {
 			Kind, Step string
 			Seconds    *float64
 		}
 		if json.Unmarshal([]byte(line), &e) == nil && e.Kind == "end" && e.Seconds != nil {
-			says = append(says, fmt.Sprintf("%s %.2f", e.Step, *e.Seconds))
+			seconds[e.Step] = *e.Seconds
 		}
 	}
-	b.Say("  seconds: " + strings.Join(says, ", "))
+	return seconds
 }
 
 // mostMemory is what the tool may take, whatever the data.
@@ -238,7 +243,7 @@ func (b *bench) copies(ctx context.Context) (*Report, error) {
 	r := &Report{
 		Title: "The copy",
 		Says: []string{
-			fmt.Sprintf("Data: %s; %s with TOAST, without indexes. The time is that of the whole command, schema, rows, indexes and constraints: crossfade's has its checks, the fence, the slots and the publications in it, and `pgcopydb clone` its VACUUM.", plain.says, megabytes(t.bytes)),
+			fmt.Sprintf("Data: %s; %s with TOAST, without indexes. The time is that of the whole command, schema, rows, indexes and constraints. crossfade's has its checks, the slots and the publications in it, and a look at both servers for the forecast, which takes at most 5 s whatever the data; `its steps` is the time without these looks. `pgcopydb clone` has its VACUUM in it.", plain.says, megabytes(t.bytes)),
 			b.targets(t),
 		},
 		Tables: []Table{{Header: []string{"competitor", "median", "spread", "to pgcopydb", "to the floor"}}}, Commands: commands(field),
@@ -247,14 +252,16 @@ func (b *bench) copies(ctx context.Context) (*Report, error) {
 		m := t.median(c.name)
 		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{c.name, seconds(m), spread(t.seconds[c.name]), ratio(m, t.median(pgcdb)), ratio(m, t.median(floor))})
 	}
+	m := median(t.steps)
+	r.Tables[0].Rows = slices.Insert(r.Tables[0].Rows, 1, []string{"crossfade, its steps", seconds(m), spread(t.steps), ratio(m, t.median(pgcdb)), ratio(m, t.median(floor))})
 	return r, nil
 }
 
 // targets says how far the aims were met.
 func (b *bench) targets(t *times) string {
-	m := t.median(ours)
-	return fmt.Sprintf("Aims: at most 0.80 of pgcopydb's time, it is %s; at most 1.10 of the floor, it is %s; the tool in less than %s, it took %s.",
-		ratio(m, t.median(pgcdb)), ratio(m, t.median(floor)), megabytes(mostMemory), megabytes(t.memory[ours]))
+	m, s := t.median(ours), median(t.steps)
+	return fmt.Sprintf("Aims: at most 0.80 of pgcopydb's time, it is %s (%s its steps); at most 1.10 of the floor, it is %s (%s its steps); the tool in less than %s, it took %s.",
+		ratio(m, t.median(pgcdb)), ratio(s, t.median(pgcdb)), ratio(m, t.median(floor)), ratio(s, t.median(floor)), megabytes(mostMemory), megabytes(t.memory[ours]))
 }
 
 // shapes is the copy of the skewed data sets by those who matter.
@@ -262,7 +269,7 @@ func (b *bench) shapes(ctx context.Context) (*Report, error) {
 	field := b.field(ours, pgcdb, floor)
 	r := &Report{
 		Title:    "The copy of skewed shapes",
-		Tables:   []Table{{Header: []string{"shape", "size", ours, "memory", pgcdb, "floor", "to pgcopydb", "to the floor"}}},
+		Tables:   []Table{{Header: []string{"shape", "size", ours, "its steps", "memory", pgcdb, "floor", "to pgcopydb", "to the floor"}}},
 		Commands: commands(field),
 	}
 	for _, sh := range skewed {
@@ -273,7 +280,7 @@ func (b *bench) shapes(ctx context.Context) (*Report, error) {
 		m, p, f := t.median(ours), t.median(pgcdb), t.median(floor)
 		r.Says = append(r.Says, "`"+sh.name+"`: "+sh.says+".")
 		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{
-			sh.name, megabytes(t.bytes), seconds(m), megabytes(t.memory[ours]), seconds(p), seconds(f), ratio(m, p), ratio(m, f),
+			sh.name, megabytes(t.bytes), seconds(m), seconds(median(t.steps)), megabytes(t.memory[ours]), seconds(p), seconds(f), ratio(m, p), ratio(m, f),
 		})
 	}
 	return r, nil

@@ -40,6 +40,7 @@ type cost struct {
 	// Memory is the resident size in bytes of the largest process that the
 	// script waited for; servers are not among them.
 	Memory int64
+	Steps  float64 // of crossfade: the seconds of its steps
 	Stdout string
 }
 
