@@ -91,11 +91,11 @@ func (b *bench) compares(ctx context.Context) (r *Report, err error) {
 			fmt.Sprintf("The data set of the copy, %s, quiet. Aims: at least as fast as `pgcopydb compare data`, and within 1.5 of what both servers need to read and hash every row once.", megabytes(bytes)),
 			"crossfade's command looks at both clusters, and takes its two snapshots around a canary through every set, before it reads.",
 		},
-		Tables: []Table{{Header: []string{"comparison", "median", "spread", "to the floor"}}},
+		Tables: []Table{{Header: []string{"comparison", "median", "spread", "to the floor", "processor"}}},
 	}
 	for _, c := range field {
 		m := t.median(c.name)
-		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{c.name, seconds(m), spread(t.seconds[c.name]), ratio(m, t.median(bothHash))})
+		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{c.name, seconds(m), spread(t.seconds[c.name]), ratio(m, t.median(bothHash)), seconds(median(t.cpu[c.name]))})
 		r.Commands = append(r.Commands, Command{c.name, c.script})
 	}
 	return r, old.Exec(ctx, "", "DROP DATABASE "+db)

@@ -109,15 +109,17 @@ func (b *bench) field(only ...string) []competitor {
 type times struct {
 	seconds map[string][]float64
 	memory  map[string]int64 // the most
-	steps   []float64        // of crossfade's commands, those of their steps
-	bytes   int64            // of the data set
+	cpu     map[string][]float64
+	steps   []float64 // of crossfade's commands, those of their steps
+	bytes   int64     // of the data set
 }
 
 func (t *times) add(name string, c cost) {
 	if t.seconds == nil {
-		t.seconds, t.memory = map[string][]float64{}, map[string]int64{}
+		t.seconds, t.cpu, t.memory = map[string][]float64{}, map[string][]float64{}, map[string]int64{}
 	}
 	t.seconds[name] = append(t.seconds[name], c.Seconds)
+	t.cpu[name] = append(t.cpu[name], c.CPU)
 	t.memory[name] = max(t.memory[name], c.Memory)
 	if c.Steps > 0 {
 		t.steps = append(t.steps, c.Steps)
@@ -243,17 +245,17 @@ func (b *bench) copies(ctx context.Context) (*Report, error) {
 	r := &Report{
 		Title: "The copy",
 		Says: []string{
-			fmt.Sprintf("Data: %s; %s with TOAST, without indexes. The time is that of the whole command, schema, rows, indexes and constraints. crossfade's has its checks, the slots and the publications in it, and a look at both servers for the forecast, which takes at most 5 s whatever the data; `its steps` is the time without these looks. `pgcopydb clone` has its VACUUM in it.", plain.says, megabytes(t.bytes)),
+			fmt.Sprintf("Data: %s; %s with TOAST, without indexes. The time is that of the whole command, schema, rows, indexes and constraints. crossfade's has its checks, the slots and the publications in it, and a look at both servers for the forecast, which takes at most 5 s whatever the data; `its steps` is the time without these looks. `pgcopydb clone` has its VACUUM in it. Processor is the time that both servers and the programs took of all cores, which other work on the machine disturbs less.", plain.says, megabytes(t.bytes)),
 			b.targets(t),
 		},
-		Tables: []Table{{Header: []string{"competitor", "median", "spread", "to pgcopydb", "to the floor"}}}, Commands: commands(field),
+		Tables: []Table{{Header: []string{"competitor", "median", "spread", "to pgcopydb", "to the floor", "processor"}}}, Commands: commands(field),
 	}
 	for _, c := range field {
 		m := t.median(c.name)
-		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{c.name, seconds(m), spread(t.seconds[c.name]), ratio(m, t.median(pgcdb)), ratio(m, t.median(floor))})
+		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{c.name, seconds(m), spread(t.seconds[c.name]), ratio(m, t.median(pgcdb)), ratio(m, t.median(floor)), seconds(median(t.cpu[c.name]))})
 	}
 	m := median(t.steps)
-	r.Tables[0].Rows = slices.Insert(r.Tables[0].Rows, 1, []string{"crossfade, its steps", seconds(m), spread(t.steps), ratio(m, t.median(pgcdb)), ratio(m, t.median(floor))})
+	r.Tables[0].Rows = slices.Insert(r.Tables[0].Rows, 1, []string{"crossfade, its steps", seconds(m), spread(t.steps), ratio(m, t.median(pgcdb)), ratio(m, t.median(floor)), ""})
 	return r, nil
 }
 
@@ -269,7 +271,7 @@ func (b *bench) shapes(ctx context.Context) (*Report, error) {
 	field := b.field(ours, pgcdb, floor)
 	r := &Report{
 		Title:    "The copy of skewed shapes",
-		Tables:   []Table{{Header: []string{"shape", "size", ours, "its steps", "memory", pgcdb, "floor", "to pgcopydb", "to the floor"}}},
+		Tables:   []Table{{Header: []string{"shape", "size", ours, "its steps", "memory", pgcdb, "floor", "to pgcopydb", "to the floor", "processor: " + ours, pgcdb, "floor"}}},
 		Commands: commands(field),
 	}
 	for _, sh := range skewed {
@@ -281,6 +283,7 @@ func (b *bench) shapes(ctx context.Context) (*Report, error) {
 		r.Says = append(r.Says, "`"+sh.name+"`: "+sh.says+".")
 		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{
 			sh.name, megabytes(t.bytes), seconds(m), seconds(median(t.steps)), megabytes(t.memory[ours]), seconds(p), seconds(f), ratio(m, p), ratio(m, f),
+			seconds(median(t.cpu[ours])), seconds(median(t.cpu[pgcdb])), seconds(median(t.cpu[floor])),
 		})
 	}
 	return r, nil

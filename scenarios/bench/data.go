@@ -57,7 +57,10 @@ var skewed = []shape{
 			}, manyTables(8, rows(mb*10/100, 72)/8)...)
 		},
 	},
-	{name: "many-tables", says: "5,000 small tables, each with a key and an index", sql: func(mb int) []string { return manyTables(5000, max(1, rows(mb/10, 72)/5000)) }},
+	{name: "many-tables", says: "5,000 small tables (25 for each MB below 200), each with a key and an index", sql: func(mb int) []string {
+		n := min(5000, 25*mb)
+		return manyTables(n, max(1, rows(mb/10, 72)/n))
+	}},
 	{name: "toast", says: "rows of 20 kB that lie in TOAST, uncompressed", sql: func(mb int) []string {
 		return []string{
 			`CREATE TABLE pages (id bigint PRIMARY KEY, title text NOT NULL, body text NOT NULL); ALTER TABLE pages ALTER body SET STORAGE external`,

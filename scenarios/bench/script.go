@@ -40,6 +40,7 @@ type cost struct {
 	// Memory is the resident size in bytes of the largest process that the
 	// script waited for; servers are not among them.
 	Memory int64
+	CPU    float64 // seconds of processor, of both servers and of the script
 	Steps  float64 // of crossfade: the seconds of its steps
 	Stdout string
 }
@@ -57,11 +58,12 @@ func (p *place) run(ctx context.Context, script string) (cost, error) {
 	cmd.Env = append(cmd.Env, p.env...)
 	var out, said strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &said
-	began := time.Now()
+	began, before := time.Now(), p.cpu()
 	err := cmd.Run()
-	c := cost{Seconds: time.Since(began).Seconds(), Stdout: out.String()}
+	c := cost{Seconds: time.Since(began).Seconds(), Stdout: out.String(), CPU: p.cpu() - before}
 	if u, ok := rusage(cmd); ok {
 		c.Memory = u.Maxrss << 10
+		c.CPU += time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 	}
 	if err != nil {
 		return c, fmt.Errorf("%w\n%s\n%s\n%s", err, script, last(out.String()), last(said.String()))
