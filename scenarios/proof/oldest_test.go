@@ -3,6 +3,7 @@ package proof
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +18,9 @@ func TestOldest(t *testing.T) {
 		t.Run(fmt.Sprintf("%d to %d", majors[0], majors[1]), func(t *testing.T) {
 			s := setting{old: majors[0], new: majors[1], pooled: true}
 			if majors[0] == 11 {
+				if r := newWorld(t, s).do(3, "check"); !strings.Contains(r.stdout, "slot-copy") {
+					t.Errorf("two sets of a database: %s", r)
+				}
 				s.dbs = "  - {name: shop}\n  - {name: side}\n"
 			}
 			w := newWorld(t, s)
