@@ -91,10 +91,13 @@ func (s *Store) fetchProgram(ctx context.Context, dir, name string) (string, err
 	if err != nil {
 		return "", fmt.Errorf("%s is not installed, install %s: %w", name, p.pkg, err)
 	}
-	tries := []string{d.codename}
-	for _, suite := range programSuites[d.id] {
-		if !slices.Contains(tries, suite) {
-			tries = append(tries, suite)
+	tries := slices.Clone(p.suites[d.id])
+	if p.suites == nil {
+		tries = append(tries, d.codename)
+		for _, suite := range programSuites[d.id] {
+			if !slices.Contains(tries, suite) {
+				tries = append(tries, suite)
+			}
 		}
 	}
 	var errs []error
