@@ -125,9 +125,13 @@ func (x *crossing) lockEffects(db *Database) []flow.Effect {
 	for i, t := range db.Tables {
 		tables[i] = t.SQL()
 	}
+	unheard := "SET LOCAL tcp_user_timeout = 3000; "
+	if x.Closing.Version < 120000 {
+		unheard = "" // keepalives notice it then; an idle session is ended at any rate
+	}
 	e := []flow.Effect{
 		x.on(x.Closing, db.Name, "BEGIN; SET LOCAL idle_in_transaction_session_timeout = $left; SET LOCAL tcp_keepalives_idle = 1; SET LOCAL tcp_keepalives_interval = 1;"+
-			" SET LOCAL tcp_keepalives_count = 3; SET LOCAL tcp_user_timeout = 3000; SET LOCAL lock_timeout = $lock; SET LOCAL statement_timeout = $statement"),
+			" SET LOCAL tcp_keepalives_count = 3; "+unheard+"SET LOCAL lock_timeout = $lock; SET LOCAL statement_timeout = $statement"),
 		x.on(x.Closing, db.Name, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'autovacuum worker'"),
 	}
 	if len(tables) > 0 {

@@ -244,23 +244,23 @@ func (x *crossing) endClients(ctx context.Context, conn *pgx.Conn, s Side) error
 
 // Leaks looks into slots of links, which nobody reads from, for transactions
 // of somebody else that were committed behind fence. The criterion is the
-// commit's LSN of each transaction, because one that leaks may have written
+// commit's LSN of each transaction, which has one, because one that leaks may have written
 // its rows before. The canaries are the tool's own; transactions that came in
 // from another server by a subscription of ours carry an origin message.
 func Leaks(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN) ([]string, error) {
 	var all []string
 	for _, l := range links {
 		rows, err := conn.Query(ctx, `
-			WITH m AS MATERIALIZED (
+			WITH m AS ( -- used twice, so that it is read once
 			  SELECT lsn, xid::text, chr(get_byte(data, 0)) k, data
 			  FROM pg_logical_slot_peek_binary_changes($1, NULL, NULL, 'proto_version', '1', 'publication_names', $2)
 			), c AS (
 			  -- A Relation message of a canary: its id, to leave the tool's own rows out.
 			  SELECT DISTINCT substring(data FROM 2 FOR 4) id FROM m WHERE k = 'R' AND position('\x63726f737366616465'::bytea IN data) = 6
 			)
-			SELECT format('xid %s (%s changes, committed at %s)', xid, count(*) FILTER (WHERE k IN ('I', 'U', 'D', 'T')), max(lsn) FILTER (WHERE k = 'C'))
+			SELECT format('xid %s (%s changes, committed at %s)', xid, count(*) FILTER (WHERE k IN ('I', 'U', 'D', 'T')), (array_agg(lsn) FILTER (WHERE k = 'C'))[1])
 			FROM m GROUP BY xid
-			HAVING max(lsn) FILTER (WHERE k = 'C') > $3 AND NOT bool_or(k = 'O')
+			HAVING (array_agg(lsn) FILTER (WHERE k = 'C'))[1] > $3 AND NOT bool_or(k = 'O')
 			   AND count(*) FILTER (WHERE k IN ('U', 'I', 'D') AND substring(data FROM 2 FOR 4) NOT IN (SELECT id FROM c) OR k = 'T') > 0`,
 			l.Name, pg.Ident(l.Name), fence)
 		if err != nil {

@@ -128,8 +128,8 @@ func checkDatabase(b Database) check.Database {
 		}
 		d.Identity[schema.Name(id.Table.Schema, id.Table.Name)] = want
 	}
-	d.Sets = func(tables []schema.Table) []schema.Set {
-		db := &database{name: b.Name, book: b, inventory: &schema.Inventory{Tables: tables}}
+	d.Sets = func(inv *schema.Inventory) []schema.Set {
+		db := &database{name: b.Name, book: b, inventory: inv}
 		db.assign()
 		return db.sets
 	}

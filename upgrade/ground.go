@@ -262,7 +262,7 @@ func (u *Upgrade) settingsBack(s *survey, side string) []flow.Effect {
 	for _, name := range systemSettings {
 		if v, ok := s.before(side + "/system/" + name); ok {
 			does = append(does, effect(side, "", "ALTER SYSTEM SET "+name+" = "+pg.Literal(v)))
-		} else {
+		} else if name != "max_slot_wal_keep_size" || s.side(side).Version >= 130000 { // it came with 13
 			does = append(does, effect(side, "", "ALTER SYSTEM RESET "+name))
 		}
 	}
