@@ -184,15 +184,20 @@ func (x *crossing) meet(ctx context.Context) error {
 		var deadlock time.Duration
 		err = conn.QueryRow(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'deadlock_timeout'").Scan(&deadlock)
 		x.mu.Lock()
-		defer x.mu.Unlock()
 		x.barrier[db.Name] = conn
 		// Below deadlock_timeout, so that in a deadlock it is the tool whose
 		// wait ends and never the application's.
 		x.lockWait = min(x.LockTimeout, deadlock/2)
+		x.mu.Unlock()
 		if err != nil {
 			return &pg.Error{Doing: "read deadlock_timeout", On: x.Closing.Server.String(), Err: err}
 		}
-		return nil
+		// What it says is old by then. The plan is kept, and the server has read
+		// its catalogs into this session: that is half of what it costs.
+		if _, _, err = x.look(ctx, conn); err == nil {
+			_, err = Unarmed(ctx, conn)
+		}
+		return err
 	})
 }
 

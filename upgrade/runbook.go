@@ -104,6 +104,7 @@ type Copy struct {
 	Jobs      int   // tables or chunks copied at a time, from 1; default 4
 	IndexJobs int   // indexes built at a time, from 1; default 2
 	Chunk     int64 // bytes; bigger tables are copied in pieces of about this; default 1 GB
+	Limit     int64 // bytes a second off the old primary, all jobs together, from 64 kB; 0: none, the default
 }
 
 // Catchup says when a link counts as caught up, and when it is given up.

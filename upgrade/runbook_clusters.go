@@ -345,8 +345,7 @@ func (r *runbookReader) copying(m *yamlMap, rb *Runbook) {
 		rb.Copy.Jobs = int(c.integer("jobs", 4, 1))
 		rb.Copy.IndexJobs = int(c.integer("index_jobs", 2, 1))
 		rb.Copy.Chunk = c.size("chunk", rb.Copy.Chunk, 8<<10, "1GB") // a page
-		c.size("limit", 0, 1, "200MB")
-		c.later("limit", "leave it out: the copy takes what it gets")
+		rb.Copy.Limit = c.size("limit", 0, 64<<10, "200MB")          // what is handed on at once
 	}
 	if n := m.value("catchup"); n != nil {
 		before := len(r.mistakes)

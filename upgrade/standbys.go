@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // standbyOptions are the standbys of new as the runbook has them.
 func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Options, error) {
 	o := standby.Options{
-		Upgrade: u.rb.Upgrade, Primary: u.new, Version: s.new.Version, Temporary: systemSettings, Jobs: u.rb.Copy.Jobs,
+		Upgrade: u.rb.Upgrade, Primary: u.new, Version: s.new.Version, Temporary: systemSettings, Jobs: u.rb.Copy.Jobs, Limit: u.rb.Copy.Limit,
 		OldCluster: standby.OldCluster{Primary: u.old, SystemID: s.oldSystem()},
 	}
 	cluster := u.rb.New[0]
@@ -222,67 +223,81 @@ func (u *Upgrade) forgetStandbys(ctx context.Context, s *survey) ([]flow.Step, e
 }
 
 // statusStandbys tells of every physical receiver what its upstream's
-// pg_stat_replication says, the runbook's standbys that are missing included.
+// pg_stat_replication says, from both primaries down to the last cascade: a
+// standby of the runbook that is connected is asked who follows it.
 func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Status) {
-	seen := map[string]bool{}
-	ask := func(cluster, upstream string, server *pg.Server) {
-		var states []standby.State
-		err := u.sessions.Do(ctx, server, func(conn *pgx.Conn) error {
-			var err error
-			states, err = standby.States(ctx, conn, upstream)
-			return err
-		})
-		if err != nil {
-			st.Silent = append(st.Silent, report.Silence{On: upstream, Says: err.Error()})
-			return
-		}
-		for _, r := range states {
-			if r.Logical {
-				continue
-			}
-			seen[cluster+"/"+r.ApplicationName] = true
-			st.Standbys = append(st.Standbys, report.Standby{
-				Cluster: cluster, Name: r.ApplicationName, Upstream: upstream, State: r.State, SyncState: r.SyncState,
-				Sent: r.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay,
-				WriteLag: seconds(r.WriteLag), FlushLag: seconds(r.FlushLag), ReplayLag: seconds(r.ReplayLag),
-			})
-		}
-	}
 	cluster := u.rb.New[0]
-	if s.oldErr == nil {
-		ask("old", "old", u.old)
-	}
-	if s.newErr == nil {
-		ask(cluster.Cluster, "new", u.new)
-		for _, sb := range cluster.Standbys {
-			if cascades(cluster.Standbys, sb.Name) && seen[cluster.Cluster+"/"+sb.Name] {
-				if server, err := pg.Parse(sb.Name, sb.Conninfo, ""); err == nil {
-					ask(cluster.Cluster, sb.Name, server.As(u.app))
-				}
-			}
-		}
-	}
+	old, fresh := map[string]string{}, map[string]string{} // conninfos by name
 	for _, sb := range u.rb.Old.Standbys {
-		replaced := seen[cluster.Cluster+"/"+sb.Name] && slices.Contains(u.successors(), sb.Name)
-		if !seen["old/"+sb.Name] && !replaced {
-			st.Standbys = append(st.Standbys, report.Standby{Cluster: "old", Name: sb.Name, Upstream: "old"})
+		old[sb.Name] = sb.Conninfo
+	}
+	for _, sb := range cluster.Standbys {
+		fresh[sb.Name] = sb.Conninfo
+	}
+	seenOld := u.statusTree(ctx, st, "old", "old", u.old, s.oldErr, old)
+	seenNew := u.statusTree(ctx, st, cluster.Cluster, "new", u.new, s.newErr, fresh)
+	for _, sb := range u.rb.Old.Standbys {
+		replaced := seenNew[sb.Name] && slices.Contains(u.successors(), sb.Name)
+		if !seenOld[sb.Name] && !replaced {
+			st.Standbys = append(st.Standbys, report.Standby{Cluster: "old", Name: sb.Name})
 		}
 	}
 	for _, sb := range cluster.Standbys {
-		if !seen[cluster.Cluster+"/"+sb.Name] {
+		if !seenNew[sb.Name] {
 			st.Standbys = append(st.Standbys, report.Standby{Cluster: cluster.Cluster, Name: sb.Name, Upstream: first(sb.Upstream, UpstreamPrimary)})
 		}
 	}
 }
 
-// cascades reports whether some standby receives from the one of that name.
-func cascades(all []Standby, name string) bool {
-	for _, sb := range all {
-		if sb.Upstream == name {
-			return true
-		}
+// statusTree asks a primary and what is behind it; it returns who was seen.
+func (u *Upgrade) statusTree(ctx context.Context, st *report.Status, cluster, side string, primary *pg.Server, silent error, conninfos map[string]string) map[string]bool {
+	seen := map[string]bool{}
+	if silent != nil {
+		return seen // the status says so already
 	}
-	return false
+	states, err := u.statesOf(ctx, primary, UpstreamPrimary)
+	if err != nil {
+		st.Silent = append(st.Silent, report.Silence{On: side, Says: err.Error()})
+	}
+	for len(states) > 0 {
+		r := states[0]
+		states = states[1:]
+		if r.Logical {
+			continue
+		}
+		again := seen[r.ApplicationName]
+		seen[r.ApplicationName] = true
+		st.Standbys = append(st.Standbys, report.Standby{
+			Cluster: cluster, Name: r.ApplicationName, Upstream: r.Upstream, State: r.State, SyncState: r.SyncState, SyncPriority: &r.SyncPriority,
+			Sent: r.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay,
+			WriteLag: seconds(r.WriteLag), FlushLag: seconds(r.FlushLag), ReplayLag: seconds(r.ReplayLag),
+		})
+		if conninfos[r.ApplicationName] == "" || again {
+			continue
+		}
+		server, err := pg.Parse("standby "+r.ApplicationName+" of "+side, conninfos[r.ApplicationName], "")
+		if err == nil {
+			var behind []standby.State
+			if behind, err = u.statesOf(ctx, server.As(u.app), r.ApplicationName); err == nil {
+				states = append(states, behind...)
+				continue
+			}
+		}
+		st.Notes = append(st.Notes, fmt.Sprintf("who follows standby %s of %s is not known: %v", r.ApplicationName, side, err))
+	}
+	return seen
+}
+
+// statesOf asks one server who receives from it; one that is gone is not
+// waited for.
+func (u *Upgrade) statesOf(ctx context.Context, server *pg.Server, name string) (states []standby.State, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, relayTimeout, fmt.Errorf("no answer within %s", relayTimeout))
+	defer cancel()
+	err = u.sessions.Do(ctx, server, func(conn *pgx.Conn) (err error) {
+		states, err = standby.States(ctx, conn, name)
+		return err
+	})
+	return states, err
 }
 
 func seconds(d *time.Duration) *float64 {

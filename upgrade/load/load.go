@@ -53,6 +53,9 @@ type Options struct {
 	// Chunk is the size in bytes, toast included, above which a table is
 	// split; 0 is 1 GB.
 	Chunk int64
+	// Pace holds the rows off old to a rate: that of all steps which share it.
+	// Nil: as fast as they come.
+	Pace *Pace
 	// Settings are added to those of the sessions on new, and win; nil is
 	// enough. They last as long as the sessions.
 	Settings map[string]string

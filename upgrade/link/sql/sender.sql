@@ -12,7 +12,8 @@ SELECT n.name,
        coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0)::bigint,
        s.active_pid,
        (to_jsonb(s) ->> 'safe_wal_size')::bigint,
-       (SELECT count(*) FROM pg_publication p JOIN pg_publication_rel pr ON pr.prpubid = p.oid WHERE p.pubname = n.name)::int
+       (SELECT count(*) FROM pg_publication p JOIN pg_publication_rel pr ON pr.prpubid = p.oid WHERE p.pubname = n.name)::int,
+       r.state, r.sync_state, r.sync_priority, r.write_lsn, r.flush_lsn, r.replay_lsn, r.write_lag, r.flush_lag, r.replay_lag
 FROM unnest($1::text[]) n(name)
 LEFT JOIN pg_replication_slots s ON s.slot_name = n.name
 LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
