@@ -189,6 +189,36 @@ func (u *Upgrade) taken(ctx context.Context, s *survey) (taken, built map[string
 	return taken, built
 }
 
+// placesTaken tells what old is without for good, for who retires it or goes on
+// with it: nothing puts that back.
+func (u *Upgrade) placesTaken(ctx context.Context, s *survey) []string {
+	if !s.wasOpen() {
+		return nil
+	}
+	var lines []string
+	for _, name := range u.successors() {
+		p, err := u.predecessor(name)
+		if err != nil {
+			continue // the runbook has changed since
+		}
+		conn, err := p.Server.Connect(ctx)
+		if err == nil {
+			id, ierr := pg.Identify(ctx, conn)
+			_ = conn.Close(context.WithoutCancel(ctx))
+			if ierr == nil && id.SystemID == s.oldSystem() {
+				continue // it runs
+			}
+		}
+		lines = append(lines, fmt.Sprintf("old: its standby %s does not run, because new's took its place; what it had is in %s on %s, or beside that, and its slot on its upstream keeps WAL until it is dropped", name, p.DataDir, p.Host.Name()))
+	}
+	was, known := s.before(oldSynchronousNames)
+	now, err := u.oldSynchronous(ctx, s)
+	if len(lines) > 0 && known && err == nil && s.oldErr == nil && now != was {
+		lines = append(lines, fmt.Sprintf("old: synchronous_standby_names is %q now, and was %q when the upgrade began", now, was))
+	}
+	return lines
+}
+
 // wasOpen reports whether new has been opened, be it closed again by now.
 func (s *survey) wasOpen() bool {
 	return slices.ContainsFunc(s.decisions, func(d cutover.Decision) bool {
