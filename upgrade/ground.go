@@ -123,7 +123,11 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 			return m, err
 		}
 	}
-	return m, nil
+	names, err := u.oldSynchronous(ctx, s)
+	if err == nil && len(u.successors()) > 0 {
+		m.Before[oldSynchronousNames] = names
+	}
+	return m, err
 }
 
 // systemSettings are those that the upgrade changes while it runs.
