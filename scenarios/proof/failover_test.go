@@ -129,7 +129,7 @@ func TestFailoverMidway(t *testing.T) {
 			before := f.writes(1)
 			f.Must(before.Flow(t.Context(), 50))
 			if one.early {
-				l, wake := f.stopped("catchup/shop", "prepare")
+				l, wake := f.stopped("analyze/shop", "prepare")
 				first := before.Stop()
 				f.Must(f.wacken.CaughtUp(t.Context(), f.metal))
 				f.promote()
@@ -160,11 +160,11 @@ func TestFailoverMidway(t *testing.T) {
 				f.edit()
 			}
 			f.sees(at, "old has failed over", "timeline 2", one.says, "crossfade prepare")
-			f.runbookLine("patience: 60s", "patience: 2s")
+			f.runbookLine("patience: 60s", "patience: 5s")
 			if r := f.do(4, "cutover", "--yes"); !strings.Contains(r.stderr, "failed over") {
 				t.Errorf("cutover does not say why\n%s", r)
 			}
-			f.runbookLine("patience: 2s", "patience: 60s")
+			f.runbookLine("patience: 5s", "patience: 60s")
 			f.goOn(first, points, one.again)
 		})
 	}
@@ -216,7 +216,7 @@ func TestFailoverInCutover(t *testing.T) {
 		{"drain", []int{4}}, {"close", []int{4}}, {"open", []int{5}}, {"traffic/point", []int{0}},
 	} {
 		t.Run(one.step, func(t *testing.T) {
-			f := newFailover(t, setting{old: 15, new: 17, cutover: "  max_blocked: 10s\n"}, false)
+			f := newFailover(t, setting{old: 15, new: 17, cutover: "  max_blocked: 30s\n"}, false)
 			f.do(0, "prepare")
 			f.do(0, "prepare")
 			w := f.writes(1)
@@ -225,8 +225,8 @@ func TestFailoverInCutover(t *testing.T) {
 			f.Exec(f.wacken, "", "ALTER SYSTEM SET synchronous_standby_names = 'metal'", "SELECT pg_reload_conf()")
 			f.Until(f.wacken, "", "SELECT sync_state = 'sync' FROM pg_stat_replication WHERE application_name = 'metal'")
 			f.Must(w.Flow(t.Context(), 50))
-			f.runbookLine("patience: 60s", "patience: 2s")
 			l, wake := f.stopped(one.step, "cutover", "--yes")
+			f.runbookLine("patience: 60s", "patience: 5s")
 			f.promote()
 			f.Exec(f.metal, "", "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()")
 			wake()
@@ -246,7 +246,7 @@ func TestFailoverInCutover(t *testing.T) {
 				return
 			}
 			f.wantPhase("ready", "old")
-			f.runbookLine("patience: 2s", "patience: 60s")
+			f.runbookLine("patience: 5s", "patience: 60s")
 			f.goOn(w.Stop(), "", true)
 		})
 	}
