@@ -549,7 +549,11 @@ func (u *Upgrade) follow(ctx context.Context, s *survey, db *database, d doubts)
 		if !l.Reaches(made[l.Name].conninfo) {
 			does = append(does, l.Reconnect())
 		}
-		if p.Published != p.Subscribed && p.Slot {
+		lost, err := u.lost(ctx, db, l)
+		if err != nil {
+			return nil, err
+		}
+		if p.Published != p.Subscribed && p.Slot && len(lost) == 0 { // else the comparison of the catalogs says what to do
 			if !p.Enabled {
 				does = append(does, l.Enable())
 			}
