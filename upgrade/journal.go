@@ -14,6 +14,9 @@ func (u *Upgrade) journalStep() (*report.Work, error) {
 	}
 	var w *report.Work
 	for _, r := range records {
+		if r.Cluster != string(u.part) {
+			continue
+		}
 		switch r.Kind {
 		case flow.Begin:
 			w = &report.Work{Plan: r.Plan, ID: r.Step, Since: &r.At}
@@ -31,7 +34,7 @@ func (u *Upgrade) journalSays(name string) bool {
 		return false
 	}
 	for i := len(records) - 1; i >= 0; i-- {
-		if r := records[i]; r.Plan != "" {
+		if r := records[i]; r.Plan != "" && r.Cluster == string(u.part) {
 			return r.Plan == name && (r.Kind == flow.End || r.Kind == flow.Skip)
 		}
 	}

@@ -17,6 +17,9 @@ import (
 // Status asks both servers where the upgrade stands. It needs no journal and
 // no lock, and tells what it can when a server does not answer.
 func (u *Upgrade) Status(ctx context.Context) (report.Status, error) {
+	if u.parts != nil {
+		return u.statusParts(ctx)
+	}
 	w := u.Watching()
 	st, err := w.status(ctx)
 	return st, errors.Join(err, w.Close())
@@ -158,7 +161,7 @@ func (u *Upgrade) takesWrites(ctx context.Context, s *survey, side string) (bool
 		up := false
 		err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
 			var err error
-			up, err = cutover.Up(ctx, conn)
+			up, err = u.part.Up(ctx, conn)
 			return err
 		})
 		if pg.SQLState(err) == "3D000" || up {

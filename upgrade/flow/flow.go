@@ -93,6 +93,9 @@ type Step struct {
 // Plan is a list of steps that run in order.
 type Plan struct {
 	Name string // prepare, cutover, rollback, rehearse, finish, abort
+	// Cluster is the new cluster that the plan is about, where there are several;
+	// it tells their steps apart in the journal and in events.
+	Cluster string
 	// Attempt tells one run of the same plan from another in the journal: a
 	// second cutover must not believe the records of the first.
 	Attempt int
@@ -146,6 +149,7 @@ func (f *Failure) Unwrap() []error { return append([]error{f.Err}, f.UndoErrs...
 // JSON, metrics and report.
 type Event struct {
 	At      time.Time
+	Cluster string // the plan's
 	Plan    string
 	Step    string
 	Title   string

@@ -86,7 +86,7 @@ func newRunner(p Plan, j *Journal, observe func(Event)) *runner {
 }
 
 func (r *runner) step(ctx context.Context, s *Step) error {
-	e := Event{Plan: r.p.Name, Step: s.ID, Title: s.Title, Commits: s.Commit, Forecast: s.Forecast}
+	e := Event{Cluster: r.p.Cluster, Plan: r.p.Name, Step: s.ID, Title: s.Title, Commits: s.Commit, Forecast: s.Forecast}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -158,7 +158,7 @@ func (r *runner) undo(ctx context.Context, from, to int) (service, rest []error)
 			if s.Undo == nil || s.Serves != serves {
 				continue
 			}
-			e := Event{Plan: r.p.Name, Step: s.ID, Title: s.Title}
+			e := Event{Cluster: r.p.Cluster, Plan: r.p.Name, Step: s.ID, Title: s.Title}
 			limit := s.UndoTimeout
 			if limit == 0 {
 				limit = 30 * time.Second
