@@ -32,6 +32,7 @@ type Scenario struct {
 	About     string     `yaml:"about"`     // for who asks what it shows
 	Old       Old        `yaml:"old"`       // the cluster that serves at the start
 	New       New        `yaml:"new"`       // the place of the one that serves at the end
+	Clusters  []Cluster  `yaml:"clusters"`  // several new ones, each for a schema; none: one, for everything
 	Databases []Database `yaml:"databases"` // in the old cluster; at least one
 	Poolers   []Pooler   `yaml:"poolers"`   // none: clients find the primary with target_session_attrs
 	Load      []Load     `yaml:"load"`      // who uses it, without pause
@@ -99,6 +100,7 @@ type Pooler struct {
 // Load is who uses one database. Everybody is the role app.
 type Load struct {
 	Database string        `yaml:"database"`
+	Schema   string        `yaml:"schema"`  // where the writers' ledger is; "": public
 	Writers  int           `yaml:"writers"` // of numbered rows; each is one connection
 	Pause    time.Duration `yaml:"pause"`   // between two rows of one writer
 	Pgbench  *Bench        `yaml:"pgbench"`
@@ -120,7 +122,7 @@ type Bench struct {
 	Counts  []string `yaml:"counts"` // the tables that get one row by every transaction, together; empty: public.pgbench_history
 }
 
-// Act is one thing that is done. Exactly one of Run, Prove, Left, Stop and Start is set.
+// Act is one thing that is done. Exactly one of Run, Prove, Left, Split, Stop and Start is set.
 type Act struct {
 	Run   string   `yaml:"run"`   // crossfade's command and flags, split at blanks; -f and --json come with it
 	Exit  int      `yaml:"exit"`  // the exit code it must have
@@ -129,6 +131,7 @@ type Act struct {
 	Start string   `yaml:"start"` // a server that was stopped
 	Prove string   `yaml:"prove"` // the side that serves now: old or new. The load is stopped, judged, and goes on
 	Left  string   `yaml:"left"`  // what there may be of crossfade: nothing, or the fence of the side that was given up
+	Split []string `yaml:"split"` // prove, where there are several new clusters: those that serve now
 }
 
 // Expect is what must be true beside what Prove always proves.
@@ -226,6 +229,7 @@ func (s *Scenario) check() error {
 			wrong("new: %w", err)
 		}
 	}
+	s.checkSplit(wrong, databases)
 	pooled := map[string]bool{}
 	for _, p := range s.Poolers {
 		for _, d := range p.Databases {
@@ -266,8 +270,8 @@ func (s *Scenario) check() error {
 		}
 	}
 	for i, a := range s.Acts {
-		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != ""); n != 1 {
-			wrong("acts: number %d must have one of run, prove, left, stop and start", i+1)
+		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Split != nil, a.Stop != "", a.Start != ""); n != 1 {
+			wrong("acts: number %d must have one of run, prove, left, split, stop and start", i+1)
 		}
 		if at := a.Stop + a.Start; at != "" && !nodes[at] {
 			wrong("acts: number %d: there is no server %s", i+1, at)
