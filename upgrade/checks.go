@@ -80,7 +80,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		if err != nil {
 			return o, nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 		}
-		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app)})
+		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Data: sb.Data})
 	}
 	for _, sb := range u.rb.New[0].Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
@@ -91,11 +91,16 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		if up == UpstreamPrimary {
 			up = ""
 		}
-		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot})
+		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot, After: sb.After})
 	}
 	s, err := u.look(ctx, false)
 	if err == nil {
 		o.Ours = s.phase != report.PhaseNew
+		if s.wasOpen() {
+			// Those whose places new's have taken are not missed.
+			taken, _ := u.taken(ctx, s)
+			o.OldStandbys = slices.DeleteFunc(o.OldStandbys, func(sb check.Standby) bool { return taken[sb.Name] })
+		}
 	} else if _, ok := err.(*ExitError); ok {
 		return o, nil, err
 	}

@@ -127,6 +127,13 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 			return m, err
 		}
 	}
+	names, err := u.oldSynchronous(ctx, s)
+	if err == nil && len(u.successors()) > 0 {
+		m.Before[oldSynchronousNames] = names
+	}
+	if err != nil {
+		return m, err
+	}
 	return m, u.inherit(ctx, m.Before)
 }
 

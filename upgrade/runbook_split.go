@@ -76,6 +76,11 @@ func (r *runbookReader) split(m *yamlMap, rb *Runbook) {
 		}
 	}
 	for _, c := range rb.New {
+		for _, sb := range c.Standbys {
+			if sb.After { // it would take a standby from old, which others still write to
+				at(sb.At, "build: not in this version with several clusters of new; only before is")
+			}
+		}
 		if len(rb.Databases) > 0 && !gets[c.Cluster] {
 			at(c.At, "cluster: no set goes to %s; give it one, or leave it out", c.Cluster)
 		}
