@@ -26,14 +26,14 @@ func (x *crossing) arm() flow.Step {
 	var undoes []flow.Effect
 	for i := range x.Databases {
 		db := &x.Databases[i]
-		does = append(does, x.on(x.Closing, db.Name, Lowered))
+		does = append(does, x.on(x.Closing, db.Name, x.Part.Lowered()))
 		for _, t := range db.Tables {
-			does = append(does, x.on(x.Closing, db.Name, TriggerOn(t.SQL())))
+			does = append(does, x.on(x.Closing, db.Name, x.Part.TriggerOn(t.SQL())))
 		}
 		for _, sql := range append(x.guards(db), db.Hush...) {
 			does = append(does, x.on(x.Closing, db.Name, sql))
 		}
-		for _, sql := range append(db.unhush(), Unguard()...) {
+		for _, sql := range append(db.unhush(), x.Part.Unguard()...) {
 			undoes = append(undoes, x.on(x.Closing, db.Name, sql))
 		}
 		for _, t := range db.Tables {
@@ -105,16 +105,16 @@ func (db *Database) unhush() []string {
 // back what it says.
 func (x *crossing) rowBegins() string {
 	if x.rehearsal != nil {
-		return beginRehearsal
+		return x.Part.Own(beginRehearsal)
 	}
-	return armDecision
+	return x.Part.Own(armDecision)
 }
 
 func (x *crossing) rowEnds() string {
 	if x.rehearsal != nil {
-		return endRehearsal + ";\n" + keepRehearsal
+		return x.Part.Own(endRehearsal + ";\n" + keepRehearsal)
 	}
-	return voidDecision
+	return x.Part.Own(voidDecision)
 }
 
 func (x *crossing) endRow(ctx context.Context) error {
@@ -129,16 +129,16 @@ func (x *crossing) endRow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return pg.Exec(ctx, conn, x.on(x.Closing, x.Home, voidDecision).Fill(vars).SQL)
+	return pg.Exec(ctx, conn, x.on(x.Closing, x.Home, x.Part.Own(voidDecision)).Fill(vars).SQL)
 }
 
 // guards are the statements that watch DDL. A rehearsal lets it pass, but where
 // event triggers that log it are disabled meanwhile: it would go unlogged.
 func (x *crossing) guards(db *Database) []string {
 	if x.rehearsal != nil && len(db.Hush) == 0 {
-		return lenient()
+		return x.Part.lenient()
 	}
-	return guards(x.Upgrade)
+	return x.Part.guards(x.Upgrade)
 }
 
 // announce opens the sessions of this attempt and writes the row that names them.
@@ -200,13 +200,13 @@ func (x *crossing) armDatabase(ctx context.Context, t *flow.Turn, db *Database) 
 	if err != nil {
 		return err
 	}
-	if err := pg.Exec(ctx, conn, Lowered); err != nil {
+	if err := pg.Exec(ctx, conn, x.Part.Lowered()); err != nil {
 		return &pg.Error{Doing: "make the fence's function", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 	}
 	if err := x.armTables(ctx, t, conn, db); err != nil {
 		return err
 	}
-	for _, sql := range append(Unguard(), x.guards(db)...) {
+	for _, sql := range append(x.Part.Unguard(), x.guards(db)...) {
 		if err := pg.Exec(ctx, conn, sql); err != nil {
 			if pg.SQLState(err) == "42501" {
 				t.Note("event triggers may not be created in %s: DDL is not refused, only noticed", db.Name)
@@ -221,7 +221,7 @@ func (x *crossing) armDatabase(ctx context.Context, t *flow.Turn, db *Database) 
 			return &pg.Error{Doing: pg.Brief(sql), On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 		}
 	}
-	return outlive(ctx, t, conn, db.Name, x.Closing.Server.App)
+	return outlive(ctx, t, conn, db.Name, x.app())
 }
 
 // armTables puts the trigger on every table that lacks it, those that were
@@ -231,7 +231,7 @@ func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, 
 		return err
 	}
 	for try := 0; ; try++ {
-		tables, err := Unarmed(ctx, conn)
+		tables, err := Unarmed(ctx, conn, db.Elsewhere)
 		if err != nil {
 			return err
 		}
@@ -269,7 +269,7 @@ func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, 
 
 // armTable replaces a trigger that somebody disabled, too.
 func (x *crossing) armTable(ctx context.Context, conn *pgx.Conn, table string) error {
-	err := pg.Exec(ctx, conn, TriggerOn(table))
+	err := pg.Exec(ctx, conn, x.Part.TriggerOn(table))
 	if pg.SQLState(err) == "42710" {
 		return pg.Exec(ctx, conn, "ALTER TABLE "+table+" ENABLE TRIGGER "+Trigger)
 	}

@@ -108,7 +108,7 @@ func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
 		  SELECT a.pid, a.usename, pg_terminate_backend(a.pid) FROM pg_stat_activity a
 		  WHERE a.datname = current_database() AND a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()
 		    AND a.backend_type = 'client backend' AND a.application_name <> $2 AND a.application_name NOT LIKE $2 || ' %'
-		    AND a.xact_start < now() - make_interval(secs => $1::double precision)) k`, x.KillAfter.Seconds(), x.Closing.Server.App).Scan(&ended)
+		    AND a.xact_start < now() - make_interval(secs => $1::double precision)) k`, x.KillAfter.Seconds(), x.app()).Scan(&ended)
 	if err != nil {
 		return &pg.Error{Doing: "end transactions older than kill_after", On: x.Closing.Server.String(), Err: err}
 	}
@@ -195,7 +195,7 @@ func (x *crossing) meet(ctx context.Context) error {
 		// What it says is old by then. The plan is kept, and the server has read
 		// its catalogs into this session: that is half of what it costs.
 		if _, _, err = x.look(ctx, conn); err == nil {
-			_, err = Unarmed(ctx, conn)
+			_, err = Unarmed(ctx, conn, db.Elsewhere)
 		}
 		return err
 	})
@@ -239,7 +239,7 @@ func (x *crossing) blockers(ctx context.Context) string {
 			    AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 			    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 			    AND a.application_name <> $1 AND a.application_name NOT LIKE $1 || ' %' ORDER BY a.xact_start LIMIT 5) b
-			UNION ALL SELECT format('the prepared transaction %L of %s', gid, owner) FROM pg_prepared_xacts WHERE database = current_database()) w`, x.Closing.Server.App).Scan(&who)
+			UNION ALL SELECT format('the prepared transaction %L of %s', gid, owner) FROM pg_prepared_xacts WHERE database = current_database()) w`, x.app()).Scan(&who)
 		if err == nil && who != nil {
 			all = append(all, *who)
 		}

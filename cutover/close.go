@@ -23,12 +23,12 @@ import (
 func (x *crossing) close() flow.Step {
 	does := []flow.Effect{}
 	for _, db := range x.Databases {
-		does = append(does, x.on(x.Closing, db.Name, Raised(x.Upgrade)))
+		does = append(does, x.on(x.Closing, db.Name, x.Part.Raised(x.Upgrade)))
 		for _, sql := range db.Quiet {
 			does = append(does, x.on(x.Closing, db.Name, sql))
 		}
 	}
-	does = append(does, x.on(x.Closing, x.Home, closeDecision), x.endEffect(x.Closing, x.Home))
+	does = append(does, x.on(x.Closing, x.Home, x.Part.Own(closeDecision)), x.endEffect(x.Closing, x.Home))
 	does = append(does, x.aheadEffects()...)
 	return x.blockedStep(flow.Step{
 		ID: "close", Title: "Close " + x.Closing.Name, Does: does, Serves: true,
@@ -51,7 +51,7 @@ func (x *crossing) raise(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		sql := append([]string{Raised(x.Upgrade)}, db.Quiet...)
+		sql := append([]string{x.Part.Raised(x.Upgrade)}, db.Quiet...)
 		if err := pg.Exec(ctx, held, strings.Join(sql, ";\n")); err != nil {
 			return &pg.Error{Doing: "raise the fence", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 		}
@@ -76,7 +76,7 @@ func (x *crossing) raise(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := change(ctx, home, x.on(x.Closing, x.Home, closeDecision).Fill(vars)); err != nil {
+	if err := change(ctx, home, x.on(x.Closing, x.Home, x.Part.Own(closeDecision)).Fill(vars)); err != nil {
 		return &pg.Error{Doing: "write the decision closed", On: x.Closing.Server.String(), Err: err}
 	}
 	return x.commit(ctx, home)
@@ -190,7 +190,7 @@ func (x *crossing) unchanged(ctx context.Context, conn *pgx.Conn, db *Database) 
 	}
 	// The fingerprint leaves the tool's own out. A DISABLE TRIGGER that stood at
 	// the barrier takes the fence off, where no other trigger would tell of it.
-	open, err := Unarmed(ctx, conn)
+	open, err := Unarmed(ctx, conn, db.Elsewhere)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (x *crossing) endEffect(s Side, db string) flow.Effect {
 	for i, db := range x.Databases {
 		dbs[i] = pg.Literal(db.Name)
 	}
-	app := pg.Literal(s.Server.App)
+	app := pg.Literal(x.app())
 	return x.on(s, db, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname IN ("+strings.Join(dbs, ", ")+
 		") AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> "+app+
 		" AND application_name NOT LIKE "+app+" || ' %' AND backend_start <= $clock")
@@ -293,9 +293,9 @@ func (x *crossing) flipBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lower := func(db *Database) string { return strings.Join(append([]string{Lowered}, db.Loud...), ";\n") }
+	lower := func(db *Database) string { return strings.Join(append([]string{x.Part.Lowered()}, db.Loud...), ";\n") }
 	var state State
-	err = conn.QueryRow(ctx, "SELECT state FROM crossfade.upgrade WHERE attempt = $1", x.Attempt).Scan(&state)
+	err = conn.QueryRow(ctx, x.Part.Own("SELECT state FROM crossfade.upgrade WHERE attempt = $1"), x.Attempt).Scan(&state)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // never armed: nothing was closed
 	}
@@ -307,8 +307,8 @@ func (x *crossing) flipBack(ctx context.Context) error {
 	}
 	home := x.by[x.Home]
 	// One transaction: an UPDATE that finds the row open raises, and nothing is lowered.
-	sql := "DO $void$ BEGIN IF (SELECT state FROM crossfade.upgrade WHERE attempt = " + vars["attempt"] + " FOR UPDATE) = 'open' THEN RAISE 'the decision to open has been taken'; END IF; END $void$;\n" +
-		x.on(x.Closing, x.Home, voidDecision).Fill(vars).SQL + ";\n" + lower(home)
+	sql := x.Part.Own("DO $void$ BEGIN IF (SELECT state FROM crossfade.upgrade WHERE attempt = ") + vars["attempt"] + " FOR UPDATE) = 'open' THEN RAISE 'the decision to open has been taken'; END IF; END $void$;\n" +
+		x.on(x.Closing, x.Home, x.Part.Own(voidDecision)).Fill(vars).SQL + ";\n" + lower(home)
 	if err := pg.Exec(ctx, conn, sql); err != nil {
 		return &pg.Error{Doing: "lower the fence again", On: x.Closing.Server.String() + ", database " + x.Home, Err: err}
 	}
@@ -335,7 +335,7 @@ func (x *crossing) lowered(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		up, err := Up(ctx, conn)
+		up, err := x.Part.Up(ctx, conn)
 		if err != nil {
 			return err
 		}

@@ -81,6 +81,15 @@ type Database struct {
 	// but from arm on: before 17 they would fire for the tool's own statements,
 	// and write under the barrier, where their table is locked.
 	Hush []string
+	// Elsewhere are tables of this database, quoted, that are no part of this
+	// crossing, because they go to another new cluster; so do the sequences that
+	// Apart says it of (nil: none does). Others are the subscriptions of those,
+	// which are the tool's own, too.
+	Elsewhere, Others []string
+	Apart             func(sequence string) bool
+	// Shared: tables of Elsewhere are written on the closing side and go on being
+	// written, so that the database does not become read-only there.
+	Shared bool
 	// Lift is what ends the read-only default of the opening side's database:
 	// it puts back what stood there before.
 	Lift string
@@ -88,7 +97,11 @@ type Database struct {
 
 // Config is everything that shapes one cutover or rollback.
 type Config struct {
-	Upgrade   string
+	Upgrade string
+	// Part is the new cluster that this is about, where there are several; App
+	// is then what the application_names of all of the tool's sessions begin with.
+	Part      Part
+	App       string
 	Direction Direction
 	Attempt   int
 	// Home is the database whose crossfade.upgrade holds the decision.
@@ -172,6 +185,14 @@ type crossing struct {
 	announced bool
 	backoff   time.Duration
 	rehearsal *rehearsal // nil: this is the real one
+}
+
+// app is what the application_names of the tool's own sessions begin with.
+func (c *Config) app() string {
+	if c.App != "" {
+		return c.App
+	}
+	return c.Closing.Server.App
 }
 
 func newCrossing(c Config) *crossing {
@@ -471,7 +492,7 @@ func (x *crossing) ours(ctx context.Context) error {
 		return err
 	}
 	var there, newer bool
-	err = conn.QueryRow(ctx, "SELECT coalesce(bool_or(attempt = $1), false), coalesce(bool_or(attempt > $1), false) FROM crossfade.upgrade", x.Attempt).Scan(&there, &newer)
+	err = conn.QueryRow(ctx, x.Part.Own("SELECT coalesce(bool_or(attempt = $1), false), coalesce(bool_or(attempt > $1), false) FROM crossfade.upgrade"), x.Attempt).Scan(&there, &newer)
 	switch pg.SQLState(err) {
 	case "42P01", "3F000": // the upgrade was ended
 	default:

@@ -100,7 +100,9 @@ type Session struct {
 }
 
 // Table is the statement that makes crossfade.upgrade.
-const Table = `CREATE TABLE IF NOT EXISTS crossfade.upgrade (
+func (p Part) Table() string { return p.Own(table) }
+
+const table = `CREATE TABLE IF NOT EXISTS crossfade.upgrade (
   attempt int PRIMARY KEY,
   upgrade text NOT NULL,
   direction text NOT NULL DEFAULT 'forward',
@@ -110,15 +112,15 @@ const Table = `CREATE TABLE IF NOT EXISTS crossfade.upgrade (
 
 // ReadDecisions reads crossfade.upgrade, oldest attempt first. A database
 // without it has no decisions.
-func ReadDecisions(ctx context.Context, conn *pgx.Conn) ([]Decision, error) {
+func (p Part) ReadDecisions(ctx context.Context, conn *pgx.Conn) ([]Decision, error) {
 	var there bool
-	if err := conn.QueryRow(ctx, `SELECT to_regclass('crossfade.upgrade') IS NOT NULL`).Scan(&there); err != nil {
+	if err := conn.QueryRow(ctx, p.Own(`SELECT to_regclass('crossfade.upgrade') IS NOT NULL`)).Scan(&there); err != nil {
 		return nil, fmt.Errorf("look for crossfade.upgrade: %w", err)
 	}
 	if !there {
 		return nil, nil
 	}
-	rows, err := conn.Query(ctx, `SELECT attempt, upgrade, direction, state, memory, at FROM crossfade.upgrade ORDER BY attempt`)
+	rows, err := conn.Query(ctx, p.Own(`SELECT attempt, upgrade, direction, state, memory, at FROM crossfade.upgrade ORDER BY attempt`))
 	if err == nil {
 		var ds []Decision
 		ds, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Decision, error) {
@@ -159,7 +161,9 @@ const (
 
 // DoneDecision is the statement that writes down, on the open side, that nothing
 // is owed any more of $attempt.
-const DoneDecision = "UPDATE crossfade.upgrade SET memory = memory || '{\"done\": true}' WHERE attempt = $attempt"
+func (p Part) DoneDecision() string { return p.Own(doneDecision) }
+
+const doneDecision = "UPDATE crossfade.upgrade SET memory = memory || '{\"done\": true}' WHERE attempt = $attempt"
 
 // errNoRow says that a decision was not in the state that a change of it wants.
 var errNoRow = errors.New("another run has changed the decision")

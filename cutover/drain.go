@@ -3,6 +3,7 @@ package cutover
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"crossfade/schema"
@@ -162,6 +163,7 @@ func (x *crossing) copySequences(ctx context.Context, db *Database) (int, error)
 	if err != nil {
 		return 0, err
 	}
+	now = db.ours(now)
 	moved := moved(x.seqs[db.Name], now)
 	sql, n := schema.SetSequences(moved, x.Margin)
 	if n == 0 {
@@ -183,6 +185,14 @@ func (x *crossing) copySequences(ctx context.Context, db *Database) (int, error)
 	defer x.mu.Unlock()
 	x.seqs[db.Name] = now
 	return n, nil
+}
+
+// ours are the sequences that move with the database's tables.
+func (db *Database) ours(all []schema.Sequence) []schema.Sequence {
+	if db.Apart == nil {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(s schema.Sequence) bool { return db.Apart(s.SQL()) })
 }
 
 // moved are the sequences of now that stood elsewhere before.

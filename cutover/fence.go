@@ -24,8 +24,43 @@ const (
 	ddlGuard, dropGuard = "crossfade_ddl", "crossfade_ddl_drop"
 )
 
+// Part tells the tool's own objects of one new cluster from those of another,
+// where the tables of old are split: it is the cluster's name, and ends the names
+// of the fence's functions, of its sequence and of crossfade.upgrade. "" is for
+// an upgrade to one new cluster.
+type Part string
+
+// Own is a statement about the tool's objects with the names of this part.
+func (p Part) Own(sql string) string {
+	if p == "" {
+		return sql
+	}
+	end := "_" + string(p)
+	var pairs []string
+	for _, name := range []string{
+		"crossfade.upgrade", "crossfade.fence", "'fence'", "crossfade.refused", "crossfade.refuse_ddl", "crossfade.refuse_drop", dropGuard, ddlGuard,
+	} {
+		with := name + end
+		if quoted, ok := strings.CutSuffix(name, "'"); ok {
+			with = quoted + end + "'"
+		}
+		pairs = append(pairs, name, with)
+	}
+	return strings.NewReplacer(pairs...).Replace(sql)
+}
+
+func (p Part) owns(sql []string) []string {
+	out := make([]string, len(sql))
+	for i, q := range sql {
+		out[i] = p.Own(q)
+	}
+	return out
+}
+
 // Lowered is the statement that makes or opens the fence's function.
-const Lowered = `CREATE OR REPLACE FUNCTION crossfade.fence() RETURNS trigger LANGUAGE plpgsql AS $fence$
+func (p Part) Lowered() string { return p.Own(lowered) }
+
+const lowered = `CREATE OR REPLACE FUNCTION crossfade.fence() RETURNS trigger LANGUAGE plpgsql AS $fence$
 BEGIN
   RETURN NULL;
 END $fence$`
@@ -33,29 +68,29 @@ END $fence$`
 // Raised is the statement that closes the fence. The sequence counts what was
 // refused: it keeps its value although the statement fails. It is SECURITY
 // DEFINER because applications have no right in schema crossfade.
-func Raised(upgrade string) string {
-	return `CREATE OR REPLACE FUNCTION crossfade.fence() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $fence$
+func (p Part) Raised(upgrade string) string {
+	return p.Own(`CREATE OR REPLACE FUNCTION crossfade.fence() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $fence$
 BEGIN
   PERFORM nextval('crossfade.refused');
   RAISE EXCEPTION USING ERRCODE = '25006',
     MESSAGE = format('cannot write to %I.%I: this cluster is closed by the upgrade ` + upgrade + `', TG_TABLE_SCHEMA, TG_TABLE_NAME),
     HINT = 'Writes go to the other primary. See: crossfade status';
-END $fence$`
+END $fence$`)
 }
 
 // Ground are the statements that make what the fence needs in one database.
 // raised: the database is closed from its first day.
-func Ground(upgrade string, raised bool) []string {
-	fence := Lowered
+func (p Part) Ground(upgrade string, raised bool) []string {
+	fence := p.Lowered()
 	if raised {
-		fence = Raised(upgrade)
+		fence = p.Raised(upgrade)
 	}
-	return []string{"CREATE SEQUENCE IF NOT EXISTS crossfade.refused", fence}
+	return []string{p.Own("CREATE SEQUENCE IF NOT EXISTS crossfade.refused"), fence}
 }
 
 // TriggerOn is the statement that puts the fence on a table.
-func TriggerOn(table string) string {
-	return "CREATE TRIGGER " + Trigger + " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON " + table + " FOR EACH STATEMENT EXECUTE FUNCTION crossfade.fence()"
+func (p Part) TriggerOn(table string) string {
+	return "CREATE TRIGGER " + Trigger + " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON " + table + p.Own(" FOR EACH STATEMENT EXECUTE FUNCTION crossfade.fence()")
 }
 
 // TriggerOff is the statement that takes the fence off a table.
@@ -63,12 +98,12 @@ func TriggerOff(table string) string { return "DROP TRIGGER IF EXISTS " + Trigge
 
 // lenient are the statements that watch DDL as guards do and let it pass: a
 // rehearsal refuses nothing.
-func lenient() []string {
+func (p Part) lenient() []string {
 	let := ` RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
 BEGIN
   NULL;
 END $guard$`
-	return append([]string{"CREATE OR REPLACE FUNCTION crossfade.refuse_ddl()" + let, "CREATE OR REPLACE FUNCTION crossfade.refuse_drop()" + let}, guarding...)
+	return p.owns(append([]string{"CREATE OR REPLACE FUNCTION crossfade.refuse_ddl()" + let, "CREATE OR REPLACE FUNCTION crossfade.refuse_drop()" + let}, guarding...))
 }
 
 // guarding are the event triggers of the guards.
@@ -82,7 +117,7 @@ var guarding = []string{
 // temporary schema passes. A client that may try again soon is told 55006; one
 // that must go to the other side 25006, as by the fence. What is refused is
 // counted, as the fence does.
-func guards(upgrade string) []string {
+func (p Part) guards(upgrade string) []string {
 	raise := `PERFORM nextval('crossfade.refused');
     IF EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
       WHERE n.nspname = 'crossfade' AND p.proname = 'fence' AND p.prosrc LIKE '%RAISE EXCEPTION%') THEN
@@ -91,7 +126,7 @@ func guards(upgrade string) []string {
     END IF;
     RAISE EXCEPTION USING ERRCODE = '55006', MESSAGE = format('%s is refused while the upgrade ` + upgrade + ` moves this cluster', tg_tag),
       HINT = 'Try again when the cutover is over. See: crossfade status';`
-	return append([]string{
+	return p.owns(append([]string{
 		`CREATE OR REPLACE FUNCTION crossfade.refuse_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $guard$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pg_temp') THEN
@@ -104,30 +139,32 @@ BEGIN
     ` + raise + `
   END IF;
 END $guard$`,
-	}, guarding...)
+	}, guarding...))
 }
 
 // Unguard are the statements that let DDL pass again.
-func Unguard() []string {
-	return []string{
+func (p Part) Unguard() []string {
+	return p.owns([]string{
 		"DROP EVENT TRIGGER IF EXISTS " + ddlGuard, "DROP EVENT TRIGGER IF EXISTS " + dropGuard,
 		"DROP FUNCTION IF EXISTS crossfade.refuse_ddl(); DROP FUNCTION IF EXISTS crossfade.refuse_drop()",
-	}
+	})
 }
 
 // Unarmed names the user tables of a database without the fence's trigger, or
-// whose trigger somebody disabled.
-func Unarmed(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	rows, err := conn.Query(ctx, userTables+` AND `+hashed("t.tgenabled = 'O'")+` IS NOT TRUE ORDER BY 1`)
+// whose trigger somebody disabled. Tables of elsewhere, quoted names, are not
+// asked for.
+func Unarmed(ctx context.Context, conn *pgx.Conn, elsewhere []string) ([]string, error) {
+	rows, err := conn.Query(ctx, userTables+` AND `+hashed("t.tgenabled = 'O'")+` IS NOT TRUE ORDER BY 1`, elsewhere)
 	if err != nil {
 		return nil, fmt.Errorf("look which tables the fence is on: %w", err)
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// armed names the user tables that carry the fence's trigger.
-func armed(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	rows, err := conn.Query(ctx, userTables+` AND `+hashed("true")+` IS TRUE ORDER BY 1`)
+// armed names the user tables that carry the fence's trigger, those of elsewhere
+// left out.
+func armed(ctx context.Context, conn *pgx.Conn, elsewhere []string) ([]string, error) {
+	rows, err := conn.Query(ctx, userTables+` AND `+hashed("true")+` IS TRUE ORDER BY 1`, elsewhere)
 	if err != nil {
 		return nil, fmt.Errorf("look which tables the fence is on: %w", err)
 	}
@@ -141,19 +178,21 @@ func hashed(which string) string {
 	return `(c.oid IN (SELECT t.tgrelid FROM pg_trigger t WHERE t.tgname = '` + Trigger + `' AND ` + which + `))`
 }
 
-// userTables selects the names of every table that clients can write to,
-// quoted always, as pg.Ident does.
+// userTables selects the names of every table that clients can write to but
+// those of $1, quoted always, as pg.Ident does.
 const userTables = `
-	SELECT '"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"'
+	SELECT ` + quotedName + `
 	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-	WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+	WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND (` + quotedName + ` IN (SELECT unnest($1::text[]))) IS NOT TRUE
 	  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'crossfade') AND n.nspname !~ '^pg_(toast|temp)'`
 
+const quotedName = `'"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"'`
+
 // Up reports whether the fence of a database is closed, by its function.
-func Up(ctx context.Context, conn *pgx.Conn) (bool, error) {
+func (p Part) Up(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	var up bool
-	err := conn.QueryRow(ctx, `SELECT coalesce((SELECT p.prosrc LIKE '%RAISE EXCEPTION%' FROM pg_proc p
-		JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'crossfade' AND p.proname = 'fence'), false)`).Scan(&up)
+	err := conn.QueryRow(ctx, p.Own(`SELECT coalesce((SELECT p.prosrc LIKE '%RAISE EXCEPTION%' FROM pg_proc p
+		JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'crossfade' AND p.proname = 'fence'), false)`)).Scan(&up)
 	if err != nil {
 		return false, fmt.Errorf("look whether the fence is up: %w", err)
 	}
@@ -161,9 +200,9 @@ func Up(ctx context.Context, conn *pgx.Conn) (bool, error) {
 }
 
 // Refused counts the writes that the fence of a database has refused.
-func Refused(ctx context.Context, conn *pgx.Conn) (int64, error) {
+func (p Part) Refused(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	var n int64
-	err := conn.QueryRow(ctx, `SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM crossfade.refused`).Scan(&n)
+	err := conn.QueryRow(ctx, p.Own(`SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM crossfade.refused`)).Scan(&n)
 	if err != nil {
 		switch pg.SQLState(err) {
 		case "42P01", "3F000":
@@ -180,12 +219,12 @@ const letPass = 100 * time.Millisecond
 
 // DisarmTables drops the fence's trigger from every table of a database, one
 // transaction a table, each waiting 50 ms for its lock, tried again for at
-// most limit. It returns the tables where it stays: harmless while the fence
+// most limit; not from those of elsewhere. It returns the tables where it stays: harmless while the fence
 // is open, and taken by the next command.
-func DisarmTables(ctx context.Context, conn *pgx.Conn, limit time.Duration) ([]string, error) {
+func DisarmTables(ctx context.Context, conn *pgx.Conn, elsewhere []string, limit time.Duration) ([]string, error) {
 	until := time.Now().Add(limit)
 	for {
-		tables, err := armed(ctx, conn)
+		tables, err := armed(ctx, conn, elsewhere)
 		if err != nil || len(tables) == 0 {
 			return nil, err
 		}
@@ -221,7 +260,7 @@ func DisarmTables(ctx context.Context, conn *pgx.Conn, limit time.Duration) ([]s
 func (x *crossing) disarm() flow.Step {
 	var does []flow.Effect
 	for _, db := range x.Databases {
-		for _, sql := range Unguard() {
+		for _, sql := range x.Part.Unguard() {
 			does = append(does, x.on(x.Opening, db.Name, sql))
 		}
 		for _, t := range db.Tables {
@@ -245,12 +284,12 @@ func (x *crossing) disarm() flow.Step {
 
 // takeOff drops guards and triggers; what stays is told, not an error.
 func (x *crossing) takeOff(ctx context.Context, t *flow.Turn, conn *pgx.Conn, s Side, db string) (left []string, err error) {
-	for _, sql := range Unguard() {
+	for _, sql := range x.Part.Unguard() {
 		if err := pg.Exec(ctx, conn, sql); err != nil {
 			return nil, &pg.Error{Doing: "let DDL pass again", On: s.Server.String() + ", database " + db, Err: err}
 		}
 	}
-	left, err = DisarmTables(ctx, conn, 3*time.Second)
+	left, err = DisarmTables(ctx, conn, x.by[db].Elsewhere, 3*time.Second)
 	if len(left) > 0 {
 		t.Note("the open fence stays on %s of %s, which are busy; the next command takes it off", strings.Join(left, ", "), db)
 	}

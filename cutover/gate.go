@@ -241,7 +241,7 @@ func (x *crossing) tablesGate(ctx context.Context, db *Database) (string, error)
 	if err != nil {
 		return "", err
 	}
-	rows, err := conn.Query(ctx, userTables)
+	rows, err := conn.Query(ctx, userTables, db.Elsewhere)
 	if err != nil {
 		return "", err
 	}
@@ -328,7 +328,7 @@ func (x *crossing) armedGate(ctx context.Context, db *Database) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	open, err := Unarmed(ctx, conn)
+	open, err := Unarmed(ctx, conn, db.Elsewhere)
 	if err != nil || len(open) == 0 {
 		return "", err
 	}
@@ -347,7 +347,7 @@ func (x *crossing) closingGate(ctx context.Context, db *Database) (string, error
 	if err != nil {
 		return "", err
 	}
-	return x.ask(ctx, conn, x.Closing, closingSQL, names(db.Way), (x.MaxBlocked / 2).Seconds())
+	return x.ask(ctx, conn, x.Closing, closingSQL, append(names(db.Way), db.Others...), (x.MaxBlocked / 2).Seconds())
 }
 
 // preparedGate is the part of closingGate that is read again under the locks.
@@ -356,7 +356,7 @@ func (x *crossing) preparedGate(ctx context.Context, db *Database) (string, erro
 	if err != nil {
 		return "", err
 	}
-	return x.ask(ctx, conn, x.Closing, closingSQL, names(db.Way), (24 * time.Hour).Seconds())
+	return x.ask(ctx, conn, x.Closing, closingSQL, append(names(db.Way), db.Others...), (24 * time.Hour).Seconds())
 }
 
 // poolAnswer limits how long a pooler's console takes to tell who works.

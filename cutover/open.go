@@ -25,12 +25,12 @@ func (x *crossing) openSQL(db *Database) string {
 		fmt.Fprintf(&b, "  IF coalesce(pg_replication_origin_progress('pg_' || (SELECT oid FROM pg_subscription WHERE subname = %s), true), '0/0') < $drained_%s THEN RAISE 'link %s is behind the drain'; END IF;\n",
 			pg.Literal(l.Name), l.Name, l.Name)
 	}
-	b.WriteString("END $open$;\n" + Lowered + ";\n" + db.Lift)
+	b.WriteString("END $open$;\n" + x.Part.Lowered() + ";\n" + db.Lift)
 	for _, sql := range db.Wake {
 		b.WriteString(";\n" + sql)
 	}
 	if db.Name == x.Home {
-		b.WriteString(";\n" + copyDecision)
+		b.WriteString(";\n" + x.Part.Own(copyDecision))
 	}
 	return b.String()
 }
@@ -39,7 +39,7 @@ func (x *crossing) openSQL(db *Database) string {
 // then the fence of the opening side. No row returned means that somebody else
 // has voided the decision: nothing is opened.
 func (x *crossing) open() flow.Step {
-	does := []flow.Effect{x.on(x.Closing, x.Home, openDecision)}
+	does := []flow.Effect{x.on(x.Closing, x.Home, x.Part.Own(openDecision))}
 	for i := range x.Databases {
 		db := &x.Databases[i]
 		does = append(does, x.on(x.Opening, db.Name, x.openSQL(db)), x.endEffect(x.Opening, db.Name))
@@ -80,7 +80,7 @@ func (x *crossing) decide(ctx context.Context, t *flow.Turn) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", flow.ErrNotTaken, err)
 	}
-	e := x.on(x.Closing, x.Home, openDecision).Fill(vars)
+	e := x.on(x.Closing, x.Home, x.Part.Own(openDecision)).Fill(vars)
 	conn, err := x.near(ctx, x.Home)
 	if err == nil {
 		if err = x.same(ctx, conn, x.Closing); err != nil {
@@ -100,7 +100,7 @@ func (x *crossing) decide(ctx context.Context, t *flow.Turn) error {
 		if err != nil {
 			return false, nil // asked again until the limit
 		}
-		return conn.QueryRow(ctx, "SELECT state FROM crossfade.upgrade WHERE attempt = $1", x.Attempt).Scan(&state) == nil, nil
+		return conn.QueryRow(ctx, x.Part.Own("SELECT state FROM crossfade.upgrade WHERE attempt = $1"), x.Attempt).Scan(&state) == nil, nil
 	})
 	switch {
 	case perr != nil:
@@ -126,7 +126,7 @@ func (x *crossing) openDatabase(ctx context.Context, db *Database) error {
 		if err != nil {
 			return false, nil // reached again until the limit: there is only forward
 		}
-		if up, err := Up(ctx, conn); err == nil && !up {
+		if up, err := x.Part.Up(ctx, conn); err == nil && !up {
 			return true, nil // opened by an earlier run: what it was drained of may be dropped by now
 		}
 		if err := pg.Exec(ctx, conn, e.SQL); err != nil {
@@ -147,12 +147,20 @@ func (x *crossing) openDatabase(ctx context.Context, db *Database) error {
 func (x *crossing) readOnly() flow.Step {
 	var does []flow.Effect
 	for _, db := range x.Databases {
-		does = append(does, x.on(x.Closing, db.Name, ReadOnly(db.Name)))
+		if !db.Shared {
+			does = append(does, x.on(x.Closing, db.Name, ReadOnly(db.Name)))
+		}
 	}
-	end := x.endEffect(x.Closing, x.Home)
+	all := slices.Clone(does)
+	if len(does) > 0 {
+		all = append(all, x.endEffect(x.Closing, x.Home))
+	}
 	return flow.Step{
-		ID: "read-only", Title: "Make new sessions of " + x.Closing.Name + " read-only", Does: append(slices.Clone(does), end), Late: true, Done: never,
+		ID: "read-only", Title: "Make new sessions of " + x.Closing.Name + " read-only", Does: all, Late: true, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
+			if len(does) == 0 {
+				return nil
+			}
 			return x.ifThere(ctx, t, "it does not tell its clients yet that it is closed", func(ctx context.Context) error {
 				if err := x.run(ctx, does, nil); err != nil {
 					return err
@@ -217,7 +225,7 @@ func (x *crossing) follow() flow.Step {
 // done writes down on the open side that nothing is owed any more: until then
 // the same command, run again, does everything behind open once more.
 func (x *crossing) done() flow.Step {
-	e := x.on(x.Opening, x.Home, DoneDecision)
+	e := x.on(x.Opening, x.Home, x.Part.DoneDecision())
 	return flow.Step{
 		ID: "done", Title: "Write down that nothing is owed any more", Does: []flow.Effect{e}, Late: true, Done: never,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
@@ -335,7 +343,7 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 		if err != nil {
 			return err
 		}
-		up, err := Up(ctx, conn)
+		up, err := x.Part.Up(ctx, conn)
 		if err != nil {
 			return err
 		}

@@ -218,7 +218,7 @@ func (x *crossing) refusedNow(ctx context.Context) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		n, err := Refused(ctx, conn)
+		n, err := x.Part.Refused(ctx, conn)
 		if err != nil {
 			return 0, &pg.Error{Doing: "count what was refused in " + db.Name, On: x.Closing.Server.String(), Err: err}
 		}
@@ -250,7 +250,7 @@ func (x *crossing) endRehearsal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sql := endRehearsal
+	sql := x.Part.Own(endRehearsal)
 	if x.rehearsal.measured {
 		sql = x.rowEnds()
 		kept := append(slices.Clone(x.Rehearsed), x.measured())
@@ -320,7 +320,7 @@ func (x *crossing) asBefore(ctx context.Context, db *Database) error {
 			return fmt.Errorf("%s is left of the way back in %s", l.Name, db.Name)
 		}
 	}
-	tables, err := armed(ctx, near)
+	tables, err := armed(ctx, near, db.Elsewhere)
 	if err != nil {
 		return err
 	}

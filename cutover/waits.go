@@ -52,7 +52,7 @@ func watchWaits(ctx context.Context, x *crossing) (*waits, error) {
 	for i, db := range x.Databases {
 		dbs[i] = db.Name
 	}
-	go w.watch(watching, dbs, x.Closing.Server.App)
+	go w.watch(watching, dbs, x.app())
 	return w, nil
 }
 

@@ -19,7 +19,8 @@ import (
 
 // line is one line of crossfade's --json, as far as a play reads it.
 type line struct {
-	Type string `json:"type"`
+	Type    string `json:"type"`
+	Cluster string // of step and event, where there are several
 
 	// step
 	ID    string `json:"id"`

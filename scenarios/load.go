@@ -34,6 +34,9 @@ type party struct {
 	replica []*lab.Reader // of the standbys
 }
 
+// key is what a load is known by.
+func (l Load) key() string { return key(l.Database, l.Schema) }
+
 // told is what the users of one database were told, over all starts.
 type told struct {
 	load         Load
@@ -61,8 +64,8 @@ func (u *Users) Start(ctx context.Context) error {
 	for _, l := range u.stage.Scenario.Load {
 		p := &party{load: l}
 		u.parties = append(u.parties, p)
-		if u.told[l.Database] == nil {
-			u.told[l.Database] = &told{load: l}
+		if u.told[l.key()] == nil {
+			u.told[l.key()] = &told{load: l}
 		}
 		if err := u.start(ctx, p); err != nil {
 			_, serr := u.Stop()
@@ -73,7 +76,7 @@ func (u *Users) Start(ctx context.Context) error {
 }
 
 func (u *Users) start(ctx context.Context, p *party) (err error) {
-	l, conninfo := p.load, u.stage.Client(p.load.Database)
+	l, conninfo := p.load, u.stage.Client(p.load.key())
 	if b := l.Pgbench; b != nil {
 		if _, again := u.started[l.Database]; !again {
 			if u.started[l.Database], err = u.stage.counted(ctx, u.stage.Old, l); err != nil {
@@ -93,7 +96,7 @@ func (u *Users) start(ctx context.Context, p *party) (err error) {
 		}
 	}
 	if l.Writers > 0 {
-		if p.writer, err = lab.Write(ctx, conninfo+sessionOptions(l.Settings), lab.WriterOptions{Writers: l.Writers, Pause: l.Pause}); err != nil {
+		if p.writer, err = lab.Write(ctx, conninfo+sessionOptions(l.Settings), lab.WriterOptions{Writers: l.Writers, Pause: l.Pause, Schema: l.Schema}); err != nil {
 			return err
 		}
 	}
@@ -203,7 +206,7 @@ func (u *Users) Gap(t time.Time) (worst lab.Gap, database string) {
 			continue
 		}
 		if g := p.writer.GapSince(t); g.Length > worst.Length {
-			worst, database = g, p.load.Database
+			worst, database = g, p.load.key()
 		}
 	}
 	return worst, database
@@ -215,7 +218,7 @@ func (u *Users) Stop() (map[string]lab.Report, error) {
 	last := map[string]lab.Report{}
 	var errs []error
 	for _, p := range u.parties {
-		t := u.told[p.load.Database]
+		t := u.told[p.load.key()]
 		if p.bench != nil {
 			r, err := p.bench.Stop()
 			if err != nil {
@@ -229,7 +232,7 @@ func (u *Users) Stop() (map[string]lab.Report, error) {
 		}
 		if p.writer != nil {
 			r := p.writer.Stop()
-			last[p.load.Database] = r
+			last[p.load.key()] = r
 			t.reports = append(t.reports, r)
 			t.failures = append(t.failures, r.Failures...)
 			t.worst = r.Longest
@@ -276,7 +279,7 @@ func (u *Users) Describe() string {
 		if n := len(u.stage.Standbys[sideOld]); l.Replicas && n > 0 {
 			words = append(words, plural(int64(n), "reader")+" of the standbys")
 		}
-		all = append(all, l.Database+": "+strings.Join(words, ", "))
+		all = append(all, l.key()+": "+strings.Join(words, ", "))
 	}
 	return strings.Join(all, "; ")
 }

@@ -143,14 +143,14 @@ func (p *play) down(ctx context.Context, failed error) error {
 // perform does the acts.
 func (p *play) perform(ctx context.Context) error {
 	if p.options.Crossfade == "" {
-		path, err := Build(ctx, p.stage.Dir)
+		path, err := Build(ctx, filepath.Join(p.stage.Dir, "bin")) // beside what it prints, in crossfade
 		if err != nil {
 			return err
 		}
 		p.options.Crossfade = path
 	}
 	var err error
-	if slices.ContainsFunc(p.stage.Scenario.Acts, func(a Act) bool { return a.Prove != "" }) {
+	if slices.ContainsFunc(p.stage.Scenario.Acts, func(a Act) bool { return a.Prove != "" || a.Split != nil }) {
 		if p.want, err = p.stage.shape(ctx); err != nil {
 			return fmt.Errorf("look at old before anything is done: %w", err)
 		}
@@ -171,6 +171,11 @@ func (p *play) perform(ctx context.Context) error {
 			err = p.run(ctx, a)
 		case a.Prove != "":
 			err = p.prove(ctx, a.Prove)
+			if err == nil && i < len(p.stage.Scenario.Acts)-1 {
+				err = p.work(ctx)
+			}
+		case a.Split != nil:
+			err = p.proveSplit(ctx, a.Split)
 			if err == nil && i < len(p.stage.Scenario.Acts)-1 {
 				err = p.work(ctx)
 			}
@@ -377,6 +382,9 @@ func (t *tellerOf) finding(word string, l line) {
 
 func (t *tellerOf) event(l line) {
 	p, title := t.play, t.play.titles[l.Plan+" "+l.Step]
+	if l.Cluster != "" {
+		l.Step = l.Cluster + " " + l.Step
+	}
 	var d time.Duration
 	if l.Seconds != nil {
 		d = inSeconds(*l.Seconds)
@@ -437,13 +445,8 @@ func (p *play) prove(ctx context.Context, side string) error {
 		proof.Claims = append(proof.Claims, c)
 		p.printf("  %-*s %-6s %s\n", claimColumns, c.What, verdict(c.True), c.Says)
 	}
-	for _, i := range p.open {
-		c := p.result.Crossings[i]
-		limit := p.stage.Scenario.Expect.Outage
-		says := fmt.Sprintf("%s, and at most %s is right", took(inSeconds(c.Outage)), limit)
-		claim(Claim{"outage at the client", says, inSeconds(c.Outage) <= limit})
-	}
-	p.open, p.serves, p.users.serves = nil, side, side
+	p.outages(claim)
+	p.serves, p.users.serves = side, side
 	(&prover{stage: p.stage, users: p.users, want: p.want, side: side, claim: claim, crossfade: p.options.Crossfade}).prove(ctx)
 	if p.switcher != nil {
 		claim(Claim{"synchronous while one streams", p.switcher.says(), true})
@@ -556,7 +559,7 @@ func (p *play) proofTable() {
 	var whats []string
 	cells := map[string][]string{}
 	for i, proof := range p.result.Proofs {
-		head += fmt.Sprintf("%*s", gistColumns, fmt.Sprintf("PostgreSQL %d serves", proof.Major))
+		head += fmt.Sprintf("%*s", gistColumns, proof.title())
 		for _, c := range proof.Claims {
 			if cells[c.What] == nil {
 				whats = append(whats, c.What)

@@ -21,9 +21,11 @@ type Claim struct {
 
 // Proof is what was looked at while one side served, with the load stopped.
 type Proof struct {
-	Serves string  `json:"serves"` // old or new
-	Major  int     `json:"major"`  // its major version
-	Claims []Claim `json:"claims"`
+	Serves string `json:"serves"` // old or new
+	// Cluster is the new cluster whose tables were looked at, where there are several.
+	Cluster string  `json:"cluster,omitempty"`
+	Major   int     `json:"major"` // its major version
+	Claims  []Claim `json:"claims"`
 }
 
 // Passed reports whether all of it is true.

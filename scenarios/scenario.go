@@ -32,6 +32,7 @@ type Scenario struct {
 	About     string     `yaml:"about"`     // for who asks what it shows
 	Old       Old        `yaml:"old"`       // the cluster that serves at the start
 	New       New        `yaml:"new"`       // the place of the one that serves at the end
+	Clusters  []Cluster  `yaml:"clusters"`  // several new ones, each for a schema; none: one, for everything
 	Databases []Database `yaml:"databases"` // in the old cluster; at least one
 	Poolers   []Pooler   `yaml:"poolers"`   // none: clients find the primary with target_session_attrs
 	Load      []Load     `yaml:"load"`      // who uses it, without pause
@@ -99,6 +100,7 @@ type Pooler struct {
 // Load is who uses one database. Everybody is the role app.
 type Load struct {
 	Database string        `yaml:"database"`
+	Schema   string        `yaml:"schema"`  // where the writers' ledger is; "": public
 	Writers  int           `yaml:"writers"` // of numbered rows; each is one connection
 	Pause    time.Duration `yaml:"pause"`   // between two rows of one writer
 	Pgbench  *Bench        `yaml:"pgbench"`
@@ -121,7 +123,7 @@ type Bench struct {
 }
 
 // Act is one thing that is done. Exactly one of Run, Prove, Left, Stop, Start,
-// SQL, Promote and Status is set.
+// SQL, Promote, Status and Split is set.
 type Act struct {
 	Run     string   `yaml:"run"`     // crossfade's command and flags, split at blanks; -f and --json come with it
 	Exit    int      `yaml:"exit"`    // the exit code it must have
@@ -129,6 +131,7 @@ type Act struct {
 	Cut     *Cut     `yaml:"cut"`     // while Run runs
 	Prove   string   `yaml:"prove"`   // the side that serves now: old or new. The load is stopped, judged, and goes on
 	Left    string   `yaml:"left"`    // what there may be of crossfade: nothing, or the fence of the side that was given up
+	Split   []string `yaml:"split"`   // prove, where there are several new clusters: those that serve now
 	Stop    string   `yaml:"stop"`    // a server, as old, new, old/metal: pg_ctl stop -m fast
 	Start   string   `yaml:"start"`   // a server that was stopped
 	SQL     string   `yaml:"sql"`     // done by hand, by the superuser
@@ -241,6 +244,7 @@ func (s *Scenario) check() error {
 			wrong("new: %w", err)
 		}
 	}
+	s.checkSplit(wrong, databases)
 	pooled := map[string]bool{}
 	for _, p := range s.Poolers {
 		for _, d := range p.Databases {
@@ -281,8 +285,8 @@ func (s *Scenario) check() error {
 		}
 	}
 	for i, a := range s.Acts {
-		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != "", a.SQL != "", a.Promote != "", a.Status != ""); n != 1 {
-			wrong("acts: number %d must have one of run, prove, left, stop, start, sql, promote and status", i+1)
+		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != "", a.SQL != "", a.Promote != "", a.Status != "", a.Split != nil); n != 1 {
+			wrong("acts: number %d must have one of run, prove, left, stop, start, sql, promote, status and split", i+1)
 		}
 		if at := a.Stop + a.Start; at != "" && !nodes[at] {
 			wrong("acts: number %d: there is no server %s", i+1, at)

@@ -26,6 +26,7 @@ type Stage struct {
 	Runbook  string // path
 	Lab      *lab.Lab
 	Old, New *lab.Cluster
+	Split    []*lab.Cluster    // the new clusters, in the scenario's order, where there are several; New is the first
 	Standbys map[string][]Node // by side
 	// synchronous is what each standby of old was in its list.
 	synchronous string
@@ -122,10 +123,17 @@ func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) err
 		return err
 	})
 	group.Go(func() (err error) {
-		st.New, err = st.Lab.Start(gctx, lab.Options{Name: fmt.Sprintf("%s%d", Primary, fresh.Major), Install: fresh, Settings: s.New.Settings, HBA: s.New.HBA})
+		name := fmt.Sprintf("%s%d", Primary, fresh.Major)
+		if len(s.Clusters) > 0 {
+			name = clusterName(s.Clusters[0], fresh.Major)
+		}
+		st.New, err = st.Lab.Start(gctx, lab.Options{Name: name, Install: fresh, Settings: s.New.Settings, HBA: s.New.HBA})
 		return err
 	})
 	if err := group.Wait(); err != nil {
+		return err
+	}
+	if err := st.extend(ctx, fresh); err != nil {
 		return err
 	}
 	if err := st.fill(ctx, say); err != nil {
@@ -273,8 +281,10 @@ func (st *Stage) fill(ctx context.Context, say Say) error {
 		if err := st.Old.Exec(ctx, "", "CREATE DATABASE "+d.Name); err != nil {
 			return err
 		}
-		if err := lab.Ledger(ctx, st.Old.Conninfo(d.Name)); err != nil {
-			return err
+		if len(st.Scenario.Clusters) == 0 {
+			if err := lab.Ledger(ctx, st.Old.Conninfo(d.Name)); err != nil {
+				return err
+			}
 		}
 		if d.Pgbench > 0 {
 			if err := st.Old.PgbenchInit(ctx, d.Name, d.Pgbench); err != nil {
@@ -285,6 +295,9 @@ func (st *Stage) fill(ctx context.Context, say Say) error {
 			if err := psql(ctx, st.Old, d.Name, name); err != nil {
 				return err
 			}
+		}
+		if err := st.ledgers(ctx, d.Name); err != nil {
+			return err
 		}
 		err := st.Old.Exec(ctx, d.Name,
 			"GRANT USAGE ON SCHEMA public TO "+appRole,
@@ -322,6 +335,11 @@ func (st *Stage) pools(ctx context.Context) error {
 		o := lab.PoolOptions{Name: p.Name, Mode: p.Mode, Databases: map[string]lab.Backend{}, Users: map[string]string{appRole: ""}}
 		for _, d := range p.Databases {
 			o.Databases[d] = lab.Backend{Cluster: st.Old}
+			for _, c := range st.Scenario.Clusters {
+				if d == key(c.Database, c.Schema) {
+					o.Databases[d] = lab.Backend{Cluster: st.Old, DB: c.Database}
+				}
+			}
 		}
 		pool, err := st.Lab.PgBouncer(ctx, o)
 		if err != nil {
@@ -382,13 +400,21 @@ func (st *Stage) describe() string {
 	for _, p := range st.Poolers {
 		words = append(words, p.Name+" in front")
 	}
-	return strings.Join(append(words, fmt.Sprintf("%s (PostgreSQL %d) empty on port %d", st.New.Name, st.New.Major, st.New.Port)), ", ")
+	fresh := st.Split
+	if fresh == nil {
+		fresh = []*lab.Cluster{st.New}
+	}
+	for _, n := range fresh {
+		words = append(words, fmt.Sprintf("%s (PostgreSQL %d) empty on port %d", n.Name, n.Major, n.Port))
+	}
+	return strings.Join(words, ", ")
 }
 
 // Book is what a runbook's template is given.
 type Book struct {
 	Name      string // of the upgrade and of the new cluster, as in wacken18
 	Old, New  BookNode
+	Clusters  []BookNode // the new ones by the scenario's names, where there are several
 	Poolers   []Place
 	Databases []Database
 	Accept    []string
@@ -433,6 +459,9 @@ func (st *Stage) book() (string, error) {
 	if p := st.proxies; p != nil {
 		b.Old.Conninfo, b.New.Conninfo = st.Old.Conninfo("", p["tool-old"][0].Words()), st.New.Conninfo("", p["tool-new"][0].Words())
 		b.Old.From, b.New.From = st.Old.Conninfo("", p["old-new"][0].Words()), st.New.Conninfo("", p["old-new"][1].Words())
+	}
+	for i, c := range st.Split {
+		b.Clusters = append(b.Clusters, node(st.Scenario.Clusters[i].Name, c))
 	}
 	var text strings.Builder
 	if err := t.Execute(&text, b); err != nil {
@@ -490,6 +519,11 @@ func Open(dir string) (*Stage, error) {
 	st.Old, st.New = byName[Primary], byName[state.New]
 	if st.Old == nil || st.New == nil {
 		return nil, fmt.Errorf("the lab in %s has lost its servers; take it down", dir)
+	}
+	for _, c := range s.Clusters {
+		if n := byName[clusterName(c, st.New.Major)]; n != nil {
+			st.Split = append(st.Split, n)
+		}
 	}
 	for side, standbys := range map[string][]Standby{sideOld: s.Old.Standbys, sideNew: s.New.Standbys} {
 		for _, sb := range standbys {

@@ -41,10 +41,11 @@ func DumpEffects(from *pg.Server, program string) []flow.Effect {
 
 // Dump reads the schema of from's database with program, pg_dump of new's
 // major, as entries in the order they are restored in. Publications,
-// subscriptions and the tool's own objects are left out. It also returns what
-// was run. Nothing is written on the server.
-func Dump(ctx context.Context, from *pg.Server, program string) ([]Entry, []flow.Effect, error) {
+// subscriptions and the tool's own objects are left out, and what is apart (nil:
+// nothing). It also returns what was run. Nothing is written on the server.
+func Dump(ctx context.Context, from *pg.Server, program string, apart *Apart) ([]Entry, []flow.Effect, error) {
 	effects := DumpEffects(from, program)
+	effects[0].Run = apart.excluding(effects[0].Run)
 	facts, err := readDumpFacts(ctx, from)
 	if err != nil {
 		return nil, effects, err
@@ -74,7 +75,7 @@ func Dump(ctx context.Context, from *pg.Server, program string) ([]Entry, []flow
 	if err != nil {
 		return nil, effects, fmt.Errorf("dump the schema of database %s: %w", from.Database(), err)
 	}
-	return facts.complete(entries), effects, nil
+	return apart.without(facts.complete(entries)), effects, nil
 }
 
 func run(ctx context.Context, s *pg.Server, argv []string, stdin []byte) ([]byte, error) {

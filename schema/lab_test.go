@@ -151,7 +151,7 @@ func exec(t testing.TB, conn *pgx.Conn, sql string) {
 
 func dump(t testing.TB, from *pg.Server, newMajor int) []schema.Entry {
 	t.Helper()
-	entries, _, err := schema.Dump(t.Context(), from, program(t, newMajor, "pg_dump"))
+	entries, _, err := schema.Dump(t.Context(), from, program(t, newMajor, "pg_dump"), nil)
 	must(t, err)
 	return entries
 }

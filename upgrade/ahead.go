@@ -36,6 +36,7 @@ func (u *Upgrade) aheadStep(s *survey) flow.Step {
 					if err != nil {
 						return err
 					}
+					seqs = slices.DeleteFunc(seqs, func(q schema.Sequence) bool { return db.apart.Has(q.SQL()) })
 					sql, n := schema.SetSequences(seqs, 2*u.rb.Cutover.SequenceMargin)
 					if n == 0 {
 						return nil

@@ -15,15 +15,18 @@ import (
 // Check looks for what stands in the way, on every server of the runbook. A
 // server that does not answer is a finding, not an error.
 func (u *Upgrade) Check(ctx context.Context) ([]check.Finding, error) {
-	o, _, err := u.checkOptions(ctx, false)
+	if u.parts != nil {
+		return u.checkParts(ctx, func(p *Upgrade) ([]check.Finding, error) { return p.Check(ctx) })
+	}
+	o, s, err := u.checkOptions(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	return u.judged(ctx, o)
+	return u.judged(ctx, o, s)
 }
 
 // judged are the findings of both clusters and of the traffic.
-func (u *Upgrade) judged(ctx context.Context, o check.Options) ([]check.Finding, error) {
+func (u *Upgrade) judged(ctx context.Context, o check.Options, s *survey) ([]check.Finding, error) {
 	found, err := check.Run(ctx, o)
 	if err != nil {
 		return nil, err
@@ -32,7 +35,7 @@ func (u *Upgrade) judged(ctx context.Context, o check.Options) ([]check.Finding,
 	if err != nil {
 		return nil, err
 	}
-	return append(found, traffic...), nil
+	return u.named(append(append(u.splitFindings(s), found...), traffic...)), nil
 }
 
 // checkOptions are check's, and the survey that they were made from; nil where
@@ -49,6 +52,16 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs,
 		OldHost: host(u.rb.Old.Host), NewHost: host(u.rb.New[0].Host),
 	}
+	for _, p := range u.siblings() {
+		o.Siblings = append(o.Siblings, string(p.part))
+		for _, db := range p.rb.Databases {
+			for _, set := range db.Sets {
+				if set.To == string(p.part) {
+					o.OtherLinks++
+				}
+			}
+		}
+	}
 	for _, t := range u.rb.Cutover.Traffic {
 		if t.PgBouncer == nil {
 			continue
@@ -61,7 +74,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		}
 	}
 	for _, b := range u.rb.Databases {
-		o.Databases = append(o.Databases, checkDatabase(b))
+		o.Databases = append(o.Databases, checkDatabase(b, string(u.part)))
 	}
 	for _, a := range u.rb.Accept {
 		o.Accept = append(o.Accept, check.Accept{ID: a.ID, Object: a.Object})
@@ -122,7 +135,7 @@ func host(h Host) pg.Host {
 	return nil
 }
 
-func checkDatabase(b Database) check.Database {
+func checkDatabase(b Database, cluster string) check.Database {
 	d := check.Database{Name: b.Name, Identity: map[string]string{}}
 	if len(b.Exclude) > 0 {
 		d.Exclude = func(schema, table string) bool {
@@ -144,6 +157,9 @@ func checkDatabase(b Database) check.Database {
 	d.Sets = func(inv *schema.Inventory) []schema.Set {
 		db := &database{name: b.Name, book: b, inventory: inv}
 		db.assign()
+		if cluster != "" {
+			db.sets = slices.DeleteFunc(db.sets, func(set schema.Set) bool { to, _ := b.to(set.Name); return to != cluster })
+		}
 		return db.sets
 	}
 	return d

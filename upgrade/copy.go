@@ -42,7 +42,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (flow.Step, error)
 	if err != nil {
 		return flow.Step{}, err
 	}
-	does := []flow.Effect{effect("old", s.home, keepMemory)}
+	does := []flow.Effect{effect("old", s.home, u.part.Own(keepMemory))}
 	for _, g := range all {
 		does = append(does, g.Effect)
 	}
@@ -85,7 +85,7 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	if err != nil {
 		return st, err
 	}
-	entries, commands, err := schema.Dump(ctx, u.old.With(db.name), program)
+	entries, commands, err := schema.Dump(ctx, u.old.With(db.name), program, db.apart)
 	if err != nil {
 		return st, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
 	}

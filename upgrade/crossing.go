@@ -123,6 +123,10 @@ func (u *Upgrade) holdServing(ctx context.Context, s *survey, forwards bool, dir
 
 // hold takes the right to change the upgrade; release gives it back.
 func (u *Upgrade) hold(ctx context.Context, server *pg.Server) (context.Context, func(), error) {
+	if u.whole != nil && server.Name == u.old.Name {
+		// One lock for all parts: locks are per database.
+		server = server.With(u.whole.rb.Databases[0].Name)
+	}
 	held, h, err := take(ctx, server)
 	if err != nil {
 		return nil, nil, err
@@ -188,7 +192,7 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 	defer x.Close()
 	now.crossing = x
 	u.tell(now)
-	x.Plan.Interrupt = ErrInterrupted
+	x.Plan.Interrupt, x.Plan.Cluster = ErrInterrupted, string(u.part)
 	if err := u.foreseeCrossing(ctx, s, x.Plan); err != nil {
 		return nil, err
 	}
@@ -231,6 +235,7 @@ func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Confi
 		// The locks went with the process; old may have been written since.
 		earlier := cutover.Earlier(c, *d)
 		defer earlier.Close()
+		earlier.Plan.Cluster = string(u.part)
 		if err := flow.Undo(ctx, earlier.Plan, j, watch); err != nil {
 			return nil, err
 		}
@@ -389,7 +394,7 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 	var sum int64
 	for _, db := range s.databases {
 		err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
-			n, err := cutover.Refused(ctx, conn)
+			n, err := u.part.Refused(ctx, conn)
 			sum += n
 			return err
 		})

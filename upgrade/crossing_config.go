@@ -14,7 +14,7 @@ import (
 func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) (cutover.Config, error) {
 	cut := u.rb.Cutover
 	c := cutover.Config{
-		Upgrade: u.rb.Upgrade, Direction: dir, Attempt: s.attempt() + 1, Home: s.home,
+		Upgrade: u.rb.Upgrade, Part: u.part, App: appOf(u.rb), Direction: dir, Attempt: s.attempt() + 1, Home: s.home,
 		Closing: s.old, Opening: s.new, Back: cut.Back || dir == cutover.Back,
 		MaxBlocked: cut.MaxBlocked, LockTimeout: cut.LockTimeout, Patience: cut.Patience, KillAfter: cut.KillAfter,
 		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin, Mine: u.mine,
@@ -71,6 +71,10 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 	}
 	// Both sides hold the same triggers; those that fire on apply are awake
 	// where clients are, and disabled where rows arrive.
+	if err := u.apartFrom(ctx, s, db, &d); err != nil {
+		return d, err
+	}
+	d.Shared = d.Shared && c.Closing.Name == "old"
 	if s.silent(c.Closing.Name) != nil {
 		return d, nil // behind open: the decision remembers them
 	}
@@ -78,6 +82,7 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 	if c.Closing.Name == s.serving().Name {
 		err := u.sessions.Do(ctx, c.Closing.Server.With(db.name), func(conn *pgx.Conn) (err error) {
 			firing, err = schema.FiringTriggers(ctx, conn)
+			firing = db.apart.Fire(firing)
 			return err
 		})
 		if err != nil {

@@ -31,18 +31,22 @@ type Planned struct {
 // Plan builds the plans of the upgrade as it stands now, and forecasts them. It
 // touches nothing.
 func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
+	if u.parts != nil {
+		return u.planParts(ctx, o)
+	}
 	p := Planned{DryRun: report.DryRun{Upgrade: u.rb.Upgrade, Runbook: u.rb.File, At: time.Now()}}
 	want, s, err := u.checkOptions(ctx, true)
 	if err != nil {
 		return p, err
 	}
 	var since *forecast.Mark
+	asked := s
 	if s != nil {
 		since = u.watchOld(ctx)
 	}
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		p.Findings, err = u.judged(ctx, want)
+		p.Findings, err = u.judged(ctx, want, asked)
 		return err
 	})
 	if s == nil {

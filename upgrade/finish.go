@@ -31,6 +31,9 @@ type Leftovers struct {
 // Finish gives the way back up and cleans both sides. Old keeps refusing
 // writes, unless o says otherwise.
 func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow.Event)) (Leftovers, error) {
+	if u.parts != nil {
+		return u.cleanParts(ctx, "finish", func(p *Upgrade) (Leftovers, error) { return p.Finish(ctx, o, p.Telling(observe)) })
+	}
 	s, err := u.look(ctx, false)
 	if err != nil {
 		return Leftovers{}, err
@@ -54,6 +57,9 @@ func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow
 
 // Abort takes everything back before open.
 func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftovers, error) {
+	if u.parts != nil {
+		return u.cleanParts(ctx, "abort", func(p *Upgrade) (Leftovers, error) { return p.Abort(ctx, p.Telling(observe)) })
+	}
 	s, err := u.look(ctx, false)
 	if err != nil {
 		return Leftovers{}, err
@@ -102,6 +108,7 @@ func (u *Upgrade) undoCutOff(ctx context.Context, s *survey, observe func(flow.E
 	}
 	x := cutover.Earlier(c, *d)
 	defer x.Close()
+	x.Plan.Cluster = string(u.part)
 	return flow.Undo(held, x.Plan, nil, observe)
 }
 
@@ -135,7 +142,7 @@ func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Even
 	if err != nil {
 		return err
 	}
-	p.Attempt = s.attempt()
+	p.Attempt, p.Cluster = s.attempt(), string(u.part)
 	return flow.Run(held, p, j, func(e flow.Event) {
 		u.watch(e)
 		observe(e)
@@ -209,8 +216,8 @@ func (s *survey) silent(side string) error {
 func (u *Upgrade) unfenceStep(s *survey, side string) flow.Step {
 	var does []flow.Effect
 	for _, db := range s.databases {
-		does = append(does, effect(side, db.name, cutover.Lowered))
-		for _, q := range cutover.Unguard() {
+		does = append(does, effect(side, db.name, u.part.Lowered()))
+		for _, q := range u.part.Unguard() {
 			does = append(does, effect(side, db.name, q))
 		}
 		for _, t := range db.inventory.Tables {
@@ -222,7 +229,7 @@ func (u *Upgrade) unfenceStep(s *survey, side string) flow.Step {
 		ID: "unfence/" + side, Title: "Take the fence off " + side, Does: does, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, db := range s.databases {
-				if err := u.unfence(ctx, t, s, side, db.name); err != nil {
+				if err := u.unfence(ctx, t, s, side, db); err != nil {
 					return err
 				}
 			}
@@ -231,7 +238,8 @@ func (u *Upgrade) unfenceStep(s *survey, side string) flow.Step {
 	}
 }
 
-func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side, db string) error {
+func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side string, in *database) error {
+	db := in.name
 	if err := s.silent(side); err != nil {
 		t.Note("%s does not answer: its fence stays (%v)", side, err)
 		return nil
@@ -241,12 +249,12 @@ func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side, db
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'crossfade')").Scan(&there); err != nil || !there {
 			return err
 		}
-		for _, q := range append(cutover.Unguard(), cutover.Lowered) {
+		for _, q := range append(u.part.Unguard(), u.part.Lowered()) {
 			if err := pg.Exec(ctx, conn, q); err != nil {
 				return &pg.Error{Doing: pg.Brief(q), On: u.side(side).String() + ", database " + db, Err: err}
 			}
 		}
-		left, err := cutover.DisarmTables(ctx, conn, time.Minute)
+		left, err := cutover.DisarmTables(ctx, conn, in.elsewhere(), time.Minute)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("the open fence is still on %s of %s, which are busy: run the same command again", strings.Join(left, ", "), db)
 		}
@@ -266,7 +274,7 @@ func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side, db
 func (u *Upgrade) dropGroundStep(s *survey, side string) flow.Step {
 	var does []flow.Effect
 	for i := len(s.databases) - 1; i >= 0; i-- {
-		does = append(does, effect(side, s.databases[i].name, "DROP SCHEMA IF EXISTS crossfade CASCADE"))
+		does = append(does, effect(side, s.databases[i].name, u.dropGround(side, s.databases[i], s.home)))
 	}
 	return flow.Step{
 		ID: "ground/drop/" + side, Title: "Drop schema crossfade on " + side, Does: does, Done: never,
@@ -292,7 +300,7 @@ func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
 	var does []flow.Effect
 	for i := len(s.databases) - 1; i >= 0; i-- {
 		db := s.databases[i]
-		for _, q := range cutover.Unguard() {
+		for _, q := range u.part.Unguard() {
 			does = append(does, effect(side, db.name, q))
 		}
 		for _, set := range db.sets {
@@ -302,7 +310,7 @@ func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
 			does = append(does, effect(side, db.name, "DROP TABLE IF EXISTS crossfade.ledger"))
 		}
 		if db.name == s.home {
-			does = append(does, effect(side, db.name, "DROP TABLE IF EXISTS crossfade.upgrade"))
+			does = append(does, effect(side, db.name, u.part.Own("DROP TABLE IF EXISTS crossfade.upgrade")))
 		}
 	}
 	return flow.Step{
@@ -493,6 +501,14 @@ func (u *Upgrade) leftovers(ctx context.Context, s *survey, closed bool) (Leftov
 }
 
 func (u *Upgrade) left(ctx context.Context, s *survey, side string) ([]string, error) {
+	if u.part != "" && side == "old" {
+		return u.leftOfPart(ctx, s)
+	}
+	return u.leftOn(ctx, s, side)
+}
+
+// leftOn is left for all parts together.
+func (u *Upgrade) leftOn(ctx context.Context, s *survey, side string) ([]string, error) {
 	var found []string
 	look := func(server *pg.Server, sql string) error {
 		err := u.sessions.Do(ctx, server, func(conn *pgx.Conn) error {

@@ -151,7 +151,7 @@ func (u *Upgrade) journalRan() map[forecast.StepKey]ran {
 	last := ""
 	for _, r := range records {
 		k := forecast.StepKey{Plan: r.Plan, ID: r.Step}
-		if r.Plan == "" {
+		if r.Plan == "" || r.Cluster != string(u.part) {
 			continue
 		}
 		// What was done before everything was taken back is of an earlier life.

@@ -28,7 +28,7 @@ func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Eff
 	sql := []string{"CREATE SCHEMA IF NOT EXISTS crossfade"}
 	if db.name == s.home {
 		// One transaction: a schema without the row would be a stranger's.
-		sql[0] += ";\n" + cutover.Table + ";\n" + rowZero
+		sql[0] += ";\n" + u.part.Table() + ";\n" + u.part.Own(rowZero)
 	}
 	for _, set := range db.sets {
 		sql = append(sql, link.CanaryTable(set.Name))
@@ -36,7 +36,7 @@ func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Eff
 	if side == "new" {
 		sql = append(sql, schema.Ledger("new", db.name).SQL)
 	}
-	sql = append(sql, cutover.Ground(u.rb.Upgrade, side == "new")...)
+	sql = append(sql, u.part.Ground(u.rb.Upgrade, side == "new")...)
 	if side == "new" {
 		// Closed from its first day: what arrives here comes from old alone.
 		sql = append(sql, cutover.ReadOnly(db.name))
@@ -50,7 +50,11 @@ func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Eff
 
 // grounded reports whether the tool's own schema is complete in a database.
 func (u *Upgrade) grounded(ctx context.Context, s *survey, side string, db *database) (bool, error) {
-	want := []string{"fence"}
+	end := ""
+	if u.part != "" {
+		end = "_" + string(u.part)
+	}
+	want := []string{"fence" + end}
 	for _, set := range db.sets {
 		want = append(want, "canary_"+set.Name)
 	}
@@ -58,7 +62,7 @@ func (u *Upgrade) grounded(ctx context.Context, s *survey, side string, db *data
 		want = append(want, "ledger")
 	}
 	if db.name == s.home {
-		want = append(want, "upgrade")
+		want = append(want, "upgrade"+end)
 	}
 	var missing int
 	err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
@@ -98,7 +102,7 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 	var m cutover.Memory
 	found := false
 	err := u.sessions.Do(ctx, u.old.With(s.home), func(conn *pgx.Conn) error {
-		ds, err := cutover.ReadDecisions(ctx, conn)
+		ds, err := u.part.ReadDecisions(ctx, conn)
 		for _, d := range ds {
 			if d.Attempt == 0 {
 				m, found = d.Memory, true
@@ -128,7 +132,10 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 	if err == nil && len(u.successors()) > 0 {
 		m.Before[oldSynchronousNames] = names
 	}
-	return m, err
+	if err != nil {
+		return m, err
+	}
+	return m, u.inherit(ctx, m.Before)
 }
 
 // systemSettings are those that the upgrade changes while it runs.

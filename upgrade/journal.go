@@ -17,6 +17,9 @@ func (u *Upgrade) journalStep() (*report.Work, error) {
 	// Of steps side by side the one that is in work for longest is told.
 	var open []flow.Record
 	for _, r := range records {
+		if r.Cluster != string(u.part) {
+			continue
+		}
 		switch r.Kind {
 		case flow.Begin:
 			open = append(slices.DeleteFunc(open, func(o flow.Record) bool { return o.Beside == "" || o.Beside != r.Beside || o.Step == r.Step }), r)
@@ -37,7 +40,7 @@ func (u *Upgrade) journalSays(name string) bool {
 		return false
 	}
 	for i := len(records) - 1; i >= 0; i-- {
-		if r := records[i]; r.Plan != "" {
+		if r := records[i]; r.Plan != "" && r.Cluster == string(u.part) {
 			return r.Plan == name && (r.Kind == flow.End || r.Kind == flow.Skip)
 		}
 	}

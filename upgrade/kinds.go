@@ -33,6 +33,9 @@ func otherKinds() []kind {
 		{traffic.PoolSession, "The pooler does not wait for clients to leave before it pauses", check.Block, true},
 		{traffic.PoolWait, "Clients may wait in the pooler as long as a cutover may take", check.Block, true},
 		{schemaRejected, "New takes every statement of old's schema (`check --restore`)", check.Block, false},
+		{clusterForeignKey, "No foreign key leads from one new cluster to another", check.Block, false},
+		{clusterCrossing, "Nothing of a table needs a table that goes to another new cluster", check.Block, false},
+		{clusterLeftOut, "No view or function needs tables of several new clusters", check.Warn, true},
 		{report.ForecastExceeds, "No forecast is beyond what the runbook allows (`plan`)", check.Warn, true},
 		{cutover.StandbyMissing, "Every standby of new streams when the cutover begins (a gate, not a finding of check)", check.Block, true},
 	}

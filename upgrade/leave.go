@@ -97,6 +97,7 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	began := time.Now()
 	u.tell(told{phase: s.phase, behind: report.PhaseRolledBack})
 	p := u.withoutNewPlan(s)
+	p.Cluster = string(u.part)
 	err = flow.Run(held, p, j, func(e flow.Event) {
 		u.watch(e)
 		observe(e)
@@ -118,7 +119,7 @@ func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
 		for _, l := range db.way {
 			drop = append(drop, l.DropSubscription()...)
 		}
-		sql := cutover.Lowered + ";\n" + u.lift(s, "old", db.name)
+		sql := u.part.Lowered() + ";\n" + u.lift(s, "old", db.name)
 		// They are disabled on old, which follows: what they were is remembered.
 		if d := s.last(); d != nil {
 			for _, q := range d.Wake[db.name] {
@@ -126,7 +127,7 @@ func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
 			}
 		}
 		if db.name == s.home {
-			sql += fmt.Sprintf(";\nINSERT INTO crossfade.upgrade (attempt, upgrade, direction, state) VALUES (%d, %s, 'back', 'open')", attempt, pg.Literal(u.rb.Upgrade))
+			sql += fmt.Sprintf(u.part.Own(";\nINSERT INTO crossfade.upgrade (attempt, upgrade, direction, state) VALUES (%d, %s, 'back', 'open')"), attempt, pg.Literal(u.rb.Upgrade))
 		}
 		open = append(open, effect("old", db.name, sql))
 	}
@@ -164,7 +165,7 @@ func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
 		u.unfenceStep(s, "old"),
 	}
 	_, after := u.hookSteps()
-	done := []flow.Effect{effect("old", s.home, cutover.DoneDecision).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
+	done := []flow.Effect{effect("old", s.home, u.part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
 	steps = append(append(steps, after...), flow.Step{
 		ID: "done", Title: "Write down that nothing is owed any more", Does: done, Done: never, Do: u.exec(done, nil),
 	})

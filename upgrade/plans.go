@@ -16,7 +16,7 @@ const lockPause = 300 * time.Millisecond
 // preparePlan is everything up to ready, in the order in which it happens:
 // what old remembers, what new is, then rows, then what follows them.
 func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error) {
-	p := flow.Plan{Name: "prepare", Steps: []flow.Step{u.checkStep()}}
+	p := flow.Plan{Name: "prepare", Cluster: string(u.part), Steps: []flow.Step{u.checkStep()}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	for _, db := range s.databases {
 		add(u.groundStep(s, "old", db))
@@ -99,6 +99,9 @@ type PrepareOptions struct {
 // Prepare runs the prepare plan: from a new upgrade, or on from where it
 // stopped. In phase ready it takes along what was made on old since.
 func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(flow.Event)) error {
+	if u.parts != nil {
+		return u.prepareParts(ctx, o, observe)
+	}
 	s, err := u.look(ctx, false)
 	if err != nil {
 		if s == nil {

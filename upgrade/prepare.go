@@ -36,11 +36,16 @@ func (u *Upgrade) mustPass(ctx context.Context) error {
 		return err
 	}
 	if blocking := check.Blocking(found); len(blocking) > 0 {
-		e := &ErrFindings{blocking}
-		return &ExitError{Code: ExitFindings, Says: e.Error(), On: blocking[0].On, Object: blocking[0].Object, Hint: "crossfade check says what to do about each", Err: e}
+		return blocks(blocking)
 	}
 	u.passed = true
 	return nil
+}
+
+// blocks is the error of findings that stand in the way.
+func blocks(blocking []check.Finding) error {
+	e := &ErrFindings{blocking}
+	return &ExitError{Code: ExitFindings, Says: e.Error(), On: blocking[0].On, Object: blocking[0].Object, Hint: "crossfade check says what to do about each", Err: e}
 }
 
 // findings tells as findings why a server cannot be worked with, or returns
@@ -122,7 +127,7 @@ func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 func (u *Upgrade) fenceStep(db *database) flow.Step {
 	var does []flow.Effect
 	for _, t := range db.inventory.Tables {
-		does = append(does, effect("new", db.name, cutover.TriggerOn(t.SQL())))
+		does = append(does, effect("new", db.name, u.part.TriggerOn(t.SQL())))
 	}
 	for _, t := range db.inventory.Triggers {
 		does = append(does, effect("new", db.name, t.Disable()))
@@ -132,7 +137,7 @@ func (u *Upgrade) fenceStep(db *database) flow.Step {
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
 			err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
-				open, err := cutover.Unarmed(ctx, conn)
+				open, err := cutover.Unarmed(ctx, conn, db.elsewhere())
 				if err != nil {
 					return err
 				}
@@ -196,7 +201,11 @@ func (u *Upgrade) differences(ctx context.Context, db *database) ([]schema.Diffe
 	for i, side := range []string{"old", "new"} {
 		err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
 			var err error
-			if invs[i], err = schema.Read(ctx, conn, schema.Filter{NoSizes: true}); err == nil && side == "new" {
+			invs[i], err = schema.Read(ctx, conn, schema.Filter{NoSizes: true})
+			if err == nil && side == "old" {
+				invs[i] = invs[i].Without(db.apart)
+			}
+			if err == nil && side == "new" {
 				diff, err = schema.Compare(ctx, conn, invs[0], invs[1])
 			}
 			return err
@@ -403,7 +412,7 @@ func (u *Upgrade) pass(ctx context.Context, db *database, links []link.Link) (pg
 // readyStep says on both sides that a cutover may begin.
 func (u *Upgrade) readyStep(s *survey) flow.Step {
 	const ready = "UPDATE crossfade.upgrade SET state = 'ready', at = clock_timestamp() WHERE attempt = 0"
-	does := []flow.Effect{effect("new", s.home, ready), effect("old", s.home, ready)}
+	does := []flow.Effect{effect("new", s.home, u.part.Own(ready)), effect("old", s.home, u.part.Own(ready))}
 	return flow.Step{
 		ID: "ready", Title: "Ready for the cutover", Does: does,
 		Done: func(context.Context) (bool, error) { return s.ready(), nil },
@@ -423,5 +432,5 @@ func (u *Upgrade) remember(ctx context.Context, s *survey, f func(*cutover.Memor
 		return err
 	}
 	vars := map[string]string{"memory": pg.Literal(string(b))}
-	return u.fleet().Do(ctx, effect("old", s.home, keepMemory).Fill(vars))
+	return u.fleet().Do(ctx, effect("old", s.home, u.part.Own(keepMemory)).Fill(vars))
 }

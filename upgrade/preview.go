@@ -14,6 +14,9 @@ import (
 // cutover, rollback, finish or abort will do from where the upgrade stands. A
 // plan in the wrong phase is an error; one whose work is done has no lines.
 func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
+	if u.parts != nil {
+		return u.previewParts(ctx, plan)
+	}
 	s, err := u.look(ctx, false)
 	if err != nil && (s == nil || s.oldErr != nil && s.newErr != nil) {
 		return nil, err

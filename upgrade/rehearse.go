@@ -68,6 +68,7 @@ func (u *Upgrade) rehearseHeld(ctx context.Context, traffic bool, observe func(f
 	}
 	x := cutover.Rehearse(c, traffic)
 	defer x.Close()
+	x.Plan.Cluster = string(u.part)
 	err = flow.Run(ctx, x.Plan, j, watch)
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
@@ -117,6 +118,7 @@ func (u *Upgrade) endRehearsal(ctx context.Context, s *survey, j *flow.Journal, 
 	}
 	x := cutover.Rehearsed(c, *d)
 	defer x.Close()
+	x.Plan.Cluster = string(u.part)
 	return flow.Undo(ctx, x.Plan, j, observe)
 }
 

@@ -243,7 +243,7 @@ func awaitFile(ctx context.Context, t *flow.Turn, path string, started, until ti
 // (old was restarted, the network was away) is taken anew: nothing has begun.
 func (v *vigil) wait(ctx context.Context, s flow.Step, w cutover.Waiting) error {
 	s.Done = never
-	s.Does = []flow.Effect{effect("old", v.home, writeWaiting), effect("old", v.home, clearWaiting)}
+	s.Does = []flow.Effect{effect("old", v.home, v.u.part.Own(writeWaiting)), effect("old", v.home, v.u.part.Own(clearWaiting))}
 	w.Plan, w.Step, w.Since, w.Host = "run", s.ID, time.Now().UTC(), cutover.Here()
 	for had := false; ; {
 		held, err := v.holding(ctx, s, w)
@@ -290,7 +290,7 @@ func (v *vigil) holding(ctx context.Context, s flow.Step, w cutover.Waiting) (ha
 	if err := u.sessions.Close(held); err != nil {
 		return true, err
 	}
-	return true, flow.Run(held, flow.Plan{Name: "run", Steps: []flow.Step{s}}, j, func(e flow.Event) {
+	return true, flow.Run(held, flow.Plan{Name: "run", Cluster: string(u.part), Steps: []flow.Step{s}}, j, func(e flow.Event) {
 		u.watch(e)
 		v.observe(e)
 	})
@@ -306,7 +306,7 @@ func (v *vigil) write(ctx context.Context, w *cutover.Waiting) error {
 		}
 		sql, vars["waiting"] = writeWaiting, pg.Literal(string(b))
 	}
-	return v.u.fleet().Do(ctx, effect("old", v.home, sql).Fill(vars))
+	return v.u.fleet().Do(ctx, effect("old", v.home, v.u.part.Own(sql)).Fill(vars))
 }
 
 // telling observes a cutover, and writes down that it waits for its gates:

@@ -16,7 +16,7 @@ type Runbook struct {
 	Upgrade   string       // name of the upgrade, [a-z][a-z0-9]{0,14}; it is in every object made
 	File      string       // path as given to Read; problems are printed with it
 	Old       Old          // the cluster that serves at the start
-	New       []NewCluster // exactly one in this version
+	New       []NewCluster // one, or several, each named by a set: then the tables are split
 	Databases []Database   // in the order written; nil: every database that allows connections, each as DefaultDatabase
 	Copy      Copy
 	Catchup   Catchup
@@ -67,6 +67,10 @@ type NewCluster struct {
 	Host     Host
 	Bin      string    // absolute path of its client programs; "": found by version
 	Standbys []Standby // in the order written; an upstream may stand behind those that follow it
+
+	// Window is when this cluster's cutover may begin, where there are several;
+	// nil: Cutover.Window.
+	Window *Window
 
 	// SynchronousStandbyNames is set once those standbys stream; nil: as on
 	// old, "": none is synchronous.
@@ -166,6 +170,7 @@ type Window struct {
 // pointers is set.
 type Traffic struct {
 	At        Position
+	To        string // the cluster whose clients it sends; "" where there is one
 	PgBouncer *PgBouncer
 	Hook      *Hook
 }

@@ -28,6 +28,7 @@ func (r *runbookReader) runbook(rb *Runbook, root *yaml.Node) {
 	r.hooks(m, &rb.Hooks)
 	rb.Accept = r.accept(m)
 	r.journal(m, rb)
+	r.split(m, rb)
 }
 
 // journal fills in the journal's path, and keeps the files of one run apart:
@@ -92,11 +93,11 @@ func (r *runbookReader) clusters(m *yamlMap, old []OldStandby) []NewCluster {
 	const right = "[{cluster: wacken17, primary: host=wacken17 dbname=postgres user=crossfade}]"
 	var clusters []NewCluster
 	names := map[string]int{}
-	for i, item := range m.some("new", right) {
-		if i > 0 {
-			r.later(item, "new", "only one cluster is")
-		}
+	for _, item := range m.some("new", right) {
 		clusters = append(clusters, r.cluster(item, names, old))
+	}
+	for _, c := range clusters {
+		r.clusterNames = append(r.clusterNames, c.Cluster)
 	}
 	return clusters
 }
@@ -116,6 +117,9 @@ func (r *runbookReader) cluster(item *yaml.Node, names map[string]int, old []Old
 		nc.Cluster, names[name] = name, c.value("cluster").Line
 	}
 	nc.SynchronousStandbyNames = c.syncNames()
+	if w := c.value("window"); w != nil {
+		nc.Window = new(r.window(w))
+	}
 	nodes := map[string]int{}
 	var maps []*yamlMap
 	for _, s := range c.items("standbys", "[{name: metal, conninfo: …, host: local:, data: /var/lib/postgresql/17/main}]") {

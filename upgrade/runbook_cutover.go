@@ -158,14 +158,18 @@ func (r *runbookReader) traffic(n *yaml.Node) Traffic {
 	if m == nil {
 		return Traffic{}
 	}
-	if kinds := len(m.has) + len(m.empty); kinds > 1 {
+	t := Traffic{At: r.at(n), To: r.to(m)}
+	kinds := len(m.has) + len(m.empty)
+	if _, ok := m.has["to"]; ok || m.empty["to"] {
+		kinds--
+	}
+	if kinds > 1 {
 		r.mistake(n, "traffic: %d kinds in one entry; each entry is one of pgbouncer, haproxy and hook", kinds)
 	} else if kinds == 0 && len(n.Content) == 0 {
 		r.mistake(n, "traffic: an empty entry; it is one of pgbouncer, haproxy and hook")
 	}
-	t := Traffic{At: r.at(n)}
 	if b := m.value("pgbouncer"); b != nil {
-		t.PgBouncer = r.pgbouncer(b)
+		t.PgBouncer = r.pgbouncer(b, t.To)
 	}
 	if h := m.value("haproxy"); h != nil {
 		ha := r.mapping(h, "haproxy", "haproxy")
@@ -183,7 +187,7 @@ func (r *runbookReader) traffic(n *yaml.Node) Traffic {
 	return t
 }
 
-func (r *runbookReader) pgbouncer(n *yaml.Node) *PgBouncer {
+func (r *runbookReader) pgbouncer(n *yaml.Node, to string) *PgBouncer {
 	const instances = "[{admin: host=pool1 port=6432 user=pgbouncer, config: /etc/pgbouncer/pgbouncer.ini}]"
 	m := r.mapping(n, "pgbouncer", "pgbouncer")
 	m.require("databases", "the names in its configuration that send to old, like databases: [shop]")
@@ -203,10 +207,11 @@ func (r *runbookReader) pgbouncer(n *yaml.Node) *PgBouncer {
 		im.require("admin", "its console, like admin: host=pool1 port=6432 user=pgbouncer")
 		im.require("config", "its configuration, like config: /etc/pgbouncer/pgbouncer.ini")
 		in := PgBouncerInstance{Admin: im.conninfo("admin")}
-		if line, twice := r.consoles[in.Admin]; twice && in.Admin != "" {
+		// Clusters of their own are cut over one after the other.
+		if line, twice := r.consoles[in.Admin+"\x00"+to]; twice && in.Admin != "" {
 			r.mistake(im.value("admin"), "admin: this instance stands in line %d already; once is right", line)
 		} else if in.Admin != "" {
-			r.consoles[in.Admin] = im.value("admin").Line
+			r.consoles[in.Admin+"\x00"+to] = im.value("admin").Line
 		}
 		if s, ok := im.text("config", "/etc/pgbouncer/pgbouncer.ini"); ok {
 			if runbookSSH.MatchString(s) {

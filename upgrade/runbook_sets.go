@@ -18,9 +18,8 @@ func (r *runbookReader) sets(m *yamlMap, exclude []Pattern) []Set {
 		s := r.mapping(item, "sets", "a set")
 		s.require("name", "its name, like name: main")
 		s.require("tables", `its tables, like tables: ["*"]`)
-		s.word("to", runbookName, runbookNameRight)
-		s.later("to", "leave it out: there is one new cluster")
 		set := Set{At: r.at(item)}
+		set.To = r.to(s)
 		if name, ok := s.word("name", runbookName, runbookNameRight); ok {
 			if line, twice := names[name]; twice {
 				r.mistake(s.value("name"), "name: %s is the set in line %d already; each has a name of its own", name, line)

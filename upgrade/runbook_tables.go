@@ -31,6 +31,7 @@ type Identity struct {
 type Set struct {
 	At     Position
 	Name   string // [a-z][a-z0-9]{0,14}
+	To     string // the cluster that it goes to; "" where there is one
 	Tables []Pattern
 }
 

@@ -23,7 +23,7 @@ var runbookKeys = []struct {
 	{"the runbook", []string{"upgrade", "old", "new", "databases", "copy", "catchup", "verify", "cutover", "hooks", "accept", "journal"}},
 	{"old", []string{"primary", "bin", "host", "standbys"}},
 	{"a standby of old", []string{"name", "conninfo", "host", "data", "stop"}},
-	{"a cluster of new", []string{"cluster", "primary", "from_new", "from_old", "host", "bin", "synchronous_standby_names", "standbys"}},
+	{"a cluster of new", []string{"cluster", "primary", "from_new", "from_old", "host", "bin", "synchronous_standby_names", "standbys", "window"}},
 	{"a standby of new", []string{
 		"name", "conninfo", "host", "bin", "data", "config", "start", "stop", "restart",
 		"build", "upstream", "slot", "apply_delay", "settings",
@@ -39,7 +39,7 @@ var runbookKeys = []struct {
 	}},
 	{"window", []string{"zone", "days", "from", "to"}},
 	{"sequences", []string{"margin"}},
-	{"an entry of traffic", []string{"pgbouncer", "haproxy", "hook"}},
+	{"an entry of traffic", []string{"pgbouncer", "haproxy", "hook", "to"}},
 	{"pgbouncer", []string{"databases", "instances"}},
 	{"an instance of pgbouncer", []string{"admin", "config"}},
 	{"haproxy", []string{"socket", "backend"}},
@@ -54,6 +54,7 @@ type runbookReader struct {
 	dir                string // absolute; relative paths of the runbook begin here
 	mistakes, warnings []Problem
 	approval           *yaml.Node          // the value of approve, or nil
+	clusterNames       []string            // of new, as written
 	aliases            int                 // followed so far
 	tangled            bool                // too many of them: that is the only mistake then
 	consoles           map[string]int      // PgBouncers' admin conninfos seen, by line: a second PAUSE would wait for the first to end

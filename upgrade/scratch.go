@@ -31,11 +31,17 @@ const scratchEnd = 30 * time.Second
 // new, as prepare will restore it, which is dropped again however it ends. What
 // an earlier run left behind that was killed is dropped first.
 func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([]check.Finding, error) {
+	if u.parts != nil {
+		return u.checkParts(ctx, func(p *Upgrade) ([]check.Finding, error) {
+			found, err := p.CheckRestore(ctx, p.Telling(observe))
+			return p.named(found), err
+		})
+	}
 	o, s, err := u.checkOptions(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	found, err := u.judged(ctx, o)
+	found, err := u.judged(ctx, o, s)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +212,7 @@ func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db 
 	}
 	t := flow.NewTurn("check", "restore/"+db.name, nil, observe)
 	t.Progress(0, 0, "objects", "reading the schema of "+db.name)
-	entries, _, err := schema.Dump(ctx, u.old.With(db.name), program)
+	entries, _, err := schema.Dump(ctx, u.old.With(db.name), program, db.apart)
 	if err != nil {
 		return nil, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
 	}

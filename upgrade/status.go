@@ -17,6 +17,9 @@ import (
 // Status asks both servers where the upgrade stands. It needs no journal and
 // no lock, and tells what it can when a server does not answer.
 func (u *Upgrade) Status(ctx context.Context) (report.Status, error) {
+	if u.parts != nil {
+		return u.statusParts(ctx)
+	}
 	w := u.Watching()
 	st, err := w.status(ctx)
 	return st, errors.Join(err, w.Close())
@@ -74,7 +77,7 @@ func (u *Upgrade) statusNotes(ctx context.Context, s *survey, st *report.Status)
 	var refused int64
 	for _, db := range s.databases {
 		err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
-			n, err := cutover.Refused(ctx, conn)
+			n, err := u.part.Refused(ctx, conn)
 			refused += n
 			return err
 		})
@@ -187,7 +190,7 @@ func (u *Upgrade) takesWrites(ctx context.Context, s *survey, side string) (bool
 		up := false
 		err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
 			var err error
-			up, err = cutover.Up(ctx, conn)
+			up, err = u.part.Up(ctx, conn)
 			return err
 		})
 		if pg.SQLState(err) == "3D000" || up {

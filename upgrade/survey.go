@@ -44,6 +44,13 @@ type database struct {
 	links     []link.Link // old → new
 	way       []link.Link // new → old
 	problems  []Problem
+
+	// Of a database whose tables go to several clusters: what goes elsewhere
+	// (nil: not known, or nothing), the tables among it, and the views and
+	// functions that go nowhere.
+	apart       *schema.Apart
+	tablesApart []string
+	nowhere     []string
 }
 
 // side is the survey's Side by name.
@@ -211,7 +218,7 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 		}
 		up := false
 		err := u.sessions.Do(ctx, u.side(name).With(s.home), func(conn *pgx.Conn) error {
-			ds, err := cutover.ReadDecisions(ctx, conn)
+			ds, err := u.part.ReadDecisions(ctx, conn)
 			if err != nil {
 				return err
 			}
@@ -225,11 +232,15 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 					all[d.Attempt] = d
 				}
 			}
-			up, err = cutover.Up(ctx, conn)
-			return err
+			if up, err = u.part.Up(ctx, conn); err != nil {
+				return err
+			}
+			return u.only(ctx, conn)
 		})
 		switch {
 		case pg.SQLState(err) == "3D000": // not there yet
+		case errors.As(err, new(*ExitError)):
+			return err
 		case err != nil:
 			return &pg.Error{Doing: "read the state of the upgrade", On: u.side(name).String(), Err: err}
 		case name == "old":
@@ -312,7 +323,12 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 			return &pg.Error{Doing: "read what database " + db.name + " holds", On: s.serving().Server.String(), Err: err}
 		}
 		db.assign()
-		problems = append(problems, db.problems...)
+		if u.part == "" || s.serving().Name == "old" { // new has the tables of its own sets alone
+			problems = append(problems, db.problems...)
+		}
+		if err := u.divide(ctx, s, db); err != nil {
+			return err
+		}
 		if err := u.assigned(ctx, s, db); err != nil {
 			return err
 		}
@@ -415,8 +431,8 @@ func (u *Upgrade) assigned(ctx context.Context, s *survey, db *database) error {
 	if err != nil {
 		return &pg.Error{Doing: "read what is published of " + db.name, On: side.Server.String(), Err: err}
 	}
-	if len(published) > 0 {
-		db.keep(published)
+	if taken := u.ofThis(db, published); len(published) > 0 {
+		db.keep(published, taken)
 	}
 	return nil
 }
@@ -425,8 +441,8 @@ func (u *Upgrade) assigned(ctx context.Context, s *survey, db *database) error {
 const laterSet = "later"
 
 // keep makes the sets what published says; what is in none is a set of its
-// own, named later1, later2 …
-func (db *database) keep(published map[string][]TableName) {
+// own, named later1, later2 …, but none of taken.
+func (db *database) keep(published map[string][]TableName, taken []string) {
 	in := map[TableName]string{}
 	for set, tables := range published {
 		for _, t := range tables {
@@ -463,8 +479,12 @@ func (db *database) keep(published map[string][]TableName) {
 	}
 	if len(fresh) > 0 {
 		n := 1
-		for _, taken := at[fmt.Sprintf("%s%d", laterSet, n)]; taken; _, taken = at[fmt.Sprintf("%s%d", laterSet, n)] {
-			n++
+		for had := true; had; {
+			name := fmt.Sprintf("%s%d", laterSet, n)
+			if _, had = at[name]; had || slices.Contains(taken, name) {
+				had = true
+				n++
+			}
 		}
 		sets = append(sets, schema.Set{Name: fmt.Sprintf("%s%d", laterSet, n), Tables: fresh})
 	}

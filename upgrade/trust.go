@@ -394,10 +394,10 @@ func linkNames(links []link.Link) []string {
 func (u *Upgrade) unfenced(ctx context.Context, db *database) (open []string, err error) {
 	err = u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
 		var up bool
-		if up, err = cutover.Up(ctx, conn); err != nil {
+		if up, err = u.part.Up(ctx, conn); err != nil {
 			return err
 		}
-		if open, err = cutover.Unarmed(ctx, conn); err == nil && !up {
+		if open, err = cutover.Unarmed(ctx, conn, db.elsewhere()); err == nil && !up {
 			open = []string{"every table"}
 		}
 		return err

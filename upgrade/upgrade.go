@@ -5,18 +5,26 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"crossfade/cutover"
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/pg"
 )
 
-// Upgrade is one upgrade: a runbook and the servers that it names.
+// Upgrade is one upgrade: a runbook and the servers that it names. Where the
+// tables of old are split over several new clusters it is made of parts, one for
+// each of them, and a part is as an upgrade to that cluster alone.
 type Upgrade struct {
+	parts []*Upgrade   // in the order of the runbook; nil: there is one new cluster
+	whole *Upgrade     // that this is a part of, or nil
+	part  cutover.Part // the cluster that this part is for; "": it is none
+
 	rb       *Runbook
 	app      string
 	old, new *pg.Server
@@ -45,10 +53,34 @@ type Activity struct {
 
 // Open reads the servers' addresses from the runbook. Nothing is connected.
 func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
-	u := &Upgrade{rb: rb, app: "crossfade " + rb.Upgrade, pace: load.NewPace(rb.Copy.Limit)}
 	if err := acceptable(rb); err != nil {
 		return nil, err
 	}
+	if len(rb.New) == 1 {
+		return open(rb, appOf(rb))
+	}
+	old, err := pg.Parse("old", rb.Old.Primary, rb.Old.Bin)
+	if err != nil {
+		return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+	}
+	u := &Upgrade{rb: rb, app: appOf(rb), old: old.As(appOf(rb))}
+	for _, c := range rb.New {
+		p, err := open(rb.For(c.Cluster), appOf(rb)+" "+c.Cluster)
+		if err != nil {
+			return nil, err
+		}
+		p.whole, p.part = u, cutover.Part(c.Cluster)
+		u.parts = append(u.parts, p)
+	}
+	return u, nil
+}
+
+// appOf begins the application_name of every session of an upgrade.
+func appOf(rb *Runbook) string { return "crossfade " + rb.Upgrade }
+
+// open is Open for one new cluster.
+func open(rb *Runbook, app string) (*Upgrade, error) {
+	u := &Upgrade{rb: rb, app: app, pace: load.NewPace(rb.Copy.Limit)}
 	cluster := rb.New[0]
 	for _, s := range []struct {
 		at             **pg.Server
@@ -111,7 +143,7 @@ func first(s ...string) string {
 // Watching is the same upgrade for one who only looks: its sessions carry a
 // name of their own, so that a run that ends an earlier run's spares them.
 func (u *Upgrade) Watching() *Upgrade {
-	w := &Upgrade{rb: u.rb, app: u.app, oldFromNew: u.oldFromNew, newFromOld: u.newFromOld}
+	w := &Upgrade{rb: u.rb, app: u.app, oldFromNew: u.oldFromNew, newFromOld: u.newFromOld, whole: u.whole, part: u.part}
 	w.old, w.new = u.old.As(u.app+" status"), u.new.As(u.app+" status")
 	for _, p := range u.places {
 		w.places = append(w.places, place{p.old.As(u.app + " status"), p.fromNew})
@@ -123,7 +155,11 @@ func (u *Upgrade) Watching() *Upgrade {
 func (u *Upgrade) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	return u.sessions.Close(ctx)
+	err := u.sessions.Close(ctx)
+	for _, p := range u.parts {
+		err = errors.Join(err, p.Close())
+	}
+	return err
 }
 
 // Runbook is what the upgrade was opened with.

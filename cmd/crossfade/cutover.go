@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -20,7 +19,8 @@ type crossOptions struct {
 	common
 	Now, Wait  bool
 	Yes        bool
-	WithoutNew bool // rollback only
+	WithoutNew bool   // rollback only
+	Cluster    string // of several new ones; "": all
 }
 
 func crossFlags() []cli.Flag {
@@ -28,6 +28,7 @@ func crossFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "now", Usage: "ignore the window"},
 		&cli.BoolFlag{Name: "wait", Usage: "wait for the window"},
 		&cli.BoolFlag{Name: "yes", Usage: "do not ask for the upgrade's name; also answers approve: prompt, never approve: file"},
+		&cli.StringFlag{Name: "cluster", Usage: "only `NAME`, of several new clusters"},
 	}
 }
 
@@ -35,7 +36,7 @@ var crossExits = []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitUndone,
 
 func cutoverCommand() command {
 	return command{
-		name: "cutover", synopsis: "cutover [--now | --wait] [--yes]", short: "move the writes to new: all or nothing up to open",
+		name: "cutover", synopsis: "cutover [--now | --wait] [--yes] [--cluster NAME]", short: "move the writes to new: all or nothing up to open",
 		about: `Waits for the gates and the approval, then closes old behind a fence, waits until
 new has and shows every row, makes and proves the way back, and opens new. Up to
 the step open a failure undoes everything and old serves again (exit 5); behind
@@ -46,10 +47,15 @@ without --yes it ends with 4 at once. Outside its window it ends with 4 and says
 when the next one is; --wait waits for it, --now ignores it.
 
 When a cutover was cut off, run it again: it asks the servers whether to go on
-or to undo. crossfade status says first who is writable.`,
+or to undo. crossfade status says first who is writable.
+
+With several new clusters they are cut over one after the other, in the order of
+the runbook, each all or nothing by itself: where one fails it is undone, those
+before it stay open, and those behind it are not begun. Those that are open
+already are passed over. --cluster does one alone.`,
 		flags: crossFlags(), exits: crossExits,
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
-			x := crossOptions{common: o, Now: c.Bool("now"), Wait: c.Bool("wait"), Yes: c.Bool("yes")}
+			x := crossOptions{common: o, Now: c.Bool("now"), Wait: c.Bool("wait"), Yes: c.Bool("yes"), Cluster: c.String("cluster")}
 			return x.run(ctx, out, crossing{"cutover", "cutover", "new", report.PhaseOpen, (*upgrade.Upgrade).Cutover})
 		},
 	}
@@ -84,24 +90,41 @@ func (o crossOptions) run(ctx context.Context, out *output, x crossing) error {
 	if err := agree.possible(out); err != nil {
 		return err
 	}
-	return with(ctx, rb, x.behind, func(u *upgrade.Upgrade) error {
-		if err := agree.given(ctx, u, rb.Upgrade, out); err != nil {
-			return err
-		}
-		done, err := x.do(u, ctx, upgrade.CutoverOptions{Now: o.Now, Wait: o.Wait, WithoutNew: o.WithoutNew, Approved: true, Started: started}, injected(out.observe))
-		if done != nil {
-			// With --json what was measured is told of a failed one too.
-			if perr := out.result(*done, nil); perr != nil {
-				return perr
-			}
-		}
+	return with(ctx, rb, x.behind, func(whole *upgrade.Upgrade) error {
+		u, err := whole.Select(o.Cluster)
 		if err != nil {
 			return err
 		}
-		if done == nil {
-			return nextIs(ctx, u, fmt.Sprintf("nothing to do: %s takes writes already", x.opens), out)
+		if err := agree.given(ctx, u, rb.Upgrade, out); err != nil {
+			return err
 		}
-		err = out.result(nil, func(w io.Writer) error { return done.Text(w, x.opens) })
-		return errors.Join(err, nextIs(ctx, u, "", out))
+		says := ""
+		err = u.Each(func(p *upgrade.Upgrade) error {
+			done, err := x.do(p, ctx, upgrade.CutoverOptions{Now: o.Now, Wait: o.Wait, WithoutNew: o.WithoutNew, Approved: true, Started: started}, injected(p.Telling(out.observe)))
+			if perr := crossed(p, done, x.opens, err, out); perr != nil {
+				return perr
+			}
+			if done == nil && err == nil {
+				says = fmt.Sprintf("nothing to do: %s takes writes already", p.Calls(x.opens))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return nextIs(ctx, whole, says, out)
 	})
+}
+
+// crossed tells what a cutover or rollback has measured. With --json that is told
+// of a failed one too.
+func crossed(p *upgrade.Upgrade, done *report.Cutover, opens string, err error, out *output) error {
+	if done == nil {
+		return nil
+	}
+	done.Cluster = p.Cluster()
+	if perr := out.result(*done, nil); perr != nil || err != nil {
+		return perr
+	}
+	return out.result(nil, func(w io.Writer) error { return done.Text(w, p.Calls(opens)) })
 }

@@ -240,6 +240,9 @@ func (o *output) observe(e flow.Event) {
 // sentence is an event for a person; "" where there is nothing to tell: a
 // skipped step without -v, and a beginning where the live line shows it.
 func (o *output) sentence(e flow.Event) string {
+	if e.Cluster != "" {
+		e.Step = e.Cluster + " " + e.Step
+	}
 	switch e.Kind {
 	case flow.Begin:
 		if o.terminal && !o.verbose {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"crossfade/upgrade"
@@ -17,7 +16,7 @@ type rehearseOptions struct {
 
 func rehearseCommand() command {
 	return command{
-		name: "rehearse", synopsis: "rehearse [--with-traffic] [--now | --wait] [--yes]", short: "the cutover's reversible steps, timed, then undone",
+		name: "rehearse", synopsis: "rehearse [--with-traffic] [--now | --wait] [--yes] [--cluster NAME]", short: "the cutover's reversible steps, timed, then undone",
 		about: `A measured forecast of the outage: takes the cutover's own steps, with the real
 plan under the real load, up to the proof of the way back, times each and undoes
 them. Old is not closed and new not opened; sequences are read and not set;
@@ -37,7 +36,7 @@ the next rehearse, cutover, prepare or abort.`,
 		flags: append([]cli.Flag{&cli.BoolFlag{Name: "with-traffic", Usage: "hold clients back in the poolers, too"}}, crossFlags()...),
 		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitHeld},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
-			x := crossOptions{common: o, Now: c.Bool("now"), Wait: c.Bool("wait"), Yes: c.Bool("yes")}
+			x := crossOptions{common: o, Now: c.Bool("now"), Wait: c.Bool("wait"), Yes: c.Bool("yes"), Cluster: c.String("cluster")}
 			return rehearseOptions{x, c.Bool("with-traffic")}.run(ctx, out)
 		},
 	}
@@ -59,21 +58,32 @@ func (o rehearseOptions) run(ctx context.Context, out *output) error {
 	if err := agree.possible(out); err != nil {
 		return err
 	}
-	return with(ctx, rb, "", func(u *upgrade.Upgrade) error {
+	return with(ctx, rb, "", func(whole *upgrade.Upgrade) error {
+		u, err := whole.Select(o.Cluster)
+		if err != nil {
+			return err
+		}
 		if err := agree.given(ctx, u, rb.Upgrade, out); err != nil {
 			return err
 		}
 		agreed := upgrade.CutoverOptions{Now: o.Now, Wait: o.Wait, Approved: true, Started: started}
-		done, err := u.Rehearse(ctx, upgrade.RehearseOptions{CutoverOptions: agreed, WithTraffic: o.WithTraffic}, injected(out.observe))
-		if done != nil {
-			// With --json what was measured is told of a failed one too.
-			if perr := out.result(*done, nil); perr != nil {
-				return perr
+		err = u.Each(func(p *upgrade.Upgrade) error {
+			done, err := p.Rehearse(ctx, upgrade.RehearseOptions{CutoverOptions: agreed, WithTraffic: o.WithTraffic}, injected(p.Telling(out.observe)))
+			if done != nil {
+				// With --json what was measured is told of a failed one too.
+				done.Cluster = p.Cluster()
+				if perr := out.result(*done, nil); perr != nil {
+					return perr
+				}
 			}
-		}
+			if err != nil {
+				return err
+			}
+			return out.result(nil, done.Text)
+		})
 		if err != nil {
 			return err
 		}
-		return errors.Join(out.result(nil, done.Text), nextIs(ctx, u, "", out))
+		return nextIs(ctx, whole, "", out)
 	})
 }

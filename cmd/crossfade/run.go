@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"time"
 
 	"crossfade/upgrade"
@@ -45,7 +45,13 @@ func runAll(ctx context.Context, o common, out *output) error {
 		return err
 	}
 	return with(ctx, rb, report.PhaseOpen, func(u *upgrade.Upgrade) error {
-		done, err := u.Run(ctx, started, injected(out.observe))
+		says := ""
+		err := u.RunParts(ctx, started, injected(out.observe), func(p *upgrade.Upgrade, done *report.Cutover, err error) error {
+			if done == nil && err == nil {
+				says = fmt.Sprintf("nothing to do: %s takes writes already", p.Calls("new"))
+			}
+			return crossed(p, done, "new", err, out)
+		})
 		if stop, ok := errors.AsType[*upgrade.ErrFindings](err); ok {
 			all := findings(stop.Blocking)
 			if err := printFindings(all, out); err != nil {
@@ -53,19 +59,9 @@ func runAll(ctx context.Context, o common, out *output) error {
 			}
 			return blocked(all)
 		}
-		if done != nil {
-			// With --json what was measured is told of a failed one too.
-			if perr := out.result(*done, nil); perr != nil {
-				return perr
-			}
-		}
 		if err != nil {
 			return err
 		}
-		if done == nil {
-			return nextIs(ctx, u, "nothing to do: new takes writes already", out)
-		}
-		err = out.result(nil, func(w io.Writer) error { return done.Text(w, "new") })
-		return errors.Join(err, nextIs(ctx, u, "", out))
+		return nextIs(ctx, u, says, out)
 	})
 }

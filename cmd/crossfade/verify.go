@@ -38,20 +38,23 @@ func (o verifyOptions) run(ctx context.Context, out *output) error {
 	return with(ctx, rb, "", func(u *upgrade.Upgrade) error {
 		var equal, different, open atomic.Int64
 		var failed atomic.Pointer[error]
-		err := u.Verify(ctx, func(r verify.Result) {
-			t := tableOf(r)
-			switch {
-			case t.Equal == nil:
-				open.Add(1)
-			case *t.Equal:
-				equal.Add(1)
-			default:
-				different.Add(1)
-			}
-			if err := out.result(t, t.Text); err != nil {
-				failed.CompareAndSwap(nil, &err)
-			}
-		}, injected(out.observe))
+		err := u.Each(func(p *upgrade.Upgrade) error {
+			return p.Verify(ctx, func(r verify.Result) {
+				t := tableOf(r)
+				t.Cluster = p.Cluster()
+				switch {
+				case t.Equal == nil:
+					open.Add(1)
+				case *t.Equal:
+					equal.Add(1)
+				default:
+					different.Add(1)
+				}
+				if err := out.result(t, t.Text); err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}, injected(p.Telling(out.observe)))
+		})
 		if p := failed.Load(); p != nil {
 			return *p
 		}

@@ -40,6 +40,9 @@ type PgBouncer struct {
 	// passes on the user of the client. They must be let in by new, and so
 	// must those that the pooler has pools for, named here or not.
 	AppUsers []string
+	// Apart are names that lead to the same server and go elsewhere, at a time of
+	// their own.
+	Apart []string
 	// Accepted says which acceptable problems the operator answers for; nil: none.
 	Accepted func(Problem) bool
 }

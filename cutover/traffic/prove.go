@@ -215,7 +215,7 @@ func (b *PgBouncer) aliases(v view, homes map[string]bool) []Problem {
 	var problems []Problem
 	seen := map[string]bool{}
 	alias := func(name, at, dbname string) {
-		if homes[at] && !seen[name] && !slices.Contains(b.Databases, name) {
+		if homes[at] && !seen[name] && !slices.Contains(b.Databases, name) && !slices.Contains(b.Apart, name) {
 			seen[name] = true
 			problems = append(problems, Problem{
 				ID: PoolAlias, On: v.on(), Object: name, Acceptable: true,

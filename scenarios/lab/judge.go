@@ -83,15 +83,19 @@ func Judge(ctx context.Context, reports []Report, finalConninfo, otherConninfo s
 	for _, r := range reports {
 		v.Acked += r.Acked
 	}
+	schema := publicSchema
+	if len(reports) > 0 {
+		schema = reports[0].Schema
+	}
 	for _, table := range []string{"ledger", "ledger_log"} {
-		if err := v.judge(ctx, table, reports, finalConninfo, otherConninfo); err != nil {
+		if err := v.judge(ctx, schema, table, reports, finalConninfo, otherConninfo); err != nil {
 			return v, fmt.Errorf("judge %s: %w", table, err)
 		}
 	}
 	return v, nil
 }
 
-func (v *Verdict) judge(ctx context.Context, table string, reports []Report, final, other string) error {
+func (v *Verdict) judge(ctx context.Context, schema, table string, reports []Report, final, other string) error {
 	written := map[int]*seen{}
 	for _, r := range reports {
 		for _, w := range r.Workers {
@@ -101,7 +105,7 @@ func (v *Verdict) judge(ctx context.Context, table string, reports []Report, fin
 	// The other side first: a row whose writer was stopped while it was on its way may become visible on the final side
 	// at any moment, and on the other side right behind.
 	if other != "" {
-		err := eachRow(ctx, other, table, func(worker int, n int64) {
+		err := eachRow(ctx, other, schema+"."+table, func(worker int, n int64) {
 			if w := written[worker]; w != nil && n >= 1 && n <= w.last {
 				w.aside.set(n)
 				return
@@ -112,7 +116,7 @@ func (v *Verdict) judge(ctx context.Context, table string, reports []Report, fin
 			return fmt.Errorf("other side: %w", err)
 		}
 	}
-	err := eachRow(ctx, final, table, func(worker int, n int64) {
+	err := eachRow(ctx, final, schema+"."+table, func(worker int, n int64) {
 		w := written[worker]
 		switch {
 		case w == nil || n < 1 || n > w.last:
@@ -168,7 +172,7 @@ func (b bits) has(n int64) bool { return n >= 0 && n/64 < int64(len(b)) && b[n/6
 
 func (b bits) set(n int64) { b[n/64] |= 1 << (n % 64) }
 
-// eachRow reads a table of the ledger, every row in it, without holding them.
+// eachRow reads a table of the ledger, with its schema, every row in it, without holding them.
 func eachRow(ctx context.Context, conninfo, table string, f func(worker int, n int64)) error {
 	conn, err := pgconn.Connect(ctx, conninfo)
 	if err != nil {
@@ -177,7 +181,7 @@ func eachRow(ctx context.Context, conninfo, table string, f func(worker int, n i
 	read, write := io.Pipe()
 	var group errgroup.Group
 	group.Go(func() error {
-		_, err := conn.CopyTo(ctx, write, "COPY (SELECT worker, n FROM public."+table+") TO STDOUT")
+		_, err := conn.CopyTo(ctx, write, "COPY (SELECT worker, n FROM "+table+") TO STDOUT")
 		return errors.Join(err, write.CloseWithError(err))
 	})
 	group.Go(func() error {

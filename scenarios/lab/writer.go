@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,16 +19,25 @@ import (
 // Ledger makes the two tables that writers fill, in the database of a connection string: public.ledger, whose primary key
 // refuses a row that comes twice, and public.ledger_log without any key, REPLICA IDENTITY FULL, where it would stay and be
 // seen. Tables that exist are left alone.
-func Ledger(ctx context.Context, conninfo string) error {
+func Ledger(ctx context.Context, conninfo string) error { return LedgerIn(ctx, conninfo, publicSchema) }
+
+const publicSchema = "public"
+
+// LedgerIn is Ledger for a schema of its own, which is made where it is not there: for tables that part ways.
+func LedgerIn(ctx context.Context, conninfo, schema string) error {
 	conn, err := pgconn.Connect(ctx, conninfo)
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `
+	first := ""
+	if schema != publicSchema {
+		first = "CREATE SCHEMA IF NOT EXISTS " + schema + ";"
+	}
+	_, err = conn.Exec(ctx, first+strings.ReplaceAll(`
 		CREATE TABLE IF NOT EXISTS public.ledger (
 			worker int, n bigint, at timestamptz DEFAULT clock_timestamp(), PRIMARY KEY (worker, n));
 		CREATE TABLE IF NOT EXISTS public.ledger_log (worker int, n bigint, at timestamptz DEFAULT clock_timestamp());
-		ALTER TABLE public.ledger_log REPLICA IDENTITY FULL`).ReadAll()
+		ALTER TABLE public.ledger_log REPLICA IDENTITY FULL`, "public", schema)).ReadAll()
 	return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
 }
 
@@ -41,6 +51,8 @@ type WriterOptions struct {
 	Pause time.Duration
 	// Retry lies between a failure and the next attempt. 0: 1 ms.
 	Retry time.Duration
+	// Schema is where the ledger is. "": public.
+	Schema string
 	// FirstWorker is the number of the first worker; with it, numbers are the caller's care. 0: higher than any in the
 	// table and than any that this process has given out.
 	FirstWorker int
@@ -77,6 +89,7 @@ func Write(ctx context.Context, conninfo string, o WriterOptions) (*Writer, erro
 	o.Writers = cmp.Or(o.Writers, 4)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 	o.Retry = cmp.Or(o.Retry, time.Millisecond)
+	o.Schema = cmp.Or(o.Schema, publicSchema)
 	config, err := pgconn.ParseConfig(conninfo)
 	if err != nil {
 		return nil, err
@@ -105,7 +118,7 @@ func (w *Writer) firstWorker(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	results, err := conn.Exec(ctx, "SELECT coalesce(max(worker), 0) FROM public.ledger").ReadAll()
+	results, err := conn.Exec(ctx, "SELECT coalesce(max(worker), 0) FROM "+w.options.Schema+".ledger").ReadAll()
 	if err := errors.Join(err, conn.Close(context.WithoutCancel(ctx))); err != nil {
 		return 0, err
 	}
@@ -174,7 +187,7 @@ func (w *Writer) insert(ctx context.Context, conn *pgconn.PgConn, id int, n int6
 	ctx, cancel := context.WithTimeout(ctx, w.options.Timeout)
 	defer cancel()
 	values := fmt.Sprintf("(worker, n) VALUES (%d, %d)", id, n)
-	_, err := conn.Exec(ctx, "INSERT INTO public.ledger "+values+"; INSERT INTO public.ledger_log "+values).ReadAll()
+	_, err := conn.Exec(ctx, "INSERT INTO "+w.options.Schema+".ledger "+values+"; INSERT INTO "+w.options.Schema+".ledger_log "+values).ReadAll()
 	return err
 }
 
@@ -240,6 +253,7 @@ func (w *Writer) Flow(ctx context.Context, n int64) error {
 
 // Report is what a writer knows in the end.
 type Report struct {
+	Schema   string // of the ledger
 	Acked    int64
 	Workers  []WorkerReport
 	Failures []Failure
@@ -267,7 +281,7 @@ func (r Report) GapBetween(from, to time.Time) Gap { return r.gaps.longest(from,
 func (w *Writer) Stop() Report {
 	w.cancel()
 	w.done.Wait()
-	r := Report{Acked: w.Acked(), Failures: w.Errors(), gaps: w.gaps}
+	r := Report{Schema: w.options.Schema, Acked: w.Acked(), Failures: w.Errors(), gaps: w.gaps}
 	for _, k := range w.workers {
 		r.Workers = append(r.Workers, WorkerReport{Worker: k.id, Last: k.last, Failed: slices.Clone(k.failed)})
 		if k.worst.Length > r.Stall.Length {

@@ -36,6 +36,9 @@ func (f *Facts) Budgets() []Budget {
 // standbys that are built.
 func (f *Facts) budgets(s *Server) []Budget {
 	n := int64(len(f.links(true)))
+	if s.Side == OnOld {
+		n += int64(f.Want.OtherLinks)
+	}
 	sends, applies := s.Side == OnOld || f.Want.Back, s.Side == OnNew || f.Want.Back
 	var standbys int64
 	if s.Side == OnNew {

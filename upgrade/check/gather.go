@@ -167,7 +167,7 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 		}
 		d.Things = append(d.Things, things...)
 	}
-	if d.Upgrades, err = readUpgrades(ctx, conn, d.Things); err != nil {
+	if d.Upgrades, err = g.readUpgrades(ctx, conn, d.Things); err != nil {
 		g.missing(OnOld, d.Name, "crossfade.upgrade", err, false)
 	}
 	if err := d.readIdentities(ctx, conn, g.Old.Version, inv); err != nil {
@@ -220,22 +220,47 @@ func (g *gathering) readNewDatabase(ctx context.Context, d *DatabaseFacts) error
 	if d.NewThings, err = rows[Thing](ctx, conn, query("newthings", g.New.Version)); err != nil {
 		return fmt.Errorf("read the objects of database %s: %w", d.Name, err)
 	}
-	if d.NewUpgrades, err = readUpgrades(ctx, conn, d.NewThings); err != nil {
+	if d.NewUpgrades, err = g.readUpgrades(ctx, conn, d.NewThings); err != nil {
 		g.missing(OnNew, d.Name, "crossfade.upgrade", err, false)
 	}
 	return nil
 }
 
-// readUpgrades reads the names of upgrades in crossfade.upgrade, where it is.
-func readUpgrades(ctx context.Context, conn *pgx.Conn, things []Thing) ([]string, error) {
+// readUpgrades reads the names of upgrades in crossfade.upgrade, where it is, and
+// in those of an upgrade to several clusters; those of this one's siblings are
+// none of its own.
+func (g *gathering) readUpgrades(ctx context.Context, conn *pgx.Conn, things []Thing) ([]string, error) {
 	if !slices.ContainsFunc(things, func(t Thing) bool { return t.Kind == "schema" && t.Detail == "true" }) {
 		return nil, nil
 	}
-	r, err := conn.Query(ctx, `SELECT DISTINCT u.upgrade FROM crossfade.upgrade u ORDER BY 1`)
+	const where = `SELECT relname::text FROM pg_class WHERE relnamespace = 'crossfade'::regnamespace AND relkind = 'r'
+		AND (relname = 'upgrade' OR relname LIKE 'upgrade\_%') AND relname <> ALL ($1::text[])`
+	siblings := make([]string, len(g.Want.Siblings))
+	for i, s := range g.Want.Siblings {
+		siblings[i] = "upgrade_" + s
+	}
+	r, err := conn.Query(ctx, where, siblings)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(r, pgx.RowTo[string])
+	tables, err := pgx.CollectRows(r, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, t := range tables {
+		r, err := conn.Query(ctx, "SELECT DISTINCT u.upgrade FROM "+pg.Ident(schema.Own, t)+" u")
+		if err != nil {
+			return nil, err
+		}
+		some, err := pgx.CollectRows(r, pgx.RowTo[string])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 // readIdentities reads what is to be known of the tables that orders name, that

@@ -48,6 +48,10 @@ type Options struct {
 	// Ours: this upgrade has begun, and what carries its name is its own. It is
 	// also found by its record in crossfade.upgrade.
 	Ours bool
+	// Siblings are the other new clusters, where the tables of old are split, and
+	// OtherLinks how many links there will be to them.
+	Siblings   []string
+	OtherLinks int
 }
 
 // Database is a database that is moved.

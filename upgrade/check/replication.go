@@ -81,14 +81,18 @@ func judgeCollisions(f *Facts) []Finding {
 			Says: fmt.Sprintf("%s %s exists, and no upgrade %s has begun there: it would be taken for this upgrade's own", what, name, f.Want.Upgrade), Fix: fix,
 		})
 	}
+	names := append(f.links(true), f.links(false)...)
+	taken := func(name string) bool {
+		return f.ours(name) && (len(f.Want.Siblings) == 0 || slices.Contains(names, name))
+	}
 	for _, s := range f.sides() {
 		for _, slot := range s.Slots {
-			if f.ours(slot.Name) {
+			if taken(slot.Name) {
 				found(s.Side, slot.Database, "slot", slot.Name, fmt.Sprintf("SELECT pg_drop_replication_slot(%s);", pg.Literal(slot.Name)))
 			}
 		}
 		for _, sub := range s.Subscriptions {
-			if f.ours(sub.Name) {
+			if taken(sub.Name) {
 				found(s.Side, sub.Database, "subscription", sub.Name, dropSubscription(sub.Name))
 			}
 		}
@@ -100,12 +104,13 @@ func judgeCollisions(f *Facts) []Finding {
 			upgrades []string
 		}{{OnOld, d.Things, d.Upgrades}, {OnNew, d.NewThings, d.NewUpgrades}} {
 			for _, p := range pick(side.things, "publication") {
-				if f.ours(p.Name) {
+				if taken(p.Name) {
 					found(side.on, d.Name, "publication", p.Name, "DROP PUBLICATION "+pg.Ident(p.Name)+";")
 				}
 			}
 			for range pick(side.things, "schema") {
-				if len(side.upgrades) == 0 { // else judgeOtherUpgrade names it
+				// Else judgeOtherUpgrade names it, or it is a sibling's.
+				if len(side.upgrades) == 0 && (len(f.Want.Siblings) == 0 || side.on == OnNew) {
 					found(side.on, d.Name, "schema", schema.Own, "run abort or finish of the upgrade that left it; if it is not a crossfade's, rename it: ALTER SCHEMA crossfade RENAME TO …")
 				}
 			}

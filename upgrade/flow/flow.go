@@ -102,6 +102,9 @@ type Step struct {
 // each other.
 type Plan struct {
 	Name string // prepare, cutover, rollback, rehearse, finish, abort
+	// Cluster is the new cluster that the plan is about, where there are several;
+	// it tells their steps apart in the journal and in events.
+	Cluster string
 	// Attempt tells one run of the same plan from another in the journal: a
 	// second cutover must not believe the records of the first.
 	Attempt int
@@ -155,6 +158,7 @@ func (f *Failure) Unwrap() []error { return append([]error{f.Err}, f.UndoErrs...
 // JSON, metrics and report. They come one at a time.
 type Event struct {
 	At      time.Time
+	Cluster string // the plan's
 	Plan    string
 	Step    string
 	Title   string

@@ -33,6 +33,7 @@ type Journal struct {
 type Record struct {
 	At          time.Time       `json:"at"`
 	Fingerprint string          `json:"fingerprint,omitempty"` // only in the first line
+	Cluster     string          `json:"cluster,omitempty"`
 	Plan        string          `json:"plan,omitempty"`
 	Attempt     int             `json:"attempt,omitempty"`
 	Step        string          `json:"step,omitempty"`
@@ -176,7 +177,7 @@ func (j *Journal) append(r Record) error {
 }
 
 func (j *Journal) record(p Plan, e Event) error {
-	r := Record{Plan: p.Name, Attempt: p.Attempt, Step: e.Step, Kind: e.Kind, Seconds: e.Took.Seconds()}
+	r := Record{Cluster: p.Cluster, Plan: p.Name, Attempt: p.Attempt, Step: e.Step, Kind: e.Kind, Seconds: e.Took.Seconds()}
 	if e.Kind == Begin {
 		r.Forecast, r.Beside = e.Forecast.Seconds(), e.Beside
 	}
@@ -195,7 +196,7 @@ func (j *Journal) ended(p Plan, step string) bool {
 	defer j.mu.Unlock()
 	for i := len(j.records) - 1; i >= 0; i-- {
 		r := j.records[i]
-		if r.Plan == p.Name && r.Attempt == p.Attempt && r.Step == step && r.Kind != memoryKind {
+		if r.Cluster == p.Cluster && r.Plan == p.Name && r.Attempt == p.Attempt && r.Step == step && r.Kind != memoryKind {
 			return r.Kind == End || r.Kind == Skip
 		}
 	}
@@ -206,12 +207,13 @@ func (j *Journal) memory(p Plan, step string) Memory {
 	if j == nil {
 		return &volatile{}
 	}
-	return &durable{j: j, plan: p.Name, attempt: p.Attempt, step: step}
+	return &durable{j: j, cluster: p.Cluster, plan: p.Name, attempt: p.Attempt, step: step}
 }
 
 // durable is a step's memory in the journal.
 type durable struct {
 	j       *Journal
+	cluster string
 	plan    string
 	attempt int
 	step    string
@@ -222,7 +224,7 @@ func (m *durable) Load(v any) (bool, error) {
 	defer m.j.mu.Unlock()
 	for i := len(m.j.records) - 1; i >= 0; i-- {
 		r := m.j.records[i]
-		if r.Plan == m.plan && r.Attempt == m.attempt && r.Step == m.step && r.Kind == memoryKind {
+		if r.Cluster == m.cluster && r.Plan == m.plan && r.Attempt == m.attempt && r.Step == m.step && r.Kind == memoryKind {
 			return true, json.Unmarshal(r.Memory, v)
 		}
 	}
@@ -234,7 +236,7 @@ func (m *durable) Save(v any) error {
 	if err != nil {
 		return fmt.Errorf("remember %s: %w", m.step, err)
 	}
-	return m.j.append(Record{Plan: m.plan, Attempt: m.attempt, Step: m.step, Kind: memoryKind, Memory: b})
+	return m.j.append(Record{Cluster: m.cluster, Plan: m.plan, Attempt: m.attempt, Step: m.step, Kind: memoryKind, Memory: b})
 }
 
 // volatile is a step's memory where there is no journal.

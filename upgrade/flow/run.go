@@ -172,7 +172,7 @@ func (r *runner) heeding(asked context.Context, s *Step) error {
 }
 
 func (r *runner) step(ctx context.Context, s *Step) error {
-	e := Event{Plan: r.p.Name, Step: s.ID, Title: s.Title, Commits: s.Commit, Forecast: s.Forecast, Beside: s.Beside}
+	e := Event{Cluster: r.p.Cluster, Plan: r.p.Name, Step: s.ID, Title: s.Title, Commits: s.Commit, Forecast: s.Forecast, Beside: s.Beside}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -246,7 +246,7 @@ func (r *runner) undo(ctx context.Context, from, to int) (service, rest []error)
 			if s.Undo == nil || s.Serves != serves {
 				continue
 			}
-			e := Event{Plan: r.p.Name, Step: s.ID, Title: s.Title}
+			e := Event{Cluster: r.p.Cluster, Plan: r.p.Name, Step: s.ID, Title: s.Title}
 			limit := s.UndoTimeout
 			if limit == 0 {
 				limit = 30 * time.Second

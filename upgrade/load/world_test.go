@@ -53,7 +53,7 @@ func (w *world) restore() {
 	ctx := w.tb.Context()
 	w.lab.Exec(w.new, db, schema.Ledger("new", db).SQL)
 	var err error
-	w.entries, _, err = schema.Dump(ctx, w.server(w.old), w.new.Bin+"/pg_dump")
+	w.entries, _, err = schema.Dump(ctx, w.server(w.old), w.new.Bin+"/pg_dump", nil)
 	w.lab.Must(err)
 	conn, err := schema.Session(ctx, w.server(w.new), nil)
 	w.lab.Must(err)

@@ -12,6 +12,7 @@ import (
 
 // Cutover is what a finished cutover or rollback has measured.
 type Cutover struct {
+	Cluster string // that was opened or closed, where there are several new ones
 	// FenceLSN is, for each database, the position on the closing side behind
 	// which no write committed; nil: not known.
 	FenceLSN map[string]pg.LSN
@@ -34,6 +35,7 @@ type CutoverStep struct {
 
 type cutoverLine struct {
 	kind
+	Cluster  string            `json:"cluster,omitempty"`
 	FenceLSN map[string]string `json:"fence_lsn"`
 	Blocked  *float64          `json:"blocked_seconds"`
 	Steps    []cutoverStepLine `json:"steps"`
@@ -49,7 +51,7 @@ type cutoverStepLine struct {
 
 func (c Cutover) line() any {
 	l := cutoverLine{
-		kind: kind{"cutover"}, Canaries: c.Canaries,
+		kind: kind{"cutover"}, Cluster: c.Cluster, Canaries: c.Canaries,
 		Steps: list(each(c.Steps, func(s CutoverStep) cutoverStepLine { return cutoverStepLine(s) })),
 	}
 	if c.FenceLSN != nil {

@@ -16,6 +16,7 @@ type DryRun struct {
 	At               time.Time
 	Phase            Phase
 	Old, New         Cluster
+	Others           []Cluster // new ones beyond New, where the tables are split
 	// Traffic says what sends clients to a cluster, a sentence each.
 	Traffic   []string
 	Databases []Database
@@ -31,15 +32,16 @@ type DryRun struct {
 // Plan is one plan to be looked at.
 type Plan struct {
 	Name         string
+	Cluster      string // the new cluster that it is about, where there are several
 	Steps        []Step
 	AllOrNothing bool
 }
 
 // PlanOf is p with what its steps will do.
 func PlanOf(p flow.Plan) Plan {
-	out := Plan{Name: p.Name, AllOrNothing: p.AllOrNothing, Steps: make([]Step, len(p.Steps))}
+	out := Plan{Name: p.Name, Cluster: p.Cluster, AllOrNothing: p.AllOrNothing, Steps: make([]Step, len(p.Steps))}
 	for i, s := range p.Steps {
-		out.Steps[i] = Step{Plan: p.Name, ID: s.ID, Title: s.Title, Effects: s.Does, Forecast: s.Forecast, Commit: s.Commit}
+		out.Steps[i] = Step{Cluster: p.Cluster, Plan: p.Name, ID: s.ID, Title: s.Title, Effects: s.Does, Forecast: s.Forecast, Commit: s.Commit}
 	}
 	return out
 }

@@ -33,7 +33,11 @@ func HTML(w io.Writer, d DryRun, full bool) error {
 
 // Drawings are the two clusters as they are drawn.
 func (s sheet) Drawings() []drawing {
-	return []drawing{s.Old.drawing(), s.New.drawing()}
+	all := []drawing{s.Old.drawing(), s.New.drawing()}
+	for _, c := range s.Others {
+		all = append(all, c.drawing())
+	}
+	return all
 }
 
 // When is the time of the dry run.

@@ -69,6 +69,7 @@ func (d Draft) line() any {
 
 // Step is one step of a plan, with what it will do.
 type Step struct {
+	Cluster         string // the new cluster that it is about, where there are several
 	Plan, ID, Title string
 	Effects         []flow.Effect
 	Forecast        time.Duration // 0: not known
@@ -78,6 +79,7 @@ type Step struct {
 
 type stepLine struct {
 	kind
+	Cluster  string       `json:"cluster,omitempty"`
 	Plan     string       `json:"plan"`
 	ID       string       `json:"id"`
 	Title    string       `json:"title"`
@@ -98,12 +100,13 @@ func (s Step) line() any {
 	effects := each(s.Effects, func(e flow.Effect) effectLine {
 		return effectLine{e.On, text(e.Database), e.SQL, e.Run}
 	})
-	return stepLine{kind{"step"}, s.Plan, s.ID, s.Title, list(effects), seconds(s.Forecast), seconds(s.Actual)}
+	return stepLine{kind{"step"}, s.Cluster, s.Plan, s.ID, s.Title, list(effects), seconds(s.Forecast), seconds(s.Actual)}
 }
 
 // Event is what happened to one step in a run.
 type Event struct {
 	At         time.Time
+	Cluster    string // the new cluster that it is about, where there are several
 	Plan, Step string
 	Kind       flow.Kind // begin, end, skip, fail, undone
 	Error      string
@@ -113,7 +116,7 @@ type Event struct {
 // EventOf is e as an event, and false where e only shows how a step goes on
 // (progress, note): those are for a person who watches, not for a script.
 func EventOf(e flow.Event) (Event, bool) {
-	out := Event{At: e.At, Plan: e.Plan, Step: e.Step, Kind: e.Kind, Took: e.Took}
+	out := Event{At: e.At, Cluster: e.Cluster, Plan: e.Plan, Step: e.Step, Kind: e.Kind, Took: e.Took}
 	if e.Err != nil {
 		out.Error = e.Err.Error()
 	}
@@ -127,6 +130,7 @@ func EventOf(e flow.Event) (Event, bool) {
 type eventLine struct {
 	kind
 	At      stamp     `json:"at"`
+	Cluster string    `json:"cluster,omitempty"`
 	Plan    string    `json:"plan"`
 	Step    string    `json:"step"`
 	Kind    flow.Kind `json:"kind"`
@@ -135,7 +139,7 @@ type eventLine struct {
 }
 
 func (e Event) line() any {
-	l := eventLine{kind{"event"}, stamp(e.At), e.Plan, e.Step, e.Kind, text(e.Error), nil}
+	l := eventLine{kind{"event"}, stamp(e.At), e.Cluster, e.Plan, e.Step, e.Kind, text(e.Error), nil}
 	switch e.Kind {
 	case flow.End, flow.Fail, flow.Undone:
 		l.Seconds = new(e.Took.Seconds())
@@ -145,6 +149,7 @@ func (e Event) line() any {
 
 // Table is what verification says of one table.
 type Table struct {
+	Cluster         string // where there are several new ones
 	Database, Table string
 	Rows            *int64   // nil: not compared
 	Equal           *bool    // nil: not compared, or not settled
@@ -156,6 +161,7 @@ type Table struct {
 
 type tableLine struct {
 	kind
+	Cluster   string   `json:"cluster,omitempty"`
 	Database  string   `json:"database"`
 	Table     string   `json:"table"`
 	Rows      *int64   `json:"rows"`
@@ -167,7 +173,7 @@ type tableLine struct {
 }
 
 func (t Table) line() any {
-	return tableLine{kind{"table"}, t.Database, t.Table, t.Rows, t.Equal, lsnText(t.LSN), t.Ranges, t.Differing, text(t.Skipped)}
+	return tableLine{kind{"table"}, t.Cluster, t.Database, t.Table, t.Rows, t.Equal, lsnText(t.LSN), t.Ranges, t.Differing, text(t.Skipped)}
 }
 
 // Left is what finish and abort have left on the servers, as they prove it.

@@ -29,7 +29,7 @@ func Markdown(w io.Writer, d DryRun, full bool) error {
 	s.findingsMD(p)
 	if d.Old.Name != "" {
 		p.printf("\n## The clusters\n")
-		for _, c := range []Cluster{d.Old, d.New} {
+		for _, c := range append([]Cluster{d.Old, d.New}, d.Others...) {
 			c.markdown(p)
 		}
 		for _, t := range d.Traffic {

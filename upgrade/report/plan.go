@@ -20,6 +20,9 @@ const likeShown = 20
 // first of them stands, unless full.
 func PlanText(w io.Writer, plan Plan, full bool) error {
 	p := newPage(w)
+	if plan.Cluster != "" {
+		p.printf("cluster %s, ", plan.Cluster)
+	}
 	p.printf("plan %s: %s%s", plan.Name, plural(len(plan.Steps), "step"), parted(", ", plan.about()))
 	if plan.AllOrNothing {
 		p.printf("; all or nothing up to its point of no return")

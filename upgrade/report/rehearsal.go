@@ -9,6 +9,7 @@ import (
 // Rehearsal is what a rehearsal of the cutover has measured, and what it did to
 // the application.
 type Rehearsal struct {
+	Cluster string // whose cutover it was, where there are several new ones
 	// WithTraffic: clients were held back in the poolers, too.
 	WithTraffic bool
 	// BlockedSeconds is from the first PAUSE or lock to the end of the last step
@@ -30,6 +31,7 @@ type Rehearsal struct {
 
 type rehearsalLine struct {
 	kind
+	Cluster     string            `json:"cluster,omitempty"`
 	WithTraffic bool              `json:"with_traffic"`
 	Blocked     *float64          `json:"blocked_seconds"`
 	Wait        *float64          `json:"longest_wait_seconds"`
@@ -42,7 +44,7 @@ type rehearsalLine struct {
 
 func (r Rehearsal) line() any {
 	l := rehearsalLine{
-		kind: kind{"rehearsal"}, WithTraffic: r.WithTraffic, Wait: r.LongestWaitSeconds, Tries: r.Tries, Canaries: r.Canaries, Left: list(r.Left),
+		kind: kind{"rehearsal"}, Cluster: r.Cluster, WithTraffic: r.WithTraffic, Wait: r.LongestWaitSeconds, Tries: r.Tries, Canaries: r.Canaries, Left: list(r.Left),
 		Steps: list(each(r.Steps, func(s CutoverStep) cutoverStepLine { return cutoverStepLine(s) })),
 	}
 	if r.BlockedSeconds > 0 {

@@ -323,3 +323,54 @@ func TestNumbers(t *testing.T) {
 		}
 	}
 }
+
+// TestClusters: of several new clusters, what is said of all together.
+func TestClusters(t *testing.T) {
+	t.Parallel()
+	one := func(name string, phase Phase, w Writable) ClusterStatus {
+		c := ClusterStatus{Cluster: name, Phase: phase, Writable: w}
+		c.Fence.Old, c.Fence.New = FenceArmed, FenceClosed
+		if w == WritableNew {
+			c.Fence.Old, c.Fence.New = FenceClosed, FenceArmed
+		}
+		return c
+	}
+	for _, c := range []struct {
+		clusters []ClusterStatus
+		phase    Phase
+		writable Writable
+		exit     int
+	}{
+		{[]ClusterStatus{one("a", PhaseReady, WritableOld), one("b", PhaseReady, WritableOld)}, PhaseReady, WritableOld, 0},
+		{[]ClusterStatus{one("a", PhaseOpen, WritableNew), one("b", PhaseReady, WritableOld)}, PhaseReady, WritableSplit, 0},
+		{[]ClusterStatus{one("a", PhaseOpen, WritableNew), one("b", PhaseOpen, WritableNew)}, PhaseOpen, WritableNew, 0},
+		{[]ClusterStatus{one("a", PhaseOpen, WritableNew), one("b", PhaseCutover, WritableNone)}, PhaseCutover, WritableNone, 6},
+		{[]ClusterStatus{one("a", PhaseOpen, WritableBoth), one("b", PhaseReady, WritableOld)}, PhaseReady, WritableBoth, 6},
+		{[]ClusterStatus{one("a", PhaseRolledBack, WritableOld), one("b", PhaseOpen, WritableNew)}, PhaseRolledBack, WritableSplit, 0},
+		{[]ClusterStatus{one("a", "", ""), one("b", PhaseReady, WritableOld)}, "", WritableUnknown, 1},
+	} {
+		s := Status{Clusters: c.clusters}
+		s.Summarize()
+		if s.Phase != c.phase || s.Writable != c.writable || s.Exit() != c.exit {
+			t.Errorf("%v: phase %s, writable %s, exit %d; wanted %s, %s, %d", c.clusters, s.Phase, s.Writable, s.Exit(), c.phase, c.writable, c.exit)
+		}
+		if (s.Fence.Old == "") != (c.clusters[0].Fence.Old != c.clusters[1].Fence.Old) {
+			t.Errorf("%v: the fence of old is said to be %q", c.clusters, s.Fence.Old)
+		}
+	}
+	s := Status{Upgrade: "wacken", Clusters: []ClusterStatus{one("a", PhaseOpen, WritableNew), one("b", PhaseReady, WritableOld)}}
+	s.Summarize()
+	var text, line bytes.Buffer
+	if err := errors.Join(s.Text(&text), Encode(&line, s)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"cluster a: new takes writes; old refuses them (phase open)\n", "cluster b: old takes writes; new refuses them (phase ready)\n"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q is not in\n%s", want, text.String())
+		}
+	}
+	const want = `"clusters":[{"cluster":"a","phase":"open","writable":"new","fence":{"old":"closed","new":"armed"},"step":null,"next":null},`
+	if !strings.Contains(line.String(), want) || !strings.Contains(line.String(), `"writable":"split"`) {
+		t.Errorf("%s", line.String())
+	}
+}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"slices"
 	"time"
 
 	"crossfade/upgrade/pg"
@@ -37,6 +38,9 @@ const (
 	WritableNone    Writable = "none"
 	WritableBoth    Writable = "both"
 	WritableUnknown Writable = "unknown"
+	// WritableSplit: of several new clusters some have been opened; the tables of
+	// the others are written on old.
+	WritableSplit Writable = "split"
 )
 
 // FenceState is what the fence of one cluster does. The zero value is not known.
@@ -79,6 +83,70 @@ type Status struct {
 	// advisory lock held elsewhere. Both are beyond the contract's fields.
 	Silent []Silence
 	Notes  []string
+
+	// Clusters are the new clusters, where there are several.
+	Clusters []ClusterStatus
+}
+
+// ClusterStatus is where the upgrade to one of several new clusters stands.
+type ClusterStatus struct {
+	Cluster  string
+	Phase    Phase
+	Writable Writable
+	Fence    struct{ Old, New FenceState }
+	Step     *Work
+	Next     string
+}
+
+// Summarize sets what is said of all clusters together: the phase of the one
+// that is least far, or that is between close and open.
+func (s *Status) Summarize() {
+	far := []Phase{PhaseAborted, PhaseNew, PhasePreparing, PhaseReady, PhaseRolledBack, PhaseOpen, PhaseFinished}
+	least := len(far)
+	seen := map[Writable]bool{}
+	cut := false
+	for i, c := range s.Clusters {
+		if c.Phase == PhaseCutover {
+			cut = true
+		} else {
+			least = min(least, slices.Index(far, c.Phase))
+		}
+		seen[c.Writable] = true
+		if i == 0 {
+			s.Fence = c.Fence
+		}
+		if s.Fence.Old != c.Fence.Old {
+			s.Fence.Old = ""
+		}
+		if s.Fence.New != c.Fence.New {
+			s.Fence.New = ""
+		}
+	}
+	s.Phase = ""
+	if least >= 0 && least < len(far) {
+		s.Phase = far[least]
+	}
+	if cut {
+		s.Phase = PhaseCutover
+	}
+	s.Writable = WritableUnknown
+	for _, w := range []Writable{WritableBoth, WritableNone, WritableUnknown, ""} {
+		if seen[w] {
+			s.Writable = w
+			if w == "" {
+				s.Writable = WritableUnknown
+			}
+			return
+		}
+	}
+	switch {
+	case seen[WritableOld] && seen[WritableNew]:
+		s.Writable = WritableSplit
+	case seen[WritableOld]:
+		s.Writable = WritableOld
+	case seen[WritableNew]:
+		s.Writable = WritableNew
+	}
 }
 
 // Work is a step in progress.
@@ -125,6 +193,8 @@ type Gate struct {
 	ID   string
 	OK   bool
 	Says string // what holds, or what is missing
+	// Cluster is the new cluster whose cutover it is for, where there are several.
+	Cluster string
 }
 
 // Silence is a server that did not answer.
@@ -143,7 +213,7 @@ func (s Status) Exit() int {
 			return 4
 		}
 	}
-	if len(s.Silent) > 0 || s.Writable != WritableOld && s.Writable != WritableNew {
+	if len(s.Silent) > 0 || s.Writable != WritableOld && s.Writable != WritableNew && s.Writable != WritableSplit {
 		return 1
 	}
 	return 0
@@ -164,6 +234,16 @@ type statusLine struct {
 	Next         *string       `json:"next"`
 	Silent       []silentLine  `json:"silent"`
 	Notes        []string      `json:"notes"`
+	Clusters     []clusterLine `json:"clusters,omitempty"`
+}
+
+type clusterLine struct {
+	Cluster  string    `json:"cluster"`
+	Phase    *string   `json:"phase"`
+	Writable Writable  `json:"writable"`
+	Fence    fenceLine `json:"fence"`
+	Step     *workLine `json:"step"`
+	Next     *string   `json:"next"`
 }
 
 type fenceLine struct {
@@ -230,6 +310,8 @@ type gateLine struct {
 	ID   string `json:"id"`
 	OK   bool   `json:"ok"`
 	Says string `json:"says"`
+
+	Cluster string `json:"cluster,omitempty"`
 }
 
 type silentLine struct {
@@ -246,10 +328,25 @@ func (s Status) line() any {
 		WALKeptBytes: s.WALKeptBytes, Next: text(s.Next),
 		Silent: list(each(s.Silent, func(q Silence) silentLine { return silentLine(q) })), Notes: list(s.Notes),
 	}
-	if w := s.Step; w != nil {
-		l.Step = &workLine{w.Plan, w.ID, stampOf(w.Since), w.Done, w.Total, text(w.Unit), w.ETASeconds}
+	l.Step = s.Step.wire()
+	for _, c := range s.Clusters {
+		one := clusterLine{
+			Cluster: c.Cluster, Phase: text(string(c.Phase)), Writable: c.Writable,
+			Fence: fenceLine{text(string(c.Fence.Old)), text(string(c.Fence.New))}, Step: c.Step.wire(), Next: text(c.Next),
+		}
+		if one.Writable == "" {
+			one.Writable = WritableUnknown
+		}
+		l.Clusters = append(l.Clusters, one)
 	}
 	return l
+}
+
+func (w *Work) wire() *workLine {
+	if w == nil {
+		return nil
+	}
+	return &workLine{w.Plan, w.ID, stampOf(w.Since), w.Done, w.Total, text(w.Unit), w.ETASeconds}
 }
 
 func (s Status) writable() Writable {

@@ -13,7 +13,13 @@ import (
 // type next. What is empty or not known is left out, but for who takes writes.
 func (s Status) Text(w io.Writer) error {
 	p := newPage(w)
-	p.printf("%s\n", s.headline())
+	if len(s.Clusters) == 0 {
+		p.printf("%s\n", s.headline())
+	}
+	for _, c := range s.Clusters {
+		one := Status{Writable: c.Writable, Fence: c.Fence}
+		p.printf("cluster %s: %s (phase %s)\n", c.Cluster, one.headline(), orUnknown(string(c.Phase)))
+	}
 	p.printf("upgrade %s, phase %s, %s\n", s.Upgrade, orUnknown(string(s.Phase)), s.At.UTC().Format("2006-01-02 15:04:05 UTC"))
 	for _, q := range s.Silent {
 		p.printf("no answer from %s: %s\n", q.On, oneLine(q.Says))
@@ -67,6 +73,9 @@ func (s Status) linksText(p *page) {
 	}
 	p.printf("\nlinks\n")
 	rows := [][]string{{"  database", "set", "direction", "state", "sent_lsn", "confirmed_lsn", "lag", "behind"}}
+	if len(s.Clusters) > 0 {
+		rows[0] = append(rows[0], "cluster")
+	}
 	for _, l := range s.Links {
 		lag, behind := unknown, unknown
 		if l.LagBytes != nil {
@@ -78,6 +87,9 @@ func (s Status) linksText(p *page) {
 		rows = append(rows, []string{
 			"  " + l.Database, l.Set, orUnknown(l.Direction), orUnknown(l.State), lsnCell(l.Sent), lsnCell(l.Confirmed), lag, behind,
 		})
+		if len(s.Clusters) > 0 {
+			rows[len(rows)-1] = append(rows[len(rows)-1], l.Cluster)
+		}
 	}
 	p.table(rows)
 	for _, l := range s.Links {
@@ -98,7 +110,11 @@ func (s Status) gatesText(p *page) {
 		if !g.OK {
 			ok = "  CLOSED"
 		}
-		rows = append(rows, []string{ok, g.ID, oneLine(g.Says)})
+		id := g.ID
+		if g.Cluster != "" {
+			id = g.Cluster + " " + id
+		}
+		rows = append(rows, []string{ok, id, oneLine(g.Says)})
 	}
 	p.table(rows)
 }

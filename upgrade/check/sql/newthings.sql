@@ -6,7 +6,7 @@ WITH ns AS MATERIALIZED (
     AND nspname NOT LIKE 'pg\_temp\_%' AND nspname NOT LIKE 'pg\_toast\_temp\_%'
 ),
 member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
-SELECT 'schema', nspname::text, (to_regclass('crossfade.upgrade') IS NOT NULL)::text, '', 1::bigint FROM pg_namespace WHERE nspname = 'crossfade'
+SELECT 'schema', nspname::text, EXISTS (SELECT FROM pg_class u WHERE u.relnamespace = pg_namespace.oid AND (u.relname = 'upgrade' OR u.relname LIKE 'upgrade\_%'))::text, '', 1::bigint FROM pg_namespace WHERE nspname = 'crossfade'
 UNION ALL
 SELECT 'user-' || CASE WHEN c.relkind IN ('r', 'p') THEN 'table' WHEN c.relkind IN ('v', 'm') THEN 'view' WHEN c.relkind = 'S' THEN 'sequence'
                        WHEN c.relkind = 'f' THEN 'foreign table' ELSE 'type' END,
@@ -36,7 +36,7 @@ SELECT 'user-large object', min(oid)::text, '', '', count(*) FROM pg_largeobject
 UNION ALL
 SELECT 'publication', pubname::text, '', '', 1 FROM pg_publication
 UNION ALL
-SELECT 'event-trigger', evtname::text, evtenabled::text, evtfoid::regproc::text, 1 FROM pg_event_trigger WHERE evtname <> 'crossfade_ddl'
+SELECT 'event-trigger', evtname::text, evtenabled::text, evtfoid::regproc::text, 1 FROM pg_event_trigger WHERE evtname NOT LIKE 'crossfade\_ddl%'
 UNION ALL
 SELECT 'extension', extname::text, extversion, '', 1 FROM pg_extension WHERE extname <> 'plpgsql'
 ORDER BY 1, 2

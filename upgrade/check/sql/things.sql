@@ -7,7 +7,7 @@ WITH ns AS MATERIALIZED (
 ),
 member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
 -- the tool's schema; detail says whether it holds crossfade.upgrade
-SELECT 'schema', nspname::text, (to_regclass('crossfade.upgrade') IS NOT NULL)::text, '', 0::bigint
+SELECT 'schema', nspname::text, EXISTS (SELECT FROM pg_class u WHERE u.relnamespace = pg_namespace.oid AND (u.relname = 'upgrade' OR u.relname LIKE 'upgrade\_%'))::text, '', 0::bigint
 FROM pg_namespace WHERE nspname = 'crossfade'
 UNION ALL -- a trigger or event trigger of the tool's name
 SELECT 'own-trigger', quote_ident(n.nspname) || '.' || quote_ident(c.relname), t.tgname::text, '', 0
@@ -17,7 +17,7 @@ WHERE t.tgname = 'crossfade_fence' AND NOT t.tgisinternal
 UNION ALL
 SELECT 'publication', pubname::text, '', '', 0 FROM pg_publication
 UNION ALL -- detail: enabled; more: the function
-SELECT 'event-trigger', evtname::text, evtenabled::text, evtfoid::regproc::text, 0 FROM pg_event_trigger WHERE evtname <> 'crossfade_ddl'
+SELECT 'event-trigger', evtname::text, evtenabled::text, evtfoid::regproc::text, 0 FROM pg_event_trigger WHERE evtname NOT LIKE 'crossfade\_ddl%'
 UNION ALL -- detail: version; more: its schema; n: tables whose rows are the user's
 SELECT 'extension', extname::text, extversion, extnamespace::regnamespace::text, coalesce(cardinality(extconfig), 0) FROM pg_extension WHERE extname <> 'plpgsql'
 UNION ALL -- detail: its wrapper; more: where it is, as far as options say; n: its foreign tables
