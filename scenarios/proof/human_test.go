@@ -10,7 +10,7 @@ import (
 // seenLimit is how long status may take to see what was done by hand.
 const seenLimit = 10 * time.Second
 
-const anyExit = -1
+const anyExit = -100
 
 // handmade is something that somebody does by hand while the upgrade is ready.
 type handmade struct {
