@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo picture plan-picture test test-all lint clean
+.PHONY: build demo picture plan-picture bench test test-all lint clean
 
 # One package after the other: each boots servers of its own.
 TESTFLAGS ?= -p 1 -timeout 40m
@@ -44,6 +44,10 @@ plan-picture: build
 	bin/lab up --crossfade bin/crossfade --load upgrade > bin/up.txt; \
 	bin/crossfade plan --sample 10s --html bin/plan.html -f "$${TMPDIR:-/tmp}/crossfade-up-$$(id -u)/upgrade/runbook.yaml" > bin/plan.txt
 	bin/lab screenshot --of bin/plan.html docs/pictures/plan.png
+
+## bench: docs/benchmarks.md, from what is measured on this machine beside the peers; about an hour (bin/lab bench --help)
+bench: build
+	bin/lab bench --crossfade bin/crossfade
 
 ## lint: formatting, vet, staticcheck, errcheck
 lint:

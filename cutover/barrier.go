@@ -125,9 +125,13 @@ func (x *crossing) lockEffects(db *Database) []flow.Effect {
 	for i, t := range db.Tables {
 		tables[i] = t.SQL()
 	}
+	unheard := "SET LOCAL tcp_user_timeout = 3000; "
+	if x.Closing.Version < 120000 {
+		unheard = "" // keepalives notice it then; an idle session is ended at any rate
+	}
 	e := []flow.Effect{
 		x.on(x.Closing, db.Name, "BEGIN; SET LOCAL idle_in_transaction_session_timeout = $left; SET LOCAL tcp_keepalives_idle = 1; SET LOCAL tcp_keepalives_interval = 1;"+
-			" SET LOCAL tcp_keepalives_count = 3; SET LOCAL tcp_user_timeout = 3000; SET LOCAL lock_timeout = $lock; SET LOCAL statement_timeout = $statement"),
+			" SET LOCAL tcp_keepalives_count = 3; "+unheard+"SET LOCAL lock_timeout = $lock; SET LOCAL statement_timeout = $statement"),
 		x.on(x.Closing, db.Name, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'autovacuum worker'"),
 	}
 	if len(tables) > 0 {
@@ -180,15 +184,20 @@ func (x *crossing) meet(ctx context.Context) error {
 		var deadlock time.Duration
 		err = conn.QueryRow(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'deadlock_timeout'").Scan(&deadlock)
 		x.mu.Lock()
-		defer x.mu.Unlock()
 		x.barrier[db.Name] = conn
 		// Below deadlock_timeout, so that in a deadlock it is the tool whose
 		// wait ends and never the application's.
 		x.lockWait = min(x.LockTimeout, deadlock/2)
+		x.mu.Unlock()
 		if err != nil {
 			return &pg.Error{Doing: "read deadlock_timeout", On: x.Closing.Server.String(), Err: err}
 		}
-		return nil
+		// What it says is old by then. The plan is kept, and the server has read
+		// its catalogs into this session: that is half of what it costs.
+		if _, _, err = x.look(ctx, conn); err == nil {
+			_, err = Unarmed(ctx, conn)
+		}
+		return err
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // close raises the fence in the very sessions that hold the locks, executed in
@@ -35,8 +36,10 @@ func (x *crossing) close() flow.Step {
 			if err := x.raise(ctx); err != nil {
 				return err
 			}
+			// They hold nothing any more, and read beside the others until the end.
+			err := x.afterClose(ctx, t)
 			x.release()
-			return x.afterClose(ctx, t)
+			return err
 		},
 		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.flipBack(ctx) },
 	})
@@ -133,24 +136,48 @@ func (x *crossing) afterClose(ctx context.Context, t *flow.Turn) error {
 		return err
 	}
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
-		moved, err := x.copySequences(ctx, db)
-		if err != nil {
-			return err
-		}
-		if moved > 0 {
-			t.Note("%d sequences of %s moved while it was being closed", moved, db.Name)
-		}
-		return x.lookAgain(ctx, db)
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error {
+			moved, err := x.copySequences(ctx, db)
+			if err == nil && moved > 0 {
+				t.Note("%d sequences of %s moved while it was being closed", moved, db.Name)
+			}
+			if err != nil {
+				return err
+			}
+			conn, err := x.near(ctx, db.Name)
+			if err != nil {
+				return err
+			}
+			return x.noLeaks(ctx, conn, db)
+		})
+		g.Go(func() error {
+			conn, err := x.conn(ctx, x.barrier, x.Closing, db.Name)
+			if err != nil {
+				return err
+			}
+			return x.unchanged(ctx, conn, db)
+		})
+		return g.Wait()
 	})
 }
 
-// lookAgain compares the closing side with what was read under the locks, sees
-// the fence on every table, and runs the leak detector.
+// lookAgain sees that the closing side is what it was under the locks, and runs
+// the leak detector.
 func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
 	conn, err := x.near(ctx, db.Name)
 	if err != nil {
 		return err
 	}
+	if err := x.unchanged(ctx, conn, db); err != nil {
+		return err
+	}
+	return x.noLeaks(ctx, conn, db)
+}
+
+// unchanged compares the closing side with what was read under the locks, and
+// sees the fence on every table.
+func (x *crossing) unchanged(ctx context.Context, conn *pgx.Conn, db *Database) error {
 	print, larges, err := x.look(ctx, conn)
 	if err != nil {
 		return err
@@ -170,6 +197,11 @@ func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
 	if len(open) > 0 {
 		return fmt.Errorf("the fence was taken off %s in %s on %s while it was being closed", strings.Join(open, ", "), db.Name, x.Closing.Name)
 	}
+	return nil
+}
+
+// noLeaks runs the leak detector.
+func (x *crossing) noLeaks(ctx context.Context, conn *pgx.Conn, db *Database) error {
 	leaks, err := Leaks(ctx, conn, db.Links, x.fence[db.Name])
 	if err != nil {
 		return err
@@ -212,23 +244,23 @@ func (x *crossing) endClients(ctx context.Context, conn *pgx.Conn, s Side) error
 
 // Leaks looks into slots of links, which nobody reads from, for transactions
 // of somebody else that were committed behind fence. The criterion is the
-// commit's LSN of each transaction, because one that leaks may have written
+// commit's LSN of each transaction, which has one, because one that leaks may have written
 // its rows before. The canaries are the tool's own; transactions that came in
 // from another server by a subscription of ours carry an origin message.
 func Leaks(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN) ([]string, error) {
 	var all []string
 	for _, l := range links {
 		rows, err := conn.Query(ctx, `
-			WITH m AS MATERIALIZED (
+			WITH m AS ( -- used twice, so that it is read once
 			  SELECT lsn, xid::text, chr(get_byte(data, 0)) k, data
 			  FROM pg_logical_slot_peek_binary_changes($1, NULL, NULL, 'proto_version', '1', 'publication_names', $2)
 			), c AS (
 			  -- A Relation message of a canary: its id, to leave the tool's own rows out.
 			  SELECT DISTINCT substring(data FROM 2 FOR 4) id FROM m WHERE k = 'R' AND position('\x63726f737366616465'::bytea IN data) = 6
 			)
-			SELECT format('xid %s (%s changes, committed at %s)', xid, count(*) FILTER (WHERE k IN ('I', 'U', 'D', 'T')), max(lsn) FILTER (WHERE k = 'C'))
+			SELECT format('xid %s (%s changes, committed at %s)', xid, count(*) FILTER (WHERE k IN ('I', 'U', 'D', 'T')), (array_agg(lsn) FILTER (WHERE k = 'C'))[1])
 			FROM m GROUP BY xid
-			HAVING max(lsn) FILTER (WHERE k = 'C') > $3 AND NOT bool_or(k = 'O')
+			HAVING (array_agg(lsn) FILTER (WHERE k = 'C'))[1] > $3 AND NOT bool_or(k = 'O')
 			   AND count(*) FILTER (WHERE k IN ('U', 'I', 'D') AND substring(data FROM 2 FOR 4) NOT IN (SELECT id FROM c) OR k = 'T') > 0`,
 			l.Name, pg.Ident(l.Name), fence)
 		if err != nil {

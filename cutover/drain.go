@@ -11,6 +11,7 @@ import (
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // canary reads again, under the locks, what the gate had read, writes the
@@ -25,20 +26,10 @@ func (x *crossing) canary() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "canary", Title: "Look again under the locks, and write the canaries", Does: does,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			for _, s := range Look(ctx, x.fast()) {
-				if !s.OK {
-					return fmt.Errorf("under the locks gate %s was closed: %s", s.ID, s.Says)
-				}
+			if err := x.lookUnderLocks(ctx); err != nil {
+				return err
 			}
 			return x.each(ctx, func(ctx context.Context, db *Database) error {
-				held, err := x.held(db.Name)
-				if err != nil {
-					return err
-				}
-				print, larges, err := x.look(ctx, held)
-				if err != nil {
-					return err
-				}
 				conn, err := x.near(ctx, db.Name)
 				if err != nil {
 					return err
@@ -50,13 +41,40 @@ func (x *crossing) canary() flow.Step {
 				}
 				x.mu.Lock()
 				defer x.mu.Unlock()
-				x.prints[db.Name], x.larges[db.Name] = print, larges
 				x.tokens[db.Name], x.fence[db.Name] = token, at
 				x.canaries += len(db.Links)
 				return nil
 			})
 		},
 	})
+}
+
+// lookUnderLocks reads the fast gates, and in the sessions that hold the locks
+// the fingerprints, which are in no gate's way.
+func (x *crossing) lookUnderLocks(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for _, s := range Look(ctx, x.fast()) {
+			if !s.OK {
+				return fmt.Errorf("under the locks gate %s was closed: %s", s.ID, s.Says)
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
+		return x.each(ctx, func(ctx context.Context, db *Database) error {
+			held, err := x.held(db.Name)
+			if err != nil {
+				return err
+			}
+			print, larges, err := x.look(ctx, held)
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			x.prints[db.Name], x.larges[db.Name] = print, larges
+			return err
+		})
+	})
+	return g.Wait()
 }
 
 // look reads the fingerprint of a database's catalogs and counts its large objects.

@@ -131,7 +131,7 @@ func (x *crossing) askStandby(ctx context.Context, sb Standby) (behind receivers
 // standby but pg_receivewal, which flushes a segment at a time.
 func readReceivers(ctx context.Context, conn *pgx.Conn, suffix string) (receivers, error) {
 	rows, err := conn.Query(ctx, `
-		SELECT r.application_name, CASE WHEN bool_and(r.flush_lsn IS NOT NULL) THEN min(r.flush_lsn) END
+		SELECT r.application_name, CASE WHEN bool_and(r.flush_lsn IS NOT NULL) THEN (array_agg(r.flush_lsn ORDER BY r.flush_lsn))[1] END
 		FROM pg_stat_replication r
 		WHERE r.state = 'streaming' AND (r.write_lsn IS NULL OR r.replay_lsn IS NOT NULL) AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
 		GROUP BY 1`)

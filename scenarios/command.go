@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -170,6 +171,25 @@ func (i *invocation) read(from io.Reader, each func(line)) error {
 	// Whatever is left is read, or the program would wait for its reader.
 	_, err := io.Copy(io.Discard, from)
 	return errors.Join(bad, scan.Err(), err)
+}
+
+// says wants what the program printed to match every pattern.
+func (i *invocation) says(patterns []string) error {
+	var text []byte
+	for _, end := range []string{".jsonl", ".log"} {
+		b, err := os.ReadFile(i.base + end)
+		if err != nil {
+			return err
+		}
+		text = append(text, b...)
+	}
+	var errs []error
+	for _, p := range patterns {
+		if !regexp.MustCompile(p).Match(text) { // the scenario was checked
+			errs = append(errs, fmt.Errorf("%s does not say %q", i, p))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // why is what the program said of its failure.

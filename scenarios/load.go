@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 // be started again; what they were told is kept for the judgement.
 type Users struct {
 	stage   *Stage
+	serves  string // the side whose standbys are read from beside old's; set before Start
 	parties []*party
 	started map[string]int64 // rows of the tables that a pgbench counts, at its first start, by database
 	told    map[string]*told // by database
@@ -29,6 +31,7 @@ type party struct {
 	writer  *lab.Writer
 	bench   *lab.Pgbench
 	readers []*lab.Reader
+	replica []*lab.Reader // of the standbys
 }
 
 // told is what the users of one database were told, over all starts.
@@ -41,6 +44,8 @@ type told struct {
 	benchSays    string
 	queries      int64
 	longest      lab.Wait
+	replica      lab.ReadReport // of all standbys together
+	worst        lab.Gap        // the longest between two acknowledged rows since the last Start
 }
 
 // NewUsers are the users of a stage; nobody works yet.
@@ -88,7 +93,7 @@ func (u *Users) start(ctx context.Context, p *party) (err error) {
 		}
 	}
 	if l.Writers > 0 {
-		if p.writer, err = lab.Write(ctx, conninfo, lab.WriterOptions{Writers: l.Writers, Pause: l.Pause}); err != nil {
+		if p.writer, err = lab.Write(ctx, conninfo+sessionOptions(l.Settings), lab.WriterOptions{Writers: l.Writers, Pause: l.Pause}); err != nil {
 			return err
 		}
 	}
@@ -105,13 +110,38 @@ func (u *Users) start(ctx context.Context, p *party) (err error) {
 		}
 	}
 	if l.Replicas {
-		for _, n := range u.stage.Standbys[sideOld] {
-			if err := read(n.Cluster.Conninfo(l.Database), "SELECT count(*) FROM public.ledger"); err != nil {
+		for _, n := range u.replicas() {
+			r, err := lab.Read(ctx, n.Cluster.Conninfo(l.Database), lab.ReaderOptions{
+				SQL: []string{"SELECT count(*) FROM public.ledger"}, Pause: cmp.Or(l.ReadWait, 10*time.Millisecond), Rising: true,
+			})
+			if err != nil {
 				return err
 			}
+			p.replica = append(p.replica, r)
 		}
 	}
 	return nil
+}
+
+// replicas are the standbys that are read from.
+func (u *Users) replicas() []Node {
+	all := slices.Clone(u.stage.Standbys[sideOld])
+	if u.serves == sideNew {
+		all = append(all, u.stage.Standbys[sideNew]...)
+	}
+	return slices.DeleteFunc(all, func(n Node) bool { return !n.Cluster.Running() })
+}
+
+// sessionOptions are settings as a conninfo gives them to a session.
+func sessionOptions(settings map[string]string) string {
+	if len(settings) == 0 {
+		return ""
+	}
+	s := " options='"
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		s += " -c " + name + "=" + settings[name]
+	}
+	return s + "'"
 }
 
 // counted is how many rows the tables have that pgbench's transactions fill.
@@ -202,6 +232,15 @@ func (u *Users) Stop() (map[string]lab.Report, error) {
 			last[p.load.Database] = r
 			t.reports = append(t.reports, r)
 			t.failures = append(t.failures, r.Failures...)
+			t.worst = r.Longest
+		}
+		for _, reader := range p.replica {
+			r := reader.Stop()
+			t.replica.Queries, t.replica.Back = t.replica.Queries+r.Queries, t.replica.Back+r.Back
+			t.replica.Failures = append(t.replica.Failures, r.Failures...)
+			if r.Longest.Length > t.replica.Longest.Length {
+				t.replica.Longest = r.Longest
+			}
 		}
 		for _, reader := range p.readers {
 			r := reader.Stop()

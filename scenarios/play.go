@@ -75,15 +75,16 @@ type Crossing struct {
 // play is one performance.
 type play struct {
 	*screen
-	stage   *Stage
-	users   *Users
-	options Options
-	result  *Result
-	titles  map[string]string // of steps, by plan and step
-	want    shape
-	open    []int  // crossings whose writers still write
-	serves  string // the side that was proven last
-	acts    int
+	stage    *Stage
+	users    *Users
+	options  Options
+	result   *Result
+	titles   map[string]string // of steps, by plan and step
+	want     shape
+	switcher *switcher
+	open     []int  // crossings whose writers still write
+	serves   string // the side that was proven last
+	acts     int
 }
 
 // Play boots a scenario, does what its acts say, judges, and takes everything
@@ -160,6 +161,10 @@ func (p *play) perform(ctx context.Context) error {
 		}
 		p.say("load", p.users.Describe())
 	}
+	if p.stage.Scenario.Old.Switched {
+		p.switcher = switching(ctx, p.stage)
+		defer p.switcher.Stop()
+	}
 	for i, a := range p.stage.Scenario.Acts {
 		switch {
 		case a.Run != "":
@@ -171,6 +176,16 @@ func (p *play) perform(ctx context.Context) error {
 			}
 		case a.Left != "":
 			err = p.left(ctx, a.Left)
+		case a.Stop != "":
+			p.printf("\nstop %s\n", a.Stop)
+			if err = p.stage.node(a.Stop).Stop(ctx, lab.Fast); err == nil {
+				err = p.flow(ctx)
+			}
+		case a.Start != "":
+			p.printf("\nstart %s\n", a.Start)
+			if err = p.stage.node(a.Start).Boot(ctx); err == nil {
+				err = p.flow(ctx)
+			}
 		case a.SQL != "":
 			err = p.sql(ctx, a)
 		case a.Promote != "":
@@ -226,6 +241,9 @@ func (p *play) run(ctx context.Context, a Act) error {
 	}
 	if inv.exit != a.Exit {
 		return errors.New(inv.why())
+	}
+	if err := inv.says(a.Says); err != nil {
+		return err
 	}
 	t.end(inv)
 	to, crosses := crossings[words[0]]
@@ -425,8 +443,11 @@ func (p *play) prove(ctx context.Context, side string) error {
 		says := fmt.Sprintf("%s, and at most %s is right", took(inSeconds(c.Outage)), limit)
 		claim(Claim{"outage at the client", says, inSeconds(c.Outage) <= limit})
 	}
-	p.open, p.serves = nil, side
-	(&prover{stage: p.stage, users: p.users, want: p.want, side: side, claim: claim}).prove(ctx)
+	p.open, p.serves, p.users.serves = nil, side, side
+	(&prover{stage: p.stage, users: p.users, want: p.want, side: side, claim: claim, crossfade: p.options.Crossfade}).prove(ctx)
+	if p.switcher != nil {
+		claim(Claim{"synchronous while one streams", p.switcher.says(), true})
+	}
 	if !proof.Passed() {
 		return fmt.Errorf("not everything is true while PostgreSQL %d serves", serves.Major)
 	}

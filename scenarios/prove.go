@@ -43,6 +43,8 @@ type prover struct {
 	want  shape
 	side  string
 	claim func(Claim)
+	// crossfade is the binary that is asked for the status; "": it is not.
+	crossfade string
 	// patience is how long the side that follows, and the standbys, may take
 	// for the last rows; 0: 30 s.
 	patience time.Duration
@@ -58,6 +60,8 @@ func (p *prover) prove(ctx context.Context) {
 		{"clients are led to it", p.clients},
 		{"acknowledged rows, each once", p.rows},
 		{"errors seen by clients", p.errors},
+		{"longest wait for a commit", p.waits},
+		{"reads of the standbys", p.reads},
 		{"pgbench's sums and rows", p.bench},
 		{"rows equal on both sides", p.contents},
 		{"sequences not behind", p.sequences},
@@ -65,6 +69,7 @@ func (p *prover) prove(ctx context.Context) {
 		{"standbys stream", p.standbys},
 		{"the same are synchronous", p.synchronous},
 		{"the other side refuses writes", p.refuses},
+		{"status shows the same", p.status},
 	} {
 		says, err := look.see(ctx)
 		switch {
@@ -74,6 +79,7 @@ func (p *prover) prove(ctx context.Context) {
 			p.claim(Claim{look.what, says, true})
 		}
 	}
+	p.see(ctx)
 }
 
 func (p *prover) serves() *lab.Cluster { return p.stage.side(p.side) }

@@ -74,7 +74,7 @@ func TestProveSeesDamage(t *testing.T) {
 		return all, says
 	}
 	before, says := look(0)
-	if len(before) != 9 || slices.Contains(slices.Collect(maps.Values(before)), false) {
+	if len(before) != 10 || slices.Contains(slices.Collect(maps.Values(before)), false) {
 		t.Fatalf("undamaged, and not all is true:\n%s", says)
 	}
 	exec := func(c *lab.Cluster, sql string) func() error {
@@ -89,6 +89,8 @@ func TestProveSeesDamage(t *testing.T) {
 			u.told["shop"].failures = []lab.Failure{{SQLState: "40001", Says: "could not serialize", Count: 1}}
 			return nil
 		}},
+		{"longest wait for a commit", func() error { u.told["shop"].worst.Length = time.Hour; return nil }},
+		{"reads of the standbys", func() error { u.told["shop"].replica = lab.ReadReport{Queries: 7, Back: 1}; return nil }},
 		{"pgbench's sums and rows", exec(st.Old, "DELETE FROM pgbench_history WHERE ctid = (SELECT min(ctid) FROM pgbench_history)")},
 		{"rows equal on both sides", nil}, // by what was deleted
 		{"sequences not behind", exec(st.New, "SELECT nextval('tickets_id_seq')")},
@@ -139,5 +141,32 @@ func mirror(t *testing.T, st *Stage) {
 func TestSQLState(t *testing.T) {
 	if s := sqlState(errors.New("no server's word")); s != "" {
 		t.Error(s)
+	}
+}
+
+// What status tells and the servers do not, and the reverse, is seen.
+func TestAgree(t *testing.T) {
+	text := func(s string) *string { return &s }
+	row := func(state, sent string) toldReceiver {
+		return toldReceiver{State: text(state), SyncState: text("async"), SyncPriority: new(int), Sent: text(sent)}
+	}
+	one := func(state, sent string) map[string]toldReceiver {
+		return map[string]toldReceiver{"old/primary to metal": row(state, sent)}
+	}
+	for _, c := range []struct {
+		name                string
+		told, before, after map[string]toldReceiver
+		agrees              bool
+	}{
+		{"the same", one("streaming", "1/10"), one("streaming", "0/FFFFFFFF"), one("streaming", "1/10"), true},
+		{"another state", one("catchup", "1/10"), one("streaming", "1/10"), one("streaming", "1/10"), false},
+		{"ahead", one("streaming", "1/11"), one("streaming", "1/10"), one("streaming", "1/10"), false},
+		{"behind", one("streaming", "0/FFFFFFFF"), one("streaming", "1/0"), one("streaming", "1/10"), false},
+		{"not there", one("streaming", "1/10"), nil, nil, false},
+		{"not told", nil, one("streaming", "1/10"), one("streaming", "1/10"), false},
+	} {
+		if err := agree(c.told, c.before, c.after); (err == nil) != c.agrees {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
 }

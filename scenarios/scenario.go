@@ -50,6 +50,10 @@ type Old struct {
 	// Synchronous is synchronous_standby_names, set once the standbys stream: the
 	// list, and what each of its names is then, must be the same on new.
 	Synchronous string `yaml:"synchronous"`
+	// Switched: somebody else's script, which knows nothing of the upgrade, empties
+	// Synchronous on each primary while none of its standbys streams there, and
+	// puts it back when one does.
+	Switched bool `yaml:"switched"`
 }
 
 // Primary is the name of the old primary.
@@ -72,6 +76,9 @@ type New struct {
 	HBA      []string          `yaml:"hba"`      // first lines of pg_hba.conf
 	SQL      []string          `yaml:"sql"`      // files beside the scenario, run by psql in database postgres
 	Standbys []Standby         `yaml:"standbys"` // places are kept for them; the runbook says how they are built
+	// Synchronous is synchronous_standby_names in the standard runbook; "": not
+	// there, which is as on old.
+	Synchronous string `yaml:"synchronous"`
 }
 
 // Database is one database of the old cluster.
@@ -97,9 +104,12 @@ type Load struct {
 	Pgbench  *Bench        `yaml:"pgbench"`
 	Read     []string      `yaml:"read"`       // queries of one more connection, one after the other
 	ReadWait time.Duration `yaml:"read_pause"` // between two of them; 0: 10 ms
-	// Replicas: every standby of old is read from, without pause, by one more
-	// connection; it may not fail.
+	// Replicas: every standby of old, and of new while new serves, is read from,
+	// without pause, by one more connection; it may not fail, and no answer may
+	// be older than the one before.
 	Replicas bool `yaml:"replicas"`
+	// Settings are SET in every session of the writers, which are then direct.
+	Settings map[string]string `yaml:"settings"`
 }
 
 // Bench is a pgbench that runs beside the writers.
@@ -110,19 +120,22 @@ type Bench struct {
 	Counts  []string `yaml:"counts"` // the tables that get one row by every transaction, together; empty: public.pgbench_history
 }
 
-// Act is one thing that is done. Exactly one of Run, Prove, Left, SQL, Promote
-// and Status is set.
+// Act is one thing that is done. Exactly one of Run, Prove, Left, Stop, Start,
+// SQL, Promote and Status is set.
 type Act struct {
-	Run     string `yaml:"run"`     // crossfade's command and flags, split at blanks; -f and --json come with it
-	Exit    int    `yaml:"exit"`    // the exit code it must have
-	Cut     *Cut   `yaml:"cut"`     // while Run runs
-	Prove   string `yaml:"prove"`   // the side that serves now: old or new. The load is stopped, judged, and goes on
-	Left    string `yaml:"left"`    // what there may be of crossfade: nothing, or the fence of the side that was given up
-	SQL     string `yaml:"sql"`     // done by hand, by the superuser
-	On      string `yaml:"on"`      // with SQL: old (the default) or new
-	In      string `yaml:"in"`      // with SQL: the database; empty: the first
-	Promote string `yaml:"promote"` // old's primary dies, and this standby of it takes its place
-	Status  string `yaml:"status"`  // what crossfade status must say within 10 s: of a closed gate, a link, a silent server, or as a note
+	Run     string   `yaml:"run"`     // crossfade's command and flags, split at blanks; -f and --json come with it
+	Exit    int      `yaml:"exit"`    // the exit code it must have
+	Says    []string `yaml:"says"`    // regular expressions that what it prints must match
+	Cut     *Cut     `yaml:"cut"`     // while Run runs
+	Prove   string   `yaml:"prove"`   // the side that serves now: old or new. The load is stopped, judged, and goes on
+	Left    string   `yaml:"left"`    // what there may be of crossfade: nothing, or the fence of the side that was given up
+	Stop    string   `yaml:"stop"`    // a server, as old, new, old/metal: pg_ctl stop -m fast
+	Start   string   `yaml:"start"`   // a server that was stopped
+	SQL     string   `yaml:"sql"`     // done by hand, by the superuser
+	On      string   `yaml:"on"`      // with SQL: old (the default) or new
+	In      string   `yaml:"in"`      // with SQL: the database; empty: the first
+	Promote string   `yaml:"promote"` // old's primary dies, and this standby of it takes its place
+	Status  string   `yaml:"status"`  // what crossfade status must say within 10 s: of a closed gate, a link, a silent server, or as a note
 }
 
 // Cut is the network between two of tool, old and new that lets nothing through
@@ -136,7 +149,17 @@ type Cut struct {
 // Expect is what must be true beside what Prove always proves.
 type Expect struct {
 	Errors []string      `yaml:"errors"` // SQLSTATEs that clients may see, "" for a refused connection; none: no error at all
-	Outage time.Duration `yaml:"outage"` // the longest a client may wait in a crossing; 0: 5 s
+	Outage time.Duration `yaml:"outage"` // the longest a client may wait for a commit, in a crossing or outside; 0: 5 s
+	See    []See         `yaml:"see"`
+}
+
+// See is one look at a server while a side serves: a query that must answer t.
+type See struct {
+	Serves   string `yaml:"serves"` // old or new; "": both
+	On       string `yaml:"on"`     // a server, as old, new, new/rock
+	Database string `yaml:"database"`
+	SQL      string `yaml:"sql"`
+	What     string `yaml:"what"` // what it proves, as a claim
 }
 
 // Names lists the scenarios by name.
@@ -231,10 +254,14 @@ func (s *Scenario) check() error {
 		if !databases[l.Database] {
 			wrong("load: there is no database %q", l.Database)
 		}
+		if len(l.Settings) > 0 && pooled[l.Database] {
+			wrong("load: a pooler gives sessions to whom it likes, so settings of %s would be everybody's", l.Database)
+		}
 		if l.Pgbench != nil && !pooled[l.Database] {
 			wrong("load: pgbench does not connect again, so %s must be behind a pooler", l.Database)
 		}
 	}
+	nodes := map[string]bool{sideOld: true, sideNew: true}
 	for side, standbys := range map[string][]Standby{"old": s.Old.Standbys, "new": s.New.Standbys} {
 		var seen []string
 		for _, sb := range standbys {
@@ -245,11 +272,25 @@ func (s *Scenario) check() error {
 				wrong("%s.standbys: %s follows %s, which does not stand before it", side, sb.Name, sb.Upstream)
 			}
 			seen = append(seen, sb.Name)
+			nodes[side+"/"+sb.Name] = true
+		}
+	}
+	for _, v := range s.Expect.See {
+		if !nodes[v.On] || v.SQL == "" || v.What == "" || v.Serves != "" && v.Serves != sideOld && v.Serves != sideNew {
+			wrong("expect.see: %+v needs a server, a query and what it proves", v)
 		}
 	}
 	for i, a := range s.Acts {
-		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.SQL != "", a.Promote != "", a.Status != ""); n != 1 {
-			wrong("acts: number %d must have one of run, prove, left, sql, promote and status", i+1)
+		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != "", a.SQL != "", a.Promote != "", a.Status != ""); n != 1 {
+			wrong("acts: number %d must have one of run, prove, left, stop, start, sql, promote and status", i+1)
+		}
+		if at := a.Stop + a.Start; at != "" && !nodes[at] {
+			wrong("acts: number %d: there is no server %s", i+1, at)
+		}
+		for _, re := range a.Says {
+			if _, err := regexp.Compile(re); err != nil {
+				wrong("acts: number %d: %w", i+1, err)
+			}
 		}
 		if a.On != "" && a.On != sideOld && a.On != sideNew || a.In != "" && !databases[a.In] {
 			wrong("acts: number %d: sql is done on old or new, in a database of the scenario", i+1)

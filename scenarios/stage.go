@@ -252,6 +252,17 @@ func (st *Stage) other(side string) *lab.Cluster {
 	return st.New
 }
 
+// node is the server that a scenario calls old, new, old/metal.
+func (st *Stage) node(name string) *lab.Cluster {
+	side, standby, _ := strings.Cut(name, "/")
+	for _, n := range st.Standbys[side] {
+		if n.Name == standby {
+			return n.Cluster
+		}
+	}
+	return st.side(side)
+}
+
 // fill makes the databases and what is in them.
 func (st *Stage) fill(ctx context.Context, say Say) error {
 	if err := st.Old.Exec(ctx, "", "CREATE ROLE "+appRole+" LOGIN"); err != nil {
@@ -392,6 +403,7 @@ type BookNode struct {
 	Delay                     time.Duration
 	Settings                  map[string]string // that the server needs in its place
 	Standbys                  []BookNode
+	Synchronous               string // synchronous_standby_names, where it is said
 }
 
 // book writes the runbook.
@@ -404,6 +416,7 @@ func (st *Stage) book() (string, error) {
 		return BookNode{Name: name, Conninfo: c.Conninfo(""), Bin: c.Bin, Data: c.DataDir, Settings: c.Settings()}
 	}
 	b := Book{Name: st.New.Name, Old: node(Primary, st.Old), New: node(st.New.Name, st.New), Poolers: st.Poolers, Databases: st.Scenario.Databases, Accept: st.Scenario.Accept}
+	b.New.Synchronous = st.Scenario.New.Synchronous
 	for side, into := range map[string]*BookNode{sideOld: &b.Old, sideNew: &b.New} {
 		for _, sb := range st.Standbys[side] {
 			n := node(sb.Name, sb.Cluster)

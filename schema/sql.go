@@ -4,6 +4,8 @@ import (
 	"embed"
 	"strings"
 	"text/template"
+
+	"crossfade/upgrade/pg"
 )
 
 //go:embed sql/*.sql
@@ -52,8 +54,5 @@ func queryWith(name string, version int, dot any) string {
 	if err := t.ExecuteTemplate(&b, name+".sql", dot); err != nil {
 		panic("schema: " + err.Error()) // the files are part of the program
 	}
-	if version < 120000 { // which knows no other CTEs
-		return strings.ReplaceAll(b.String(), " AS MATERIALIZED (", " AS (")
-	}
-	return b.String()
+	return pg.Spelled(b.String(), version)
 }

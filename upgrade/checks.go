@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"slices"
 
 	"crossfade/schema"
 	"crossfade/upgrade/check"
@@ -73,7 +74,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		if u.isPrimary(ctx, server.As(u.app), "standby "+sb.Name+" of old") {
 			continue // promoted: it is old.primary now
 		}
-		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app)})
+		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Data: sb.Data})
 	}
 	for _, sb := range u.rb.New[0].Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
@@ -84,11 +85,16 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		if up == UpstreamPrimary {
 			up = ""
 		}
-		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot})
+		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot, After: sb.After})
 	}
 	s, err := u.look(ctx, false)
 	if err == nil {
 		o.Ours = s.phase != report.PhaseNew
+		if s.wasOpen() {
+			// Those whose places new's have taken are not missed.
+			taken, _ := u.taken(ctx, s)
+			o.OldStandbys = slices.DeleteFunc(o.OldStandbys, func(sb check.Standby) bool { return taken[sb.Name] })
+		}
 	} else if _, ok := err.(*ExitError); ok {
 		return o, nil, err
 	}
@@ -135,8 +141,8 @@ func checkDatabase(b Database) check.Database {
 		}
 		d.Identity[schema.Name(id.Table.Schema, id.Table.Name)] = want
 	}
-	d.Sets = func(tables []schema.Table) []schema.Set {
-		db := &database{name: b.Name, book: b, inventory: &schema.Inventory{Tables: tables}}
+	d.Sets = func(inv *schema.Inventory) []schema.Set {
+		db := &database{name: b.Name, book: b, inventory: inv}
 		db.assign()
 		return db.sets
 	}

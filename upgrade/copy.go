@@ -97,7 +97,7 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	st.copy = load.Step(load.Options{
 		Old: u.old, New: u.new, Database: db.name, Version: s.old.Version, Encoding: db.encoding, Sets: db.sets,
 		Indexes: indexes, Tail: tail,
-		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk,
+		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk, Pace: u.pace,
 		Snapshot:    func(ctx context.Context, sets []string) (*load.Snapshot, error) { return u.snapshot(ctx, s, db, sets) },
 		SlotEffects: append(link.SlotEffects(db.links), markEffects(db.name, db.links)...),
 		Slot:        func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, db, set) },

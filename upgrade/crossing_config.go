@@ -23,7 +23,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 		c.Closing, c.Opening = s.new, s.old
 	}
 	var err error
-	if c.Closing.Standbys, err = u.standbysOf(c.Closing.Name); err != nil {
+	if c.Closing.Standbys, err = u.standbysOf(ctx, s, c.Closing.Name); err != nil {
 		return c, err
 	}
 	for _, db := range s.databases {
@@ -46,6 +46,13 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 		return c, err
 	}
 	before, after := u.hookSteps()
+	if dir == cutover.Forward {
+		standbys, err := u.standbysAfter(ctx, s)
+		if err != nil {
+			return c, err
+		}
+		c.After = append(c.After, standbys...)
+	}
 	c.Before, c.After = before, append(c.After, after...)
 	c.Rehearsed = s.rehearsed()
 	if dir == cutover.Forward {
@@ -102,8 +109,10 @@ func (u *Upgrade) lift(s *survey, side, db string) string {
 }
 
 // standbysOf are a side's standbys in the runbook. Those whose absence the
-// operator has accepted do not count.
-func (u *Upgrade) standbysOf(side string) ([]cutover.Standby, error) {
+// operator has accepted do not count, nor do those of old that new's have taken
+// the place of, nor those of new that are still to do so.
+func (u *Upgrade) standbysOf(ctx context.Context, s *survey, side string) ([]cutover.Standby, error) {
+	taken, built := u.taken(ctx, s)
 	var standbys []cutover.Standby
 	add := func(name, conninfo string) error {
 		if u.accepted(cutover.StandbyMissing, name) {
@@ -118,6 +127,9 @@ func (u *Upgrade) standbysOf(side string) ([]cutover.Standby, error) {
 	}
 	if side == "old" {
 		for _, sb := range u.rb.Old.Standbys {
+			if taken[sb.Name] {
+				continue
+			}
 			if err := add(sb.Name, sb.Conninfo); err != nil {
 				return nil, err
 			}
@@ -125,6 +137,9 @@ func (u *Upgrade) standbysOf(side string) ([]cutover.Standby, error) {
 		return standbys, nil
 	}
 	for _, sb := range u.rb.New[0].Standbys {
+		if sb.After && !built[sb.Name] {
+			continue
+		}
 		if err := add(sb.Name, sb.Conninfo); err != nil {
 			return nil, err
 		}

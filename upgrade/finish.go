@@ -414,7 +414,11 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 	if err != nil {
 		return p, err
 	}
-	p.Steps = append(p.Steps, standbys...)
+	scratch, err := u.scratchSteps(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	p.Steps = append(append(p.Steps, standbys...), scratch...)
 	if s.phase == report.PhaseRolledBack {
 		// Old serves. New is given up: its fence stays, as old's would.
 		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"), u.slimStep(s, "new"))
@@ -444,7 +448,11 @@ func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 	if err != nil {
 		return p, err
 	}
-	p.Steps = append(p.Steps, standbys...)
+	scratch, err := u.scratchSteps(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	p.Steps = append(append(p.Steps, standbys...), scratch...)
 	p.Steps = append(p.Steps,
 		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
 		// What this upgrade made on new goes while it is closed: nobody may
@@ -475,6 +483,7 @@ func (u *Upgrade) leftovers(ctx context.Context, s *survey, closed bool) (Leftov
 			return out, errors.New("something is left: " + strings.Join(out.Lines, "; "))
 		}
 	}
+	out.Lines = append(out.Lines, u.placesTaken(ctx, s)...)
 	if closed {
 		for _, db := range s.databases {
 			out.Lift = append(out.Lift, "\\c "+db.name, u.lift(s, "old", db.name)+";", "DROP SCHEMA crossfade CASCADE;")
@@ -505,6 +514,18 @@ func (u *Upgrade) left(ctx context.Context, s *survey, side string) ([]string, e
 		UNION ALL SELECT format('subscription %I', subname) FROM pg_subscription WHERE subname ~ ('^c[fb]_' || substr($1, 3) || '_')`)
 	if err != nil {
 		return nil, err
+	}
+	if side == "new" {
+		err := u.sessions.Do(ctx, u.new, func(conn *pgx.Conn) error {
+			scratch, _, err := u.scratchLeft(ctx, conn)
+			for _, name := range scratch {
+				found = append(found, "scratch database "+name)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	for _, db := range s.databases {
 		err := look(u.side(side).With(db.name), `

@@ -74,11 +74,15 @@ func (u *Upgrade) foreseeCrossing(ctx context.Context, s *survey, p flow.Plan) e
 func (u *Upgrade) asked(facts *forecast.Facts, plans []flow.Plan) {
 	rb := u.rb
 	facts.Jobs, facts.IndexJobs, facts.Chunk = rb.Copy.Jobs, rb.Copy.IndexJobs, rb.Copy.Chunk
+	facts.CopyLimit = rb.Copy.Limit
 	facts.MaxWAL, facts.Stable = rb.Catchup.MaxWAL, rb.Catchup.Stable
 	facts.MaxBlocked, facts.LockTimeout = rb.Cutover.MaxBlocked, rb.Cutover.LockTimeout
 	facts.Poolers, facts.Back = len(rb.Cutover.Traffic), rb.Cutover.Back
 	facts.Verify = rb.Verify.Mode == VerifyFull
 	for _, sb := range rb.New[0].Standbys {
+		if sb.After {
+			continue // prepare does not build it
+		}
 		facts.Standbys = append(facts.Standbys, sb.Name)
 	}
 	for _, p := range plans {

@@ -124,7 +124,11 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 			return m, err
 		}
 	}
-	return m, nil
+	names, err := u.oldSynchronous(ctx, s)
+	if err == nil && len(u.successors()) > 0 {
+		m.Before[oldSynchronousNames] = names
+	}
+	return m, err
 }
 
 // systemSettings are those that the upgrade changes while it runs.
@@ -263,7 +267,7 @@ func (u *Upgrade) settingsBack(s *survey, side string) []flow.Effect {
 	for _, name := range systemSettings {
 		if v, ok := s.before(side + "/system/" + name); ok {
 			does = append(does, effect(side, "", "ALTER SYSTEM SET "+name+" = "+pg.Literal(v)))
-		} else {
+		} else if name != "max_slot_wal_keep_size" || s.side(side).Version >= 130000 { // it came with 13
 			does = append(does, effect(side, "", "ALTER SYSTEM RESET "+name))
 		}
 	}

@@ -78,6 +78,19 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	return p, nil
 }
 
+// lookBefore is for how long prepare may measure before it begins: a second for
+// each gigabyte, which is a small part of what copying that takes.
+func (s *survey) lookBefore() time.Duration {
+	var bytes int64
+	for _, db := range s.databases {
+		for _, t := range db.inventory.Tables {
+			bytes += t.Bytes
+		}
+	}
+	long := time.Duration(float64(bytes) / (1 << 30) * float64(time.Second))
+	return min(max(long, 500*time.Millisecond), forecast.DefaultLimit)
+}
+
 // PrepareOptions are what the person at the terminal decides.
 type PrepareOptions struct {
 	Until string // stop behind this step; "": run all
@@ -137,7 +150,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 		return err
 	}
 	// What is expected of each step is journalled when it begins.
-	if _, _, err := u.foresee(held, s, []flow.Plan{p}, forecast.Options{Since: since}); err != nil {
+	if _, _, err := u.foresee(held, s, []flow.Plan{p}, forecast.Options{Since: since, Limit: s.lookBefore()}); err != nil {
 		return err
 	}
 	return flow.Run(held, p, j, func(e flow.Event) {

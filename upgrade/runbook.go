@@ -51,7 +51,10 @@ type OldStandby struct {
 	At       Position
 	Name     string
 	Conninfo string
-	Host     Host
+	// For a standby of new of the same name that is built after, in its place:
+	Host Host
+	Data string   // absolute path of its data directory; "": not given
+	Stop []string // argv; nil: pg_ctl
 }
 
 // NewCluster is a cluster that serves at the end.
@@ -70,7 +73,7 @@ type NewCluster struct {
 	SynchronousStandbyNames *string
 }
 
-// Standby is a standby of a new cluster, built before the cutover.
+// Standby is a standby of a new cluster.
 type Standby struct {
 	At         Position
 	Name       string // its application_name and cluster_name: 1 to 63 printable ASCII characters
@@ -82,6 +85,7 @@ type Standby struct {
 	Start      []string      // argv; nil: pg_ctl
 	Stop       []string      // argv; nil: pg_ctl
 	Restart    []string      // argv; nil: Stop, then Start
+	After      bool          // built behind open, where old's standby of the same name ran; else before the cutover
 	Upstream   string        // UpstreamPrimary or another standby's name; never a circle
 	Slot       string        // physical slot on the upstream, [a-z0-9_]{1,63}; default: Name
 	ApplyDelay time.Duration // recovery_min_apply_delay, whole milliseconds; 0: none
@@ -100,6 +104,7 @@ type Copy struct {
 	Jobs      int   // tables or chunks copied at a time, from 1; default 4
 	IndexJobs int   // indexes built at a time, from 1; default 2
 	Chunk     int64 // bytes; bigger tables are copied in pieces of about this; default 1 GB
+	Limit     int64 // bytes a second off the old primary, all jobs together, from 64 kB; 0: none, the default
 }
 
 // Catchup says when a link counts as caught up, and when it is given up.

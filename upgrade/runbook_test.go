@@ -171,7 +171,7 @@ func runbookContract(file, journal string, zone *time.Location) *Runbook {
 				{Name: "rest", Tables: []Pattern{pattern("*")}},
 			},
 		}},
-		Copy:    Copy{Jobs: 4, IndexJobs: 2, Chunk: 1073741824},
+		Copy:    Copy{Jobs: 4, IndexJobs: 2, Chunk: 1073741824, Limit: 209715200},
 		Catchup: Catchup{MaxLag: 16777216, Stable: 10 * time.Second, MaxWAL: 53687091200},
 		Verify:  Verify{Mode: VerifyFull},
 		Cutover: Cutover{
@@ -241,7 +241,7 @@ func TestReadDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full.Cutover.Window, full.Cutover.Traffic = Window{}, nil
+	full.Cutover.Window, full.Cutover.Traffic, full.Copy.Limit = Window{}, nil, 0
 	want := &Runbook{
 		Upgrade: "w17",
 		File:    "testdata/runbook/minimal.yaml",

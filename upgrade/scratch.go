@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,20 +61,21 @@ func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([
 
 // restoreScratch restores every database of the upgrade, one after the other.
 func (u *Upgrade) restoreScratch(ctx context.Context, s *survey, observe func(flow.Event)) (found []check.Finding, err error) {
-	// Not a kept session: the lock ends with it, whatever happens.
-	lock, err := u.new.ConnectWith(ctx, map[string]string{"application_name": u.app + " check"})
+	lock, err := u.scratchLock(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer closeSession(lock)
-	var got bool
-	if err := lock.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext('crossfade check --restore'), hashtext($1))`, u.rb.Upgrade).Scan(&got); err != nil {
-		return nil, &pg.Error{Doing: "take the lock of check --restore", On: u.new.String(), Err: err}
+	left, strange, err := u.scratchLeft(ctx, lock)
+	if err == nil && len(strange) > 0 {
+		err = strange[0]
 	}
-	if !got {
-		return nil, &ExitError{Code: ExitHeld, Says: "another check --restore of this upgrade runs", Hint: "wait for it, or end it"}
+	for _, name := range left {
+		if err == nil {
+			err = u.dropDatabase(ctx, lock, name)
+		}
 	}
-	if err := u.dropScratch(ctx, lock); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	for _, db := range s.databases {
@@ -88,37 +91,91 @@ func (u *Upgrade) restoreScratch(ctx context.Context, s *survey, observe func(fl
 // scratchPrefix begins the names of the scratch databases of this upgrade.
 func (u *Upgrade) scratchPrefix() string { return link.ForwardPrefix + u.rb.Upgrade + "_restore_" }
 
-// dropScratch drops what earlier runs left. A database without the mark is one
-// that was killed between making and marking it, and is empty; else it is
-// somebody's, and stays.
-func (u *Upgrade) dropScratch(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, `SELECT datname::text, coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE starts_with(datname, $1)`, u.scratchPrefix())
-	var name, comment string
-	left := map[string]string{}
-	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&name, &comment}, func() error { left[name] = comment; return nil })
+// scratchLock opens a session on new that no other check --restore of this
+// upgrade has beside it. It is not a kept one: the lock ends with it, whatever
+// happens.
+func (u *Upgrade) scratchLock(ctx context.Context) (*pgx.Conn, error) {
+	lock, err := u.new.ConnectWith(ctx, map[string]string{"application_name": u.app + " check"})
+	if err != nil {
+		return nil, err
+	}
+	var got bool
+	if err = lock.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext('crossfade check --restore'), hashtext($1))`, u.rb.Upgrade).Scan(&got); err != nil {
+		err = &pg.Error{Doing: "take the lock of check --restore", On: u.new.String(), Err: err}
+	} else if !got {
+		err = &ExitError{Code: ExitHeld, Says: "another check --restore of this upgrade runs", Hint: "wait for it, or end it"}
 	}
 	if err != nil {
-		return &pg.Error{Doing: "look for scratch databases of earlier runs", On: u.new.String(), Err: err}
+		closeSession(lock)
+		return nil, err
 	}
-	for name, comment := range left {
-		if comment != scratchMark {
-			strange, err := u.strangeIn(ctx, name)
+	return lock, nil
+}
+
+// scratchLeft are the scratch databases that earlier runs left. A database
+// without the mark is one that was killed between making and marking it, and is
+// empty; else it is somebody's: strange has an error for each.
+func (u *Upgrade) scratchLeft(ctx context.Context, conn *pgx.Conn) (left []string, strange []error, err error) {
+	rows, err := conn.Query(ctx, `SELECT datname::text, coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE starts_with(datname, $1) ORDER BY 1`, u.scratchPrefix())
+	var name, comment string
+	comments := map[string]string{}
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&name, &comment}, func() error { comments[name] = comment; return nil })
+	}
+	if err != nil {
+		return nil, nil, &pg.Error{Doing: "look for scratch databases of earlier runs", On: u.new.String(), Err: err}
+	}
+	for _, name := range slices.Sorted(maps.Keys(comments)) {
+		if comments[name] != scratchMark {
+			holds, err := u.strangeIn(ctx, name)
 			if err != nil {
-				return err
+				return nil, nil, err
 			}
-			if len(strange) > 0 {
-				return &ExitError{
+			if len(holds) > 0 {
+				strange = append(strange, &ExitError{
 					Code: ExitFailed, On: u.new.String(), Object: name, Hint: "drop or rename it",
-					Says: fmt.Sprintf("database %s on new has the name of a scratch database, and holds %s", name, strings.Join(strange, ", ")),
-				}
+					Says: fmt.Sprintf("database %s on new has the name of a scratch database, and holds %s", name, strings.Join(holds, ", ")),
+				})
+				continue
 			}
 		}
-		if err := u.dropDatabase(ctx, conn, name); err != nil {
+		left = append(left, name)
+	}
+	return left, strange, nil
+}
+
+// scratchSteps drop what a killed check --restore has left on new; none where
+// it left nothing. What is somebody's stays.
+func (u *Upgrade) scratchSteps(ctx context.Context, s *survey) ([]flow.Step, error) {
+	if s.newErr != nil {
+		return nil, nil
+	}
+	var left []string
+	err := u.sessions.Do(ctx, u.new, func(conn *pgx.Conn) (err error) {
+		left, _, err = u.scratchLeft(ctx, conn)
+		return err
+	})
+	if err != nil || len(left) == 0 {
+		return nil, err
+	}
+	st := flow.Step{ID: "unmake/scratch", Title: "Drop on new what a check --restore that was killed has left", Done: never}
+	for _, name := range left {
+		st.Does = append(st.Does, effect("new", "", dropScratch(name)))
+	}
+	st.Do = func(ctx context.Context, _ *flow.Turn) error {
+		lock, err := u.scratchLock(ctx)
+		if err != nil {
 			return err
 		}
+		defer closeSession(lock)
+		for _, name := range left {
+			if err := u.dropDatabase(ctx, lock, name); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return nil
+	return []flow.Step{st}, nil
 }
 
 func (u *Upgrade) strangeIn(ctx context.Context, database string) ([]string, error) {
@@ -130,8 +187,12 @@ func (u *Upgrade) strangeIn(ctx context.Context, database string) ([]string, err
 	return schema.Strange(ctx, conn)
 }
 
+func dropScratch(name string) string {
+	return "DROP DATABASE IF EXISTS " + pg.Ident(name) + " WITH (FORCE)"
+}
+
 func (u *Upgrade) dropDatabase(ctx context.Context, conn *pgx.Conn, name string) error {
-	if err := pg.Exec(ctx, conn, "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"); err != nil {
+	if err := pg.Exec(ctx, conn, dropScratch(name)); err != nil {
 		return &pg.Error{Doing: "drop the scratch database " + name, On: u.new.String(), Object: name, Hint: "drop it by hand, or run crossfade check --restore again", Err: err}
 	}
 	return nil

@@ -239,6 +239,12 @@ func (u *Upgrade) statusLinks(ctx context.Context, s *survey, st *report.Status)
 				if !l.Forward {
 					row.Direction = report.Back
 				}
+				if r := p.Receiver; r != nil {
+					row.Receiver = &report.Receiver{
+						State: r.State, SyncState: r.SyncState, SyncPriority: r.SyncPriority, Sent: p.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay,
+						WriteLag: seconds(r.WriteLag), FlushLag: seconds(r.FlushLag), ReplayLag: seconds(r.ReplayLag),
+					}
+				}
 				if p.Errors > 0 && p.Worker == nil {
 					row.Error = fmt.Sprintf("%d apply errors; the log of %s says why", p.Errors, l.To.Server)
 				}

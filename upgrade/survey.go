@@ -302,6 +302,8 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 	var problems []Problem
 	for _, db := range s.databases {
 		err := u.sessions.Do(ctx, s.serving().Server.With(db.name), func(conn *pgx.Conn) error {
+			want := want
+			want.NoSizes = want.NoSizes && db.book.Split == 0
 			inv, err := schema.Read(ctx, conn, want)
 			db.inventory = inv
 			return err
@@ -331,7 +333,8 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 
 // assign puts every published table into its set. A pattern that names a
 // partitioned table takes its whole tree; otherwise leaves are matched by
-// their own names.
+// their own names. Where the tool is to make the sets, patterns say only what
+// is excluded.
 func (db *database) assign() {
 	var names []TableName
 	leaves := map[TableName][]TableName{}
@@ -369,6 +372,9 @@ func (db *database) assign() {
 			}
 		}
 		db.sets = append(db.sets, out)
+	}
+	if db.book.Split > 0 {
+		db.sets = db.inventory.Split(db.book.Split)
 	}
 }
 

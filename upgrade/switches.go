@@ -17,6 +17,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/standby"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -26,6 +27,9 @@ func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
 	gates := []cutover.Gate{{ID: "trust", Look: func(ctx context.Context) (bool, string, error) { return u.trustGate(ctx, s) }}}
 	if dir == cutover.Forward {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.standbysGate(ctx, s) }})
+	}
+	if names := u.successors(); dir == cutover.Back && len(names) > 0 {
+		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.withoutTaken(ctx, names) }})
 	}
 	return append(gates, cutover.Gate{ID: "schema", Costly: true, Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
 }
@@ -99,7 +103,11 @@ func differ(bad []schema.Difference) string {
 
 // standbysGate wants every standby of new that the runbook demands to stream.
 func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, error) {
+	_, built := u.taken(ctx, s)
 	for _, sb := range u.rb.New[0].Standbys {
+		if sb.After && !built[sb.Name] {
+			continue // it follows behind open
+		}
 		up, err := u.upstream(sb)
 		if err != nil {
 			return false, "", err
@@ -116,6 +124,37 @@ func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, er
 		}
 	}
 	return true, "the standbys stream", nil
+}
+
+// withoutTaken wants commits on old to wait for nobody who is not there: new's
+// standbys may have taken the place of some that they waited for.
+func (u *Upgrade) withoutTaken(ctx context.Context, names []string) (ok bool, says string, err error) {
+	gone := strings.Join(names, ", ")
+	err = u.sessions.Do(ctx, u.old, func(conn *pgx.Conn) error {
+		value, _, err := standby.Synchronous(ctx, conn)
+		if err != nil {
+			return err
+		}
+		quorum, err := standby.ParseQuorum(value)
+		if err != nil {
+			return err
+		}
+		states, err := standby.States(ctx, conn, "old")
+		if err != nil {
+			return err
+		}
+		states = slices.DeleteFunc(states, func(s standby.State) bool { return s.Logical })
+		if n := quorum.Lacks(states); n > 0 {
+			says = fmt.Sprintf("commits on old would wait: synchronous_standby_names is %s there, and %d more of them would have to stream. new's standbys take the places of %s; change the setting on old, or start more of its standbys", value, n, gone)
+			return nil
+		}
+		ok, says = true, "old opens without the standbys whose places new's take: "+gone
+		return nil
+	})
+	if err != nil {
+		return false, "", &pg.Error{Doing: "ask what commits wait for", On: u.old.String(), Err: err}
+	}
+	return ok, says, nil
 }
 
 // upstream is the server that a standby of new receives from.

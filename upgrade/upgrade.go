@@ -11,6 +11,7 @@ import (
 
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
+	"crossfade/upgrade/load"
 	"crossfade/upgrade/pg"
 )
 
@@ -26,8 +27,9 @@ type Upgrade struct {
 	places   []place
 	located  bool
 	sessions pg.Sessions
-	passed   bool  // this process has run check, and nothing blocks
-	holding  *hold // what this process holds of the upgrade now, or nil
+	passed   bool       // this process has run check, and nothing blocks
+	holding  *hold      // what this process holds of the upgrade now, or nil
+	pace     *load.Pace // of every copy; nil: none
 
 	mu   sync.Mutex
 	act  Activity
@@ -43,7 +45,7 @@ type Activity struct {
 
 // Open reads the servers' addresses from the runbook. Nothing is connected.
 func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
-	u := &Upgrade{rb: rb, app: "crossfade " + rb.Upgrade}
+	u := &Upgrade{rb: rb, app: "crossfade " + rb.Upgrade, pace: load.NewPace(rb.Copy.Limit)}
 	if err := acceptable(rb); err != nil {
 		return nil, err
 	}

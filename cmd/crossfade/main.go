@@ -22,13 +22,17 @@ func main() {
 	os.Exit(crossfade(os.Args[1:]))
 }
 
+// memory is what the garbage collector works harder to stay below. The plans of
+// 10,000 tables hold some 100 MB, and are to fit into 200 MB with the program.
+const memory = 150 << 20
+
 // crossfade is the whole program: it returns the exit code.
 func crossfade(args []string) int {
 	// A panic of a goroutine that nobody can catch ends a Go program with exit
 	// code 2, which is the code of bad usage. With crash it ends by SIGABRT.
 	debug.SetTraceback("crash")
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50) // the plans of 10,000 tables are to fit into 200 MB
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memory)
 	}
 	out := newOutput(os.Stdin, os.Stdout, os.Stderr)
 	out.json = wantsJSON(args)

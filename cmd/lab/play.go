@@ -48,14 +48,26 @@ var crossfadeFlag = &cli.StringFlag{Name: "crossfade", Usage: "the crossfade bin
 
 func playCommand() *cli.Command {
 	return &cli.Command{
-		Name: "play", Usage: "boot a scenario, do what it says, judge, take it down", ArgsUsage: "SCENARIO",
+		Name: "play", Usage: "boot a scenario, do what it says, judge, take it down", ArgsUsage: "SCENARIO | --all [SCENARIO …]",
 		Flags: []cli.Flag{
 			crossfadeFlag,
 			&cli.BoolFlag{Name: "keep", Usage: "leave the servers running"},
 			&cli.BoolFlag{Name: "json", Usage: "the result as JSON on stdout; what happens goes to stderr"},
+			&cli.BoolFlag{Name: "all", Usage: "play all scenarios, or those that are named, one after the other"},
+			&cli.StringFlag{Name: "md", Usage: "with --all, write the table of results between the marks in `FILE`"},
 			&cli.DurationFlag{Name: "timeout", Value: 10 * time.Minute, Usage: "give up after `DURATION`"},
 		},
 		Action: func(c *cli.Context) error {
+			if c.Bool("all") {
+				args, err := words(c, 0, len(scenarios.Names()))
+				if err != nil {
+					return err
+				}
+				return playAll(c, args)
+			}
+			if c.String("md") != "" {
+				return &usageError{"play: --md is for --all"}
+			}
 			args, err := words(c, 1, 1)
 			if err != nil {
 				return err

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -90,10 +91,13 @@ func (s *Store) fetchProgram(ctx context.Context, dir, name string) (string, err
 	if err != nil {
 		return "", fmt.Errorf("%s is not installed, install %s: %w", name, p.pkg, err)
 	}
-	tries := []string{d.codename}
-	for _, suite := range programSuites[d.id] {
-		if !slices.Contains(tries, suite) {
-			tries = append(tries, suite)
+	tries := slices.Clone(p.suites[d.id])
+	if p.suites == nil {
+		tries = append(tries, d.codename)
+		for _, suite := range programSuites[d.id] {
+			if !slices.Contains(tries, suite) {
+				tries = append(tries, suite)
+			}
 		}
 	}
 	var errs []error
@@ -206,7 +210,17 @@ func (s *Store) patch(ctx context.Context, tree string, p parcel, lib, loader st
 		}
 		patchelf = []string{path}
 	}
-	for _, file := range elves(tree, p.programs) {
+	files := elves(tree, p.programs)
+	for _, dir := range paths {
+		// What a library needs is not looked for on the program's RPATH where it
+		// has a RUNPATH of its own, which names this machine's folders.
+		for _, file := range elves(tree, []string{dir}) {
+			if runpath(file) != "" {
+				files = append(files, file)
+			}
+		}
+	}
+	for _, file := range files {
 		target := file
 		if len(patchelf) > 1 && file == patchelf[3] { // not the running program itself
 			target = file + ".new"
@@ -214,8 +228,10 @@ func (s *Store) patch(ctx context.Context, tree string, p parcel, lib, loader st
 				return err
 			}
 		}
-		args := append(slices.Clone(patchelf[1:]),
-			"--set-interpreter", filepath.Join(p.dir, ld), "--force-rpath", "--set-rpath", strings.Join(search, ":"), target)
+		args := append(slices.Clone(patchelf[1:]), "--force-rpath", "--set-rpath", strings.Join(search, ":"), target)
+		if hasInterpreter(file) {
+			args = slices.Insert(args, len(patchelf)-1, "--set-interpreter", filepath.Join(p.dir, ld))
+		}
 		if _, err := run(ctx, plain(ctx, patchelf[0], args...)); err != nil {
 			return fmt.Errorf("patchelf %s: %w", filepath.Base(file), err)
 		}
@@ -244,6 +260,30 @@ func elves(tree string, names []string) []string {
 		}
 	}
 	return found
+}
+
+// runpath is the RUNPATH of an ELF file, "" where it has none.
+func runpath(path string) string {
+	f, err := elf.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	all, err := f.DynString(elf.DT_RUNPATH)
+	if err != nil {
+		return ""
+	}
+	return strings.Join(all, ":")
+}
+
+// hasInterpreter tells a program from a library.
+func hasInterpreter(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
 func isELF(path string) bool {

@@ -208,6 +208,8 @@ type program struct {
 	with      []string // packages that it does not demand, and is no use without
 	calls     []string // other programs of its package that it runs
 	names     []string // what else it is called where it is installed
+	// suites are where it is new enough, by distribution; nil: any will do.
+	suites map[string][]string
 }
 
 // programs is where the lab gets them.
@@ -217,14 +219,19 @@ var programs = map[string]program{
 	"sshd":      {pkg: "openssh-server", path: "usr/sbin/sshd", calls: []string{"usr/lib/openssh", "usr/lib/sftp-server"}},
 	"ssh":       {pkg: "openssh-client", path: "usr/bin/ssh", calls: []string{"usr/lib/openssh"}},
 	"patchelf":  {pkg: "patchelf", path: "usr/bin/patchelf"},
+	// 0.18 is what benchmarks compare with; suites of older releases have older ones.
+	"pgcopydb": {
+		pkg: "pgcopydb", path: "usr/bin/pgcopydb",
+		suites: map[string][]string{"debian": {"forky", "sid"}, "ubuntu": {"resolute"}},
+	},
 	"chromium": {
 		pkg: "chromium", path: "usr/lib/chromium/chromium", with: []string{"fonts-dejavu-core"},
 		calls: []string{"usr/lib/chromium/chrome_crashpad_handler"}, names: []string{"chromium-browser", "google-chrome", "google-chrome-stable"},
 	},
 }
 
-// Program returns the path of a program that servers and tests need beside PostgreSQL: pgbouncer, haproxy, ssh, sshd,
-// patchelf or chromium. $CROSSFADE_<NAME> names it; else it is looked for on the machine, in the cache, and then fetched
+// Program returns the path of a program that servers, tests and benchmarks need beside PostgreSQL: pgbouncer, haproxy,
+// ssh, sshd, patchelf, chromium or pgcopydb. $CROSSFADE_<NAME> names it; else it is looked for on the machine, in the cache, and then fetched
 // like a server.
 func (s *Store) Program(ctx context.Context, name string) (string, error) {
 	p, ok := programs[name]

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,9 @@ type ReaderOptions struct {
 	Timeout time.Duration
 	// Pause lies between two queries of one connection. 0: none.
 	Pause time.Duration
+	// Rising: the first column of every answer is a number that never falls, as a count of rows that nobody deletes is.
+	// One that is smaller than the one before is a read that went back in time.
+	Rising bool
 }
 
 // A Reader runs queries without end over several connections, reconnecting after every error.
@@ -32,6 +36,7 @@ type Reader struct {
 	done     sync.WaitGroup
 	failures tally
 	count    atomic.Int64
+	back     atomic.Int64
 	mu       sync.Mutex
 	longest  Wait
 }
@@ -47,6 +52,7 @@ type ReadReport struct {
 	Queries  int64 // answered
 	Longest  Wait  // the longest that a query took, also one that failed; the attempts to reconnect count to the query that waits for them
 	Failures []Failure
+	Back     int64 // answers that were older than the one before, of a Rising reader
 }
 
 // Read starts a reader; it ends with Stop, or when ctx ends. Only the simple protocol is used.
@@ -89,7 +95,7 @@ func (r *Reader) read(ctx context.Context, turn int) {
 			}
 		}
 	}
-	begin := time.Now()
+	begin, high := time.Now(), int64(-1)
 	for ctx.Err() == nil {
 		sql := r.options.SQL[turn%len(r.options.SQL)]
 		err := func() (err error) {
@@ -101,7 +107,10 @@ func (r *Reader) read(ctx context.Context, turn int) {
 			}
 			limited, cancel := context.WithTimeout(ctx, r.options.Timeout)
 			defer cancel()
-			_, err = conn.Exec(limited, sql).ReadAll()
+			results, err := conn.Exec(limited, sql).ReadAll()
+			if err == nil && r.options.Rising {
+				high, err = r.rising(results, high)
+			}
 			return err
 		}()
 		if ctx.Err() != nil {
@@ -122,6 +131,21 @@ func (r *Reader) read(ctx context.Context, turn int) {
 	}
 }
 
+// rising counts an answer that is older than the highest until now, and returns the highest.
+func (r *Reader) rising(results []*pgconn.Result, high int64) (int64, error) {
+	if len(results) == 0 || len(results[0].Rows) == 0 || len(results[0].Rows[0]) == 0 {
+		return high, errors.New("a rising reader needs a number in the first column")
+	}
+	n, err := strconv.ParseInt(string(results[0].Rows[0][0]), 10, 64)
+	if err != nil {
+		return high, err
+	}
+	if n < high {
+		r.back.Add(1)
+	}
+	return max(n, high), nil
+}
+
 func (r *Reader) took(sql string, begin, end time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,7 +158,7 @@ func (r *Reader) took(sql string, begin, end time.Time) {
 func (r *Reader) Report() ReadReport {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return ReadReport{Queries: r.count.Load(), Longest: r.longest, Failures: r.failures.list()}
+	return ReadReport{Queries: r.count.Load(), Longest: r.longest, Failures: r.failures.list(), Back: r.back.Load()}
 }
 
 // Stop ends the reading and waits for it. A query in progress is cut off and not counted.

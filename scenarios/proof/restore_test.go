@@ -145,6 +145,27 @@ func (w *world) interruptedRestore(stood []string) {
 	if got := w.onNew(); !slices.Equal(got, stood) {
 		t.Errorf("after a killed run and another new had %q and has %q", stood, got)
 	}
+	// Abort leaves nothing of one either.
+	l, letGo = w.held()
+	w.Must(l.cmd.Process.Kill())
+	l.end()
+	letGo()
+	w.do(0, "prepare", "--until", "globals")
+	conn, err := pgx.Connect(t.Context(), w.new.Conninfo("postgres"))
+	w.Must(err)
+	_, err = conn.Exec(t.Context(), `SELECT pg_advisory_lock(hashtext('crossfade check --restore'), hashtext('up'))`)
+	w.Must(err)
+	if r := w.do(8, "abort", "--yes"); !strings.Contains(r.stderr, "another check --restore") {
+		t.Errorf("abort beside a check --restore: %s", r)
+	}
+	w.Must(conn.Close(t.Context()))
+	if r := w.do(0, "plan", "--only", "abort"); !strings.Contains(r.stdout, `DROP DATABASE IF EXISTS "cf_up_restore_shop" WITH (FORCE)`) {
+		t.Errorf("the plan of abort does not show the scratch database: %s", r)
+	}
+	w.do(0, "abort", "--yes")
+	if got := w.onNew(); !slices.Equal(got, stood) {
+		t.Errorf("after a killed run and an abort new had %q and has %q", stood, got)
+	}
 	// A database of that name that is somebody's is not dropped.
 	w.Exec(w.new, "", "CREATE DATABASE cf_up_restore_shop")
 	w.Exec(w.new, "cf_up_restore_shop", "CREATE TABLE precious (a int)")

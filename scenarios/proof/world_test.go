@@ -134,7 +134,11 @@ func newWorld(t testing.TB, s setting) *world {
 	if s.hosts != nil {
 		oldHost, newHost = s.hosts(w)
 	}
-	w.old = w.Start(lab.Options{Name: "wacken", Major: s.old, Settings: with(s.oldSet), Host: oldHost})
+	old := lab.Options{Name: "wacken", Major: s.old, Settings: with(s.oldSet), Host: oldHost}
+	if s.old < 13 {
+		old.Install = labtest.Server(t, s.old)
+	}
+	w.old = w.Start(old)
 	w.new = w.Start(lab.Options{Name: "wacken18", Major: s.new, Settings: with(s.newSet), Host: newHost})
 	s.oldBin, s.newBin = w.old.Bin, w.new.Bin
 	if s.wire != nil {

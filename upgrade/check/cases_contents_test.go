@@ -163,6 +163,9 @@ var setCases = []judged{
 	}},
 	{"many-sets", "one each", func(f *Facts) { f.OldMachine.Cores = 1 }, nil},
 	{"many-sets", "enough cores", func(f *Facts) { split(f, 4) }, nil},
+	{"slot-copy", "two sets on 11", func(f *Facts) { f.Old.Version = 110022; split(f, 2) }, []string{"block slot-copy old shop sets", "warn known-bad-minor old 11.22"}},
+	{"slot-copy", "one set on 11", func(f *Facts) { f.Old.Version = 110022 }, []string{"warn known-bad-minor old 11.22"}},
+	{"slot-copy", "two sets on 12", func(f *Facts) { f.Old.Version = 120022; split(f, 2) }, []string{"warn known-bad-minor old 12.22"}},
 }
 
 // split makes n sets.

@@ -31,7 +31,7 @@ func query(name string, version int) string {
 	if err := t.ExecuteTemplate(&b, name+".sql", nil); err != nil {
 		panic("check: " + err.Error()) // the files are part of the program
 	}
-	return b.String()
+	return pg.Spelled(b.String(), version)
 }
 
 // rows reads a query whose columns are the fields of T in their order.

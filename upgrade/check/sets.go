@@ -12,6 +12,7 @@ var setChecks = []Check{
 	{ID: "foreign-key-sets", Title: "Foreign keys do not cross sets", Levels: onlyWarn, Acceptable: true, Judge: judgeForeignKeySets},
 	{ID: "truncate-cascade", Title: "No TRUNCATE … CASCADE reaches beyond a set", Levels: blockWarn, Acceptable: true, Judge: judgeTruncate},
 	{ID: "many-sets", Title: "Old's machine can decode its WAL once for every set", Levels: warnNote, Acceptable: true, Judge: judgeManySets},
+	{ID: "slot-copy", Title: "Old can give several sets of a database one snapshot", Levels: onlyBlock, Judge: judgeSlotCopy},
 }
 
 // setOf is the set of every table that is published, by OID.
@@ -133,4 +134,23 @@ func judgeManySets(f *Facts) []Finding {
 		Says: strings.TrimSpace(fmt.Sprintf("%s and %s each decode the whole WAL of old%s: from half of the cores on, decoding is in the way of the application", count(int64(sets), "set"), count(int64(others), "other consumer"), on)),
 		Fix:  "fewer sets in the runbook, unless one of them cannot keep up by itself",
 	}}
+}
+
+// judgeSlotCopy: the slots of a database's sets are copies of the first, so
+// that the copy is one state of all of them.
+func judgeSlotCopy(f *Facts) []Finding {
+	if !f.Old.ok() || f.Old.Version >= 120000 {
+		return nil
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		if len(d.Sets) > 1 {
+			out = append(out, Finding{
+				Level: Block, On: OnOld, Database: d.Name, Object: "sets",
+				Says: fmt.Sprintf("PostgreSQL %d cannot copy a logical slot, so that the %d sets of database %s would not be copied from one snapshot", f.Old.Major(), len(d.Sets), d.Name),
+				Fix:  "one set for this database in the runbook",
+			})
+		}
+	}
+	return out
 }

@@ -33,6 +33,7 @@ type Facts struct {
 	// What the runbook has.
 	Jobs, IndexJobs int
 	Chunk, MaxWAL   int64
+	CopyLimit       int64         // bytes a second; 0: none
 	Stable          time.Duration // catchup.stable
 	MaxBlocked      time.Duration
 	LockTimeout     time.Duration

@@ -148,6 +148,9 @@ func (f Facts) copySeconds(d databaseWork) (seconds, shared float64) {
 	if f.Cores > 0 {
 		shared = (d.read + d.load + d.read*pipePerRead + d.index) / float64(f.Cores)
 	}
+	if f.CopyLimit > 0 {
+		seconds = max(seconds, float64(d.bytes)/float64(f.CopyLimit))
+	}
 	return max(seconds, shared), shared
 }
 
@@ -191,6 +194,10 @@ func (f Facts) copyFigures(out *Forecast, w work) {
 				Name: "processors", Value: float64(f.Cores), Unit: Count, How: Counted,
 				Says: fmt.Sprintf("old, new and the tool share them; with the tool's own work (reading × %.1f) that is %.1f s", pipePerRead, shared),
 			})
+		}
+		if f.CopyLimit > 0 {
+			g.Formula += "; rows / copy.limit"
+			g.Terms = append(g.Terms, Term{Name: "copy.limit", Value: float64(f.CopyLimit), Unit: Rate, How: Runbook, Says: "off the old primary"})
 		}
 		if !g.Known {
 			g.Says = "nothing could be read" + f.why()

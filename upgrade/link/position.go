@@ -16,17 +16,17 @@ type Position struct {
 	Name string
 
 	// The sending side.
-	Slot       bool // the slot exists
-	Active     bool // a walsender streams from it
-	Lost       bool // the server no longer has the WAL it needs: only a new copy helps
-	Insert     pg.LSN
-	Sent       *pg.LSN
-	Confirmed  *pg.LSN // applied and flushed on the other side
-	Restart    *pg.LSN
-	KeptBytes  int64 // WAL that the server keeps for the slot
-	ActivePID  *int32
-	SafeBytes  *int64 // how much more WAL may be written before the slot is lost; nil: no limit
-	CatalogAge *int64
+	Slot      bool // the slot exists
+	Active    bool // a walsender streams from it
+	Lost      bool // the server no longer has the WAL it needs: only a new copy helps
+	Insert    pg.LSN
+	Sent      *pg.LSN
+	Confirmed *pg.LSN // applied and flushed on the other side
+	Restart   *pg.LSN
+	KeptBytes int64 // WAL that the server keeps for the slot
+	ActivePID *int32
+	SafeBytes *int64    // how much more WAL may be written before the slot is lost; nil: no limit
+	Receiver  *Receiver // what pg_stat_replication says of who streams; nil: nobody does
 
 	// The applying side.
 	Subscription bool
@@ -38,6 +38,14 @@ type Position struct {
 	Published    int     // tables of the publication
 	Subscribed   int     // tables of the subscription, and how many of them are ready
 	Ready        int
+}
+
+// Receiver is one row of pg_stat_replication. What the server does not tell is nil.
+type Receiver struct {
+	State, SyncState              string
+	SyncPriority                  int
+	Write, Flush, Replay          *pg.LSN
+	WriteLag, FlushLag, ReplayLag *time.Duration
 }
 
 // LagBytes is the WAL that was written and not yet confirmed; nil: not known.
@@ -108,11 +116,19 @@ func readSender(ctx context.Context, conn *pgx.Conn, names []string, all map[str
 	for rows.Next() {
 		var name string
 		var p Position
+		var r Receiver
+		var state, sync *string
+		var priority *int
 		if err := rows.Scan(&name, &p.Slot, &p.Active, &p.Lost, &p.Insert, &p.Sent, &p.Confirmed, &p.Restart,
-			&p.KeptBytes, &p.ActivePID, &p.SafeBytes, &p.Published); err != nil {
+			&p.KeptBytes, &p.ActivePID, &p.SafeBytes, &p.Published,
+			&state, &sync, &priority, &r.Write, &r.Flush, &r.Replay, &r.WriteLag, &r.FlushLag, &r.ReplayLag); err != nil {
 			return err
 		}
 		q := all[name]
+		if state != nil && sync != nil && priority != nil {
+			r.State, r.SyncState, r.SyncPriority = *state, *sync, *priority
+			q.Receiver = &r
+		}
 		q.Slot, q.Active, q.Lost, q.Insert, q.Sent, q.Confirmed, q.Restart = p.Slot, p.Active, p.Lost, p.Insert, p.Sent, p.Confirmed, p.Restart
 		q.KeptBytes, q.ActivePID, q.SafeBytes, q.Published = p.KeptBytes, p.ActivePID, p.SafeBytes, p.Published
 	}

@@ -338,10 +338,11 @@ func (l *loader) stream(ctx context.Context, p *pair, t task) error {
 	if len(t.chunks) == 1 {
 		share = t.Bytes
 	}
-	_, err := pipe(ctx, p.old.PgConn(), p.new.PgConn(), l.fill(t, t.out).SQL, l.fill(t, t.in).SQL, func(n int64) {
-		n = min(n, share-told) // on disk and on the wire, sizes differ
-		told += n
-		l.bytes.Add(n)
+	_, err := pipe(ctx, p.old.PgConn(), p.new.PgConn(), l.fill(t, t.out).SQL, l.fill(t, t.in).SQL, func(n int64) error {
+		counts := min(n, share-told) // on disk and on the wire, sizes differ
+		told += counts
+		l.bytes.Add(counts)
+		return l.o.Pace.wait(ctx, n)
 	})
 	if err != nil {
 		l.bytes.Add(-told)

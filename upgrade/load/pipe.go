@@ -20,9 +20,10 @@ var errOther = errors.New("the other end of the pipe failed")
 
 // pipe streams out, a COPY … TO STDOUT on from, into in, a COPY … FROM STDIN
 // on to, and returns the rows that PostgreSQL counted there. seen is told the
-// bytes of each piece. The error is that of the end which failed first. An end
+// bytes of each piece and may hold the pipe up; an error of it ends the pipe.
+// The error is that of the end which failed first. An end
 // that only suffered may be closed, or fit for use again (IsClosed).
-func pipe(ctx context.Context, from, to *pgconn.PgConn, out, in string, seen func(int64)) (rows int64, err error) {
+func pipe(ctx context.Context, from, to *pgconn.PgConn, out, in string, seen func(int64) error) (rows int64, err error) {
 	r, w := io.Pipe()
 	var fromErr, toErr error
 	var wg sync.WaitGroup
@@ -60,11 +61,13 @@ func (e *endError) Unwrap() error { return e.err }
 
 type counter struct {
 	w    io.Writer
-	seen func(int64)
+	seen func(int64) error
 }
 
 func (c *counter) Write(b []byte) (int, error) {
 	n, err := c.w.Write(b)
-	c.seen(int64(n))
+	if err == nil {
+		err = c.seen(int64(n))
+	}
 	return n, err
 }

@@ -18,3 +18,12 @@ func Literal(s string) string {
 	}
 	return q
 }
+
+// Spelled is sql as a server of version (server_version_num) takes it: before
+// 12 there is no AS MATERIALIZED, and every WITH query is.
+func Spelled(sql string, version int) string {
+	if version >= 120000 {
+		return sql
+	}
+	return strings.ReplaceAll(sql, " AS MATERIALIZED (", " AS (")
+}

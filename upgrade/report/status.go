@@ -100,12 +100,22 @@ type Link struct {
 	LagBytes        *int64
 	LagSeconds      *float64 // by the canary
 	Error           string
+	Receiver        *Receiver // nil: nobody receives, or it is not known
+}
+
+// Receiver is what pg_stat_replication says of the apply worker of a link.
+type Receiver struct {
+	State, SyncState              string
+	SyncPriority                  int
+	Sent, Write, Flush, Replay    *pg.LSN
+	WriteLag, FlushLag, ReplayLag *float64 // seconds
 }
 
 // Standby is one standby, with what its upstream's pg_stat_replication says.
 type Standby struct {
 	Cluster, Name, Upstream       string // Cluster: old, or a new cluster's name
 	State, SyncState              string // "": not connected
+	SyncPriority                  *int
 	Sent, Write, Flush, Replay    *pg.LSN
 	WriteLag, FlushLag, ReplayLag *float64 // seconds
 }
@@ -182,6 +192,21 @@ type linkLine struct {
 	LagBytes   *int64   `json:"lag_bytes"`
 	LagSeconds *float64 `json:"lag_seconds"`
 	Error      *string  `json:"error"`
+
+	Receiver *receiverLine `json:"receiver"`
+}
+
+type receiverLine struct {
+	State        string   `json:"state"`
+	SyncState    string   `json:"sync_state"`
+	SyncPriority int      `json:"sync_priority"`
+	Sent         *string  `json:"sent_lsn"`
+	Write        *string  `json:"write_lsn"`
+	Flush        *string  `json:"flush_lsn"`
+	Replay       *string  `json:"replay_lsn"`
+	WriteLag     *float64 `json:"write_lag"`
+	FlushLag     *float64 `json:"flush_lag"`
+	ReplayLag    *float64 `json:"replay_lag"`
 }
 
 type standbyLine struct {
@@ -197,6 +222,8 @@ type standbyLine struct {
 	WriteLag  *float64 `json:"write_lag"`
 	FlushLag  *float64 `json:"flush_lag"`
 	ReplayLag *float64 `json:"replay_lag"`
+
+	SyncPriority *int `json:"sync_priority"`
 }
 
 type gateLine struct {
@@ -233,18 +260,24 @@ func (s Status) writable() Writable {
 }
 
 func (l Link) wire() linkLine {
-	return linkLine{
+	w := linkLine{
 		Database: l.Database, Set: l.Set, Cluster: l.Cluster, Direction: l.Direction, State: text(l.State),
 		Sent: lsnText(l.Sent), Confirmed: lsnText(l.Confirmed),
 		LagBytes: l.LagBytes, LagSeconds: l.LagSeconds, Error: text(l.Error),
 	}
+	if r := l.Receiver; r != nil {
+		w.Receiver = &receiverLine{
+			r.State, r.SyncState, r.SyncPriority, lsnText(r.Sent), lsnText(r.Write), lsnText(r.Flush), lsnText(r.Replay), r.WriteLag, r.FlushLag, r.ReplayLag,
+		}
+	}
+	return w
 }
 
 func (s Standby) wire() standbyLine {
 	return standbyLine{
 		Cluster: s.Cluster, Name: s.Name, Upstream: text(s.Upstream), State: text(s.State), SyncState: text(s.SyncState),
 		Sent: lsnText(s.Sent), Write: lsnText(s.Write), Flush: lsnText(s.Flush), Replay: lsnText(s.Replay),
-		WriteLag: s.WriteLag, FlushLag: s.FlushLag, ReplayLag: s.ReplayLag,
+		WriteLag: s.WriteLag, FlushLag: s.FlushLag, ReplayLag: s.ReplayLag, SyncPriority: s.SyncPriority,
 	}
 }
 

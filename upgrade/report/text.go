@@ -22,7 +22,7 @@ func (s Status) Text(w io.Writer) error {
 		p.printf("note: %s\n", n)
 	}
 	s.linksText(p)
-	s.standbysText(p)
+	s.receiversText(p)
 	s.gatesText(p)
 	if s.WALKeptBytes != nil {
 		p.printf("\nWAL kept for the slots: %s\n", Size(*s.WALKeptBytes))
@@ -85,29 +85,6 @@ func (s Status) linksText(p *page) {
 			p.printf("  %s/%s: %s\n", l.Database, l.Set, oneLine(l.Error))
 		}
 	}
-}
-
-func (s Status) standbysText(p *page) {
-	if len(s.Standbys) == 0 {
-		return
-	}
-	p.printf("\nstandbys\n")
-	rows := [][]string{{
-		"  cluster", "name", "upstream", "state", "sync_state", "sent_lsn", "write_lsn", "flush_lsn", "replay_lsn",
-		"write_lag", "flush_lag", "replay_lag",
-	}}
-	for _, b := range s.Standbys {
-		state := b.State
-		if state == "" {
-			state = "not connected"
-		}
-		rows = append(rows, []string{
-			"  " + b.Cluster, b.Name, orUnknown(b.Upstream), state, orUnknown(b.SyncState),
-			lsnCell(b.Sent), lsnCell(b.Write), lsnCell(b.Flush), lsnCell(b.Replay),
-			tookSeconds(b.WriteLag), tookSeconds(b.FlushLag), tookSeconds(b.ReplayLag),
-		})
-	}
-	p.table(rows)
 }
 
 func (s Status) gatesText(p *page) {

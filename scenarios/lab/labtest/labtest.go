@@ -35,14 +35,23 @@ func Program(tb testing.TB, name string) string {
 	return path
 }
 
-func install(tb testing.TB, major int) *lab.Install {
+// Server is an installation of a major that may lack client programs: old's
+// own are not needed for an upgrade.
+func Server(tb testing.TB, major int) *lab.Install {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), 5*time.Minute)
 	defer cancel()
 	i, err := store(tb).Find(ctx, major)
 	if err != nil {
 		lacks(tb, err)
-	} else if i.ServerOnly {
+	}
+	return i
+}
+
+func install(tb testing.TB, major int) *lab.Install {
+	tb.Helper()
+	i := Server(tb, major)
+	if i.ServerOnly {
 		tb.Fatalf("only a server of PostgreSQL %d without client programs could be had; install postgresql-%d", major, major)
 	}
 	return i

@@ -1,0 +1,175 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"crossfade/scenarios/lab"
+)
+
+// applied is one way to apply what old has written.
+type applied struct {
+	sets              int
+	binary, streaming string
+}
+
+func (a applied) String() string {
+	return fmt.Sprintf("%d sets, binary %s, streaming %s", a.sets, a.binary, a.streaming)
+}
+
+// catchupTables is how many tables there are to share among the sets.
+const catchupTables = 4
+
+// catchups measures how fast subscriptions apply: the same changes each time,
+// from slots that were made before them.
+func (b *bench) catchups(ctx context.Context) (r *Report, err error) {
+	old, err := b.oldCluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := b.newCluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, fresh.Remove(context.WithoutCancel(ctx))) }()
+	const db = "catchup"
+	var tables []string
+	for i := range catchupTables {
+		tables = append(tables, fmt.Sprintf("CREATE TABLE c_%d (id bigint PRIMARY KEY, a int NOT NULL, b text NOT NULL, c timestamptz NOT NULL, d double precision NOT NULL)", i))
+	}
+	tables = append(tables, "CREATE TABLE marks (id int PRIMARY KEY)")
+	for _, c := range []*lab.Cluster{old, fresh} {
+		if err := c.Exec(ctx, "", "CREATE DATABASE "+db); err != nil {
+			return nil, err
+		}
+		if err := c.Exec(ctx, db, tables...); err != nil {
+			return nil, err
+		}
+	}
+	var ways []applied
+	for _, sets := range []int{1, 2, 4} {
+		for _, binary := range []string{"false", "true"} {
+			for _, streaming := range []string{"off", "parallel"} {
+				ways = append(ways, applied{sets, binary, streaming})
+			}
+		}
+	}
+	if err := slotsFor(ctx, old, db, ways); err != nil {
+		return nil, err
+	}
+	changes, err := b.changes(ctx, old, db)
+	if err != nil {
+		return nil, err
+	}
+	r = &Report{
+		Title: "Catching up",
+		Says: []string{
+			fmt.Sprintf("%d changes of small transactions and of four that are larger than logical_decoding_work_mem, over %d tables, written before the subscriptions are there; the time is from CREATE SUBSCRIPTION to the last row. Parallel streaming needs 16 on both sides; between others it streams into files.", changes, catchupTables),
+			"crossfade makes one set a database unless the runbook lists more, binary where every column's type allows it, and `streaming = parallel` where both sides have the minor releases that it needs.",
+		},
+		Tables: []Table{{Header: []string{"sets", "format", "streaming", "time", "changes a second", "per link"}}},
+	}
+	for _, w := range ways {
+		took, err := apply(ctx, old, fresh, db, w)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", w, err)
+		}
+		b.Say(fmt.Sprintf("%s: %.2f s", w, took.Seconds()))
+		rate := float64(changes) / took.Seconds()
+		format := map[string]string{"true": "binary", "false": "text"}[w.binary]
+		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{
+			fmt.Sprint(w.sets), format, w.streaming, seconds(took.Seconds()), fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.0f", rate/float64(w.sets)),
+		})
+	}
+	return r, old.Exec(ctx, "", "DROP DATABASE "+db)
+}
+
+func (a applied) link(set int) string {
+	return fmt.Sprintf("c_%d_%s_%s_%d", a.sets, a.binary[:1], a.streaming, set)
+}
+
+// slotsFor makes a publication of each set, and a slot of each way's every set.
+func slotsFor(ctx context.Context, old *lab.Cluster, db string, ways []applied) error {
+	published := map[string]bool{}
+	for _, w := range ways {
+		for set := range w.sets {
+			publication := fmt.Sprintf("p_%d_%d", w.sets, set)
+			if !published[publication] {
+				published[publication] = true
+				list := ""
+				for i := set; i < catchupTables; i += w.sets {
+					list += fmt.Sprintf("c_%d, ", i)
+				}
+				if err := old.Exec(ctx, db, "CREATE PUBLICATION "+publication+" FOR TABLE "+list+"marks WITH (publish = 'insert, update, delete')"); err != nil {
+					return err
+				}
+			}
+			if err := old.Exec(ctx, db, "SELECT pg_create_logical_replication_slot('"+w.link(set)+"', 'pgoutput')"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// changes writes them and says how many there are.
+func (b *bench) changes(ctx context.Context, old *lab.Cluster, db string) (int, error) {
+	small, large := b.MB*50, b.MB*250
+	n := 0
+	for i := range catchupTables {
+		sql := fmt.Sprintf(`DO $do$ BEGIN FOR i IN 1..%d LOOP
+			INSERT INTO c_%d VALUES (i, i %% 100, md5(i::text), now(), sqrt(i));
+			UPDATE c_%d SET a = a + 1, b = b || 'x' WHERE id = i;
+			COMMIT;
+		END LOOP; END $do$`, small, i, i)
+		// In the middle of the small ones a large one.
+		big := fmt.Sprintf("INSERT INTO c_%d SELECT g, g %% 100, md5(g::text), now(), sqrt(g) FROM generate_series(%d, %d) g", i, small+1, small+large)
+		if err := old.Exec(ctx, db, "SET synchronous_commit = off; "+big); err != nil {
+			return 0, err
+		}
+		if err := old.Exec(ctx, db, sql); err != nil {
+			return 0, err
+		}
+		n += 2*small + large
+	}
+	return n, old.Exec(ctx, db, "INSERT INTO marks VALUES (1)")
+}
+
+// apply subscribes and waits for the mark of every set.
+func apply(ctx context.Context, old, fresh *lab.Cluster, db string, w applied) (took time.Duration, err error) {
+	// One mark a set: the sets' subscriptions would collide on its key.
+	if err := fresh.Exec(ctx, db, "TRUNCATE marks, c_0, c_1, c_2, c_3", "ALTER TABLE marks DROP CONSTRAINT IF EXISTS marks_pkey", "CHECKPOINT"); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	for set := range w.sets {
+		err := fresh.Exec(ctx, db, fmt.Sprintf("CREATE SUBSCRIPTION %s CONNECTION '%s' PUBLICATION p_%d_%d WITH (create_slot = false, copy_data = false, binary = %s, streaming = %s, synchronous_commit = off)",
+			w.link(set), old.Conninfo(db), w.sets, set, w.binary, w.streaming))
+		if err != nil {
+			return 0, err
+		}
+	}
+	if err := fresh.Until(ctx, db, fmt.Sprintf("SELECT count(*) = %d FROM marks", w.sets)); err != nil {
+		return 0, err
+	}
+	took = time.Since(began)
+	for set := range w.sets {
+		if err := fresh.Exec(ctx, db, "DROP SUBSCRIPTION "+w.link(set)); err != nil {
+			return 0, err
+		}
+	}
+	for i := range catchupTables {
+		sql := fmt.Sprintf("SELECT count(*) || ' ' || sum(a) FROM c_%d", i)
+		want, werr := old.Value(ctx, db, sql)
+		got, gerr := fresh.Value(ctx, db, sql)
+		if err := errors.Join(werr, gerr); err != nil {
+			return 0, err
+		}
+		if want != got {
+			return 0, fmt.Errorf("c_%d on new is not what it is on old: %s, and %s", i, got, want)
+		}
+	}
+	return took, nil
+}
