@@ -173,6 +173,7 @@ type crossing struct {
 	larges   map[string]int64
 	origins  map[string]pg.LSN    // by link
 	subs     map[string]uint32    // by link
+	failures map[string]failures  // of the links' workers, as the gate saw them
 	closed   pg.LSN               // position of close on the closing side
 	nodes    map[string]*pgx.Conn // standbys of the closing side that can be asked
 	streamed map[string]bool      // receivers of the closing side seen by the gate
@@ -200,7 +201,7 @@ func newCrossing(c Config) *crossing {
 		Config: c, by: map[string]*Database{},
 		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{},
 		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
-		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{},
+		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{},
 	}
 	for i := range x.Databases {
 		x.by[x.Databases[i].Name] = &x.Databases[i]

@@ -288,6 +288,8 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		p := at[l.Name]
 		x.mu.Lock()
 		x.subs[l.Name] = p.SubID
+		fails := x.failures[l.Name].look(p.Errors)
+		x.failures[l.Name] = fails
 		x.mu.Unlock()
 		want := len(l.Tables) + 1 // the canary
 		switch {
@@ -297,7 +299,7 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 			bad = append(bad, l.Name+" has no subscription: run crossfade prepare, which copies its tables again")
 		case p.State() == "lost" || p.State() == "slot missing":
 			bad = append(bad, fmt.Sprintf("%s is %s: run crossfade prepare, which copies its tables again", l.Name, p.State()))
-		case p.State() == "waiting" && p.Errors > 0:
+		case p.State() == "waiting" && p.Errors > 0, p.State() == "streaming" && time.Since(fails.grew) < calm:
 			bad = append(bad, fmt.Sprintf("%s does not apply (%d errors so far): the log of %s says why; %s", l.Name, p.Errors, x.Opening.Name, l.Again()))
 		case p.State() == "stopped":
 			bad = append(bad, l.Name+" is stopped: run crossfade prepare, which lets it go on")
@@ -308,6 +310,25 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		}
 	}
 	return strings.Join(bad, ", "), nil
+}
+
+// failures are the apply errors of a link, and when one came last. A worker that
+// fails lives for a moment at each try, and looks healthy in it.
+type failures struct {
+	seen   bool
+	errors int64
+	grew   time.Time
+}
+
+// calm is how long no error may have come.
+const calm = 3 * time.Second
+
+func (f failures) look(errors int64) failures {
+	if f.seen && errors > f.errors {
+		f.grew = time.Now()
+	}
+	f.seen, f.errors = true, errors
+	return f
 }
 
 // tableNames names some tables for a person.

@@ -306,6 +306,7 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 		return false, err
 	}
 	var worst, kept int64
+	shaky := false
 	for _, l := range c.db.links {
 		p := at[l.Name]
 		lag := p.LagBytes()
@@ -316,6 +317,8 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 		if err := c.fails(l, p); err != nil {
 			return false, err
 		}
+		// Its canary would be waited for in vain.
+		shaky = shaky || p.Errors != c.errors[l.Name] || p.Errors > 0 && time.Since(c.since[l.Name]) < time.Second
 	}
 	if kept > c.u.rb.Catchup.MaxWAL {
 		for _, l := range c.db.links {
@@ -329,7 +332,7 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 		c.first = worst
 	}
 	c.tell(t, worst)
-	return worst <= c.u.rb.Catchup.MaxLag, nil
+	return worst <= c.u.rb.Catchup.MaxLag && !shaky, nil
 }
 
 // failing is how long a link's worker may fail, without applying anything,
@@ -346,7 +349,7 @@ func (c *catchup) fails(l link.Link, p *link.Position) error {
 	if p.Origin != nil {
 		origin = *p.Origin
 	}
-	if _, seen := c.errors[l.Name]; !seen || c.moved[l.Name] != origin || p.Errors == c.errors[l.Name] && p.Worker != nil {
+	if _, seen := c.errors[l.Name]; !seen || c.moved[l.Name] != origin {
 		c.errors[l.Name], c.moved[l.Name], c.since[l.Name] = p.Errors, origin, time.Now()
 		return nil
 	}
