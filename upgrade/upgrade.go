@@ -12,6 +12,7 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/load"
+	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
 )
 
@@ -27,9 +28,10 @@ type Upgrade struct {
 	holding                *hold      // what this process holds of the upgrade now, or nil
 	pace                   *load.Pace // of every copy; nil: none
 
-	mu   sync.Mutex
-	act  Activity
-	told told
+	mu    sync.Mutex
+	act   Activity
+	told  told
+	found []manager.Manager // of old; nil: nobody has looked yet
 }
 
 // Activity is the step in work, for status.
