@@ -143,7 +143,7 @@ func (p *play) down(ctx context.Context, failed error) error {
 // perform does the acts.
 func (p *play) perform(ctx context.Context) error {
 	if p.options.Crossfade == "" {
-		path, err := Build(ctx, p.stage.Dir)
+		path, err := Build(ctx, filepath.Join(p.stage.Dir, "bin"))
 		if err != nil {
 			return err
 		}
@@ -176,6 +176,10 @@ func (p *play) perform(ctx context.Context) error {
 			}
 		case a.Left != "":
 			err = p.left(ctx, a.Left)
+		case a.Manager != "":
+			err = p.managed(ctx, a.Manager)
+		case a.Failover != "":
+			err = p.failover(ctx, a.Failover)
 		case a.Stop != "":
 			p.printf("\nstop %s\n", a.Stop)
 			if err = p.stage.node(a.Stop).Stop(ctx, lab.Fast); err == nil {

@@ -50,6 +50,10 @@ type Old struct {
 	// Synchronous is synchronous_standby_names, set once the standbys stream: the
 	// list, and what each of its names is then, must be the same on new.
 	Synchronous string `yaml:"synchronous"`
+	// Manager decides which node of old is its primary: repmgr or patroni; "":
+	// nobody. Witness is its third vote, beside the primary and the standbys.
+	Manager string `yaml:"manager"`
+	Witness string `yaml:"witness"`
 	// Switched: somebody else's script, which knows nothing of the upgrade, empties
 	// Synchronous on each primary while none of its standbys streams there, and
 	// puts it back when one does.
@@ -120,7 +124,8 @@ type Bench struct {
 	Counts  []string `yaml:"counts"` // the tables that get one row by every transaction, together; empty: public.pgbench_history
 }
 
-// Act is one thing that is done. Exactly one of Run, Prove, Left, Stop and Start is set.
+// Act is one thing that is done. Exactly one of Run, Prove, Left, Stop, Start,
+// Manager and Failover is set.
 type Act struct {
 	Run   string   `yaml:"run"`   // crossfade's command and flags, split at blanks; -f and --json come with it
 	Exit  int      `yaml:"exit"`  // the exit code it must have
@@ -129,6 +134,11 @@ type Act struct {
 	Start string   `yaml:"start"` // a server that was stopped
 	Prove string   `yaml:"prove"` // the side that serves now: old or new. The load is stopped, judged, and goes on
 	Left  string   `yaml:"left"`  // what there may be of crossfade: nothing, or the fence of the side that was given up
+	// Manager is what old's manager must say of itself: active or paused.
+	Manager string `yaml:"manager"`
+	// Failover is the standby that the manager must promote when old's primary
+	// dies, closed as it was. Nothing can be proven of old behind it.
+	Failover string `yaml:"failover"`
 }
 
 // Expect is what must be true beside what Prove always proves.
@@ -266,8 +276,8 @@ func (s *Scenario) check() error {
 		}
 	}
 	for i, a := range s.Acts {
-		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != ""); n != 1 {
-			wrong("acts: number %d must have one of run, prove, left, stop and start", i+1)
+		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != "", a.Manager != "", a.Failover != ""); n != 1 {
+			wrong("acts: number %d must have one of run, prove, left, stop, start, manager and failover", i+1)
 		}
 		if at := a.Stop + a.Start; at != "" && !nodes[at] {
 			wrong("acts: number %d: there is no server %s", i+1, at)
@@ -284,7 +294,7 @@ func (s *Scenario) check() error {
 			wrong("acts: left: %s; it is %s", a.Left, strings.Join(actsLeft, " or "))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.checkManager())...)
 }
 
 // The two sides of an upgrade.
