@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"slices"
 
 	"crossfade/schema"
 	"crossfade/upgrade/check"
@@ -38,6 +39,10 @@ func (u *Upgrade) judged(ctx context.Context, o check.Options) ([]check.Finding,
 // the servers or their tables could not be read. How big each table is takes
 // longer to ask than everything else, and is asked with sizes only.
 func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, *survey, error) {
+	// Where none of old's hosts is its primary, check asks the first, and says so.
+	if err := u.locate(ctx); err != nil && ctx.Err() != nil {
+		return check.Options{}, nil, err
+	}
 	o := check.Options{
 		Upgrade: u.rb.Upgrade, Old: u.old, New: u.new, FromNew: u.oldFromNew, FromOld: u.newFromOld,
 		AllDatabases: u.rb.Databases == nil, Back: u.rb.Cutover.Back, MaxWAL: u.rb.Catchup.MaxWAL,
@@ -66,7 +71,10 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		if err != nil {
 			return o, nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 		}
-		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app)})
+		if u.isPrimary(ctx, server.As(u.app), "standby "+sb.Name+" of old") {
+			continue // promoted: it is old.primary now
+		}
+		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Data: sb.Data})
 	}
 	for _, sb := range u.rb.New[0].Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
@@ -77,7 +85,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		if up == UpstreamPrimary {
 			up = ""
 		}
-		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot})
+		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot, After: sb.After})
 	}
 	s, err := u.look(ctx, false)
 	if err == nil && s.oldErr == nil {
@@ -87,6 +95,11 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 	}
 	if err == nil {
 		o.Ours = s.phase != report.PhaseNew
+		if s.wasOpen() {
+			// Those whose places new's have taken are not missed.
+			taken, _ := u.taken(ctx, s)
+			o.OldStandbys = slices.DeleteFunc(o.OldStandbys, func(sb check.Standby) bool { return taken[sb.Name] })
+		}
 	} else if _, ok := err.(*ExitError); ok {
 		return o, nil, err
 	}

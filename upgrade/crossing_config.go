@@ -23,7 +23,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 		c.Closing, c.Opening = s.new, s.old
 	}
 	var err error
-	if c.Closing.Standbys, err = u.standbysOf(c.Closing.Name); err != nil {
+	if c.Closing.Standbys, err = u.standbysOf(ctx, s, c.Closing.Name); err != nil {
 		return c, err
 	}
 	for _, db := range s.databases {
@@ -71,6 +71,12 @@ func (u *Upgrade) aroundSteps(ctx context.Context, s *survey, c *cutover.Config)
 			return err
 		}
 		c.After = append(c.After, let...)
+	} else {
+		standbys, err := u.standbysAfter(ctx, s)
+		if err != nil {
+			return err
+		}
+		c.After = append(c.After, standbys...)
 	}
 	c.After = append(c.After, after...)
 	return nil
@@ -124,8 +130,10 @@ func (u *Upgrade) lift(s *survey, side, db string) string {
 }
 
 // standbysOf are a side's standbys in the runbook. Those whose absence the
-// operator has accepted do not count.
-func (u *Upgrade) standbysOf(side string) ([]cutover.Standby, error) {
+// operator has accepted do not count, nor do those of old that new's have taken
+// the place of, nor those of new that are still to do so.
+func (u *Upgrade) standbysOf(ctx context.Context, s *survey, side string) ([]cutover.Standby, error) {
+	taken, built := u.taken(ctx, s)
 	var standbys []cutover.Standby
 	add := func(name, conninfo string) error {
 		if u.accepted(cutover.StandbyMissing, name) {
@@ -140,6 +148,9 @@ func (u *Upgrade) standbysOf(side string) ([]cutover.Standby, error) {
 	}
 	if side == "old" {
 		for _, sb := range u.rb.Old.Standbys {
+			if taken[sb.Name] {
+				continue
+			}
 			if err := add(sb.Name, sb.Conninfo); err != nil {
 				return nil, err
 			}
@@ -147,6 +158,9 @@ func (u *Upgrade) standbysOf(side string) ([]cutover.Standby, error) {
 		return standbys, nil
 	}
 	for _, sb := range u.rb.New[0].Standbys {
+		if sb.After && !built[sb.Name] {
+			continue
+		}
 		if err := add(sb.Name, sb.Conninfo); err != nil {
 			return nil, err
 		}

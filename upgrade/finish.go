@@ -491,6 +491,7 @@ func (u *Upgrade) leftovers(ctx context.Context, s *survey, closed bool) (Leftov
 			return out, errors.New("something is left: " + strings.Join(out.Lines, "; "))
 		}
 	}
+	out.Lines = append(out.Lines, u.placesTaken(ctx, s)...)
 	if closed {
 		for _, db := range s.databases {
 			out.Lift = append(out.Lift, "\\c "+db.name, u.lift(s, "old", db.name)+";", "DROP SCHEMA crossfade CASCADE;")

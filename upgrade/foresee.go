@@ -80,6 +80,9 @@ func (u *Upgrade) asked(facts *forecast.Facts, plans []flow.Plan) {
 	facts.Poolers, facts.Back = len(rb.Cutover.Traffic), rb.Cutover.Back
 	facts.Verify = rb.Verify.Mode == VerifyFull
 	for _, sb := range rb.New[0].Standbys {
+		if sb.After {
+			continue // prepare does not build it
+		}
 		facts.Standbys = append(facts.Standbys, sb.Name)
 	}
 	for _, p := range plans {

@@ -109,6 +109,7 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 	if err != nil || found {
 		return m, err
 	}
+	m.Closing, m.Opening = cutover.WhomOf(s.old), cutover.WhomOf(s.new)
 	m.Before = map[string]string{}
 	for _, db := range s.databases {
 		m.Before["tag/"+db.name] = link.DatabaseTag(db.name, db.oid)
@@ -123,7 +124,11 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 			return m, err
 		}
 	}
-	return m, nil
+	names, err := u.oldSynchronous(ctx, s)
+	if err == nil && len(u.successors()) > 0 {
+		m.Before[oldSynchronousNames] = names
+	}
+	return m, err
 }
 
 // systemSettings are those that the upgrade changes while it runs.

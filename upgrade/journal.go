@@ -1,6 +1,8 @@
 package upgrade
 
 import (
+	"slices"
+
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
 )
@@ -12,16 +14,20 @@ func (u *Upgrade) journalStep() (*report.Work, error) {
 	if err != nil {
 		return nil, err
 	}
-	var w *report.Work
+	// Of steps side by side the one that is in work for longest is told.
+	var open []flow.Record
 	for _, r := range records {
 		switch r.Kind {
 		case flow.Begin:
-			w = &report.Work{Plan: r.Plan, ID: r.Step, Since: &r.At}
+			open = append(slices.DeleteFunc(open, func(o flow.Record) bool { return o.Beside == "" || o.Beside != r.Beside || o.Step == r.Step }), r)
 		case flow.End, flow.Skip, flow.Fail, flow.Undone:
-			w = nil
+			open = slices.DeleteFunc(open, func(o flow.Record) bool { return r.Kind == flow.Undone || o.Step == r.Step || o.Beside == "" })
 		}
 	}
-	return w, nil
+	if len(open) == 0 {
+		return nil, nil
+	}
+	return &report.Work{Plan: open[0].Plan, ID: open[0].Step, Since: &open[0].At}, nil
 }
 
 // journalSays reports whether the journal's last plan is name and ended.

@@ -25,10 +25,10 @@ import (
 // heldTimeout is how long a manager may take to hear of what it has been told.
 const heldTimeout = time.Minute
 
-// managers are those that run on old, found once.
+// managers are those that run on old, found once for each server that it is.
 func (u *Upgrade) managers(ctx context.Context) ([]manager.Manager, error) {
 	u.mu.Lock()
-	found, known := u.found, u.found != nil
+	found, known := u.found, u.found != nil && u.foundOn == u.old
 	u.mu.Unlock()
 	if known {
 		return found, nil
@@ -47,7 +47,7 @@ func (u *Upgrade) managers(ctx context.Context) ([]manager.Manager, error) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.found = append([]manager.Manager{}, found...)
+	u.found, u.foundOn = append([]manager.Manager{}, found...), u.old
 	return u.found, nil
 }
 

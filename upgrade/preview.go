@@ -45,7 +45,11 @@ func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
 	case "rehearse", "rehearse --with-traffic":
 		return u.previewRehearsal(dbs, plan != "rehearse"), nil
 	case "cutover":
-		return crossing(u.old, u.new), nil
+		lines := crossing(u.old, u.new)
+		if names := u.successors(); len(names) > 0 {
+			lines = append(lines, fmt.Sprintf("behind open old's standbys %s are stopped, one level after the other, and new's are built in their places: old, and a rollback, are without them", strings.Join(names, ", ")))
+		}
+		return lines, nil
 	case "rollback":
 		return crossing(u.new, u.old), nil
 	case "rollback --without-new":

@@ -58,7 +58,10 @@ type OldStandby struct {
 	At       Position
 	Name     string
 	Conninfo string
-	Host     Host
+	// For a standby of new of the same name that is built after, in its place:
+	Host Host
+	Data string   // absolute path of its data directory; "": not given
+	Stop []string // argv; nil: pg_ctl
 }
 
 // NewCluster is a cluster that serves at the end.
@@ -77,7 +80,7 @@ type NewCluster struct {
 	SynchronousStandbyNames *string
 }
 
-// Standby is a standby of a new cluster, built before the cutover.
+// Standby is a standby of a new cluster.
 type Standby struct {
 	At         Position
 	Name       string // its application_name and cluster_name: 1 to 63 printable ASCII characters
@@ -89,6 +92,7 @@ type Standby struct {
 	Start      []string      // argv; nil: pg_ctl
 	Stop       []string      // argv; nil: pg_ctl
 	Restart    []string      // argv; nil: Stop, then Start
+	After      bool          // built behind open, where old's standby of the same name ran; else before the cutover
 	Upstream   string        // UpstreamPrimary or another standby's name; never a circle
 	Slot       string        // physical slot on the upstream, [a-z0-9_]{1,63}; default: Name
 	ApplyDelay time.Duration // recovery_min_apply_delay, whole milliseconds; 0: none

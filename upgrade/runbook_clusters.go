@@ -23,7 +23,7 @@ func (r *runbookReader) runbook(rb *Runbook, root *yaml.Node) {
 	if n := m.value("old"); n != nil {
 		rb.Old = r.old(n)
 	}
-	rb.New = r.clusters(m)
+	rb.New = r.clusters(m, rb.Old.Standbys)
 	rb.Databases = r.databases(m)
 	r.copying(m, rb)
 	r.cutover(m, &rb.Cutover)
@@ -61,13 +61,11 @@ func (r *runbookReader) old(n *yaml.Node) Old {
 		s := r.mapping(item, "standbys", "a standby of old")
 		s.require("name", "its application_name, like name: metal")
 		s.require("conninfo", "how crossfade reaches it, like conninfo: host=metal user=crossfade")
-		st := OldStandby{At: r.at(item), Conninfo: s.conninfo("conninfo"), Host: s.host("host")}
+		st := OldStandby{
+			At: r.at(item), Conninfo: s.conninfo("conninfo"), Host: s.host("host"),
+			Data: s.absolute("data", "/var/lib/postgresql/15/main"), Stop: s.argv("stop", "[systemctl, stop, postgresql@15-main]"),
+		}
 		st.Name = s.nodeName(names)
-		// They are there for build: after alone; a mistake in them is still one.
-		s.absolute("data", "/var/lib/postgresql/15/main")
-		s.argv("stop", "[systemctl, stop, postgresql@15-main]")
-		s.later("data", "leave it out: a standby of old is only looked at")
-		s.later("stop", "leave it out: a standby of old is only looked at")
 		old.Standbys = append(old.Standbys, st)
 	}
 	if n := m.value("manager"); n != nil {
@@ -116,7 +114,7 @@ func (m *yamlMap) nodeName(names map[string]int) string {
 	return name
 }
 
-func (r *runbookReader) clusters(m *yamlMap) []NewCluster {
+func (r *runbookReader) clusters(m *yamlMap, old []OldStandby) []NewCluster {
 	const right = "[{cluster: wacken17, primary: host=wacken17 dbname=postgres user=crossfade}]"
 	var clusters []NewCluster
 	names := map[string]int{}
@@ -124,12 +122,12 @@ func (r *runbookReader) clusters(m *yamlMap) []NewCluster {
 		if i > 0 {
 			r.later(item, "new", "only one cluster is")
 		}
-		clusters = append(clusters, r.cluster(item, names))
+		clusters = append(clusters, r.cluster(item, names, old))
 	}
 	return clusters
 }
 
-func (r *runbookReader) cluster(item *yaml.Node, names map[string]int) NewCluster {
+func (r *runbookReader) cluster(item *yaml.Node, names map[string]int, old []OldStandby) NewCluster {
 	c := r.mapping(item, "new", "a cluster of new")
 	c.require("cluster", "its name, like cluster: wacken17")
 	c.require("primary", "how crossfade reaches it, like primary: host=wacken17 dbname=postgres user=crossfade")
@@ -156,7 +154,37 @@ func (r *runbookReader) cluster(item *yaml.Node, names map[string]int) NewCluste
 		nc.Standbys, maps = append(nc.Standbys, st), append(maps, sm)
 	}
 	r.tree(nc.Standbys, maps)
+	for i, s := range nc.Standbys {
+		if s.After {
+			r.after(s, maps[i], old)
+		}
+	}
 	return nc
+}
+
+// after checks what a standby needs that is built in the place of one of old.
+func (r *runbookReader) after(s Standby, m *yamlMap, old []OldStandby) {
+	n := m.value("build")
+	i := slices.IndexFunc(old, func(o OldStandby) bool { return o.Name == s.Name })
+	switch {
+	case s.Name == "":
+	case i < 0:
+		r.mistake(n, "build: after takes the place of old's standby %s, and there is none under old.standbys; name it there with host and data, or build: before", runbookShow(s.Name))
+	case old[i].Host == HostNone || old[i].Data == "":
+		r.mistake(n, "build: after stops old's standby %s, in line %d, which has no %s; give it both, and stop where it is not pg_ctl", runbookShow(s.Name), old[i].At.Line,
+			map[bool]string{true: "host", false: "data"}[old[i].Host == HostNone])
+	case s.Host != HostNone && machine(s.Host) != machine(old[i].Host):
+		r.mistake(n, "build: after is on the host of old's standby %s, and that is %s, not %s; give the same, or build: before", runbookShow(s.Name), old[i].Host, s.Host)
+	}
+}
+
+// machine is a host without the user who logs in there.
+func machine(h Host) string {
+	rest, ssh := strings.CutPrefix(string(h), "ssh://")
+	if _, at, ok := strings.Cut(rest, "@"); ssh && ok {
+		rest = at
+	}
+	return rest
 }
 
 // syncNames is PostgreSQL's grammar of synchronous_standby_names: a list, or
@@ -215,9 +243,7 @@ func (r *runbookReader) standby(m *yamlMap, names map[string]int) Standby {
 		ApplyDelay: m.duration("apply_delay", 0, 0, "1h"),
 		Settings:   r.settings(m),
 	}
-	if m.choice("build", "before", "before", "after") == "after" {
-		r.later(m.value("build"), "build", "only before is")
-	}
+	s.After = m.choice("build", "before", "before", "after") == "after"
 	if up, ok := m.text("upstream", "primary"); ok {
 		s.Upstream = up
 	}
@@ -284,6 +310,9 @@ func (r *runbookReader) tree(standbys []Standby, maps []*yamlMap) {
 				hint += fmt.Sprintf("; did you mean %s?", near)
 			}
 			r.mistake(m.value("upstream"), "upstream: %s does not exist; %s", runbookShow(s.Upstream), hint)
+		}
+		if up, known := byName[s.Upstream]; known && !s.After && standbys[up].After {
+			r.mistake(m.value("upstream"), "upstream: %s is built after the cutover, and %s before; give build: after here, too", runbookShow(s.Upstream), runbookShow(s.Name))
 		}
 		if circle := runbookCircle(standbys, byName, i); circle != nil && !inCircle[i] {
 			says := make([]string, len(circle))

@@ -3,8 +3,10 @@ package upgrade
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"crossfade/cutover"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -15,7 +17,10 @@ import (
 
 // standbyOptions are the standbys of new as the runbook has them.
 func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Options, error) {
-	o := standby.Options{Upgrade: u.rb.Upgrade, Primary: u.new, Version: s.new.Version, Temporary: systemSettings}
+	o := standby.Options{
+		Upgrade: u.rb.Upgrade, Primary: u.new, Version: s.new.Version, Temporary: systemSettings, Jobs: u.rb.Copy.Jobs, Limit: u.rb.Copy.Limit,
+		OldCluster: standby.OldCluster{Primary: u.old, SystemID: s.oldSystem()},
+	}
 	cluster := u.rb.New[0]
 	o.Nodes = make([]standby.Node, len(cluster.Standbys))
 	byName := map[string]*standby.Node{}
@@ -39,27 +44,62 @@ func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Option
 		for _, set := range sb.Settings {
 			n.Settings = append(n.Settings, standby.Setting{Name: set.Name, Value: set.Value})
 		}
+		if sb.After {
+			if n.Old, err = u.predecessor(sb.Name); err != nil {
+				return o, err
+			}
+		}
 	}
-	names, err := u.synchronousNames(ctx, s)
-	if err != nil {
+	var err error
+	if o.OldCluster.SynchronousStandbyNames, err = u.oldSynchronous(ctx, s); err != nil {
 		return o, err
 	}
-	o.SynchronousStandbyNames = names
+	o.SynchronousStandbyNames = u.synchronousNames(s, o.OldCluster.SynchronousStandbyNames)
 	if v, ok := s.before("new/system/synchronous_standby_names"); ok {
 		o.SynchronousBefore = &v
 	}
 	return o, nil
 }
 
-// synchronousNames is what the runbook says, or else what old has; nil where
-// old has none or new gets no standbys.
-func (u *Upgrade) synchronousNames(ctx context.Context, s *survey) (*string, error) {
-	cluster := u.rb.New[0]
-	if cluster.SynchronousStandbyNames != nil {
-		return cluster.SynchronousStandbyNames, nil
+// predecessor is old's standby of that name, whose host new's gets.
+func (u *Upgrade) predecessor(name string) (*standby.Predecessor, error) {
+	i := slices.IndexFunc(u.rb.Old.Standbys, func(sb OldStandby) bool { return sb.Name == name })
+	if i < 0 {
+		return nil, exitf(ExitUsage, "name it under old.standbys, with host and data", "old has no standby %s for new's to take the place of", name)
 	}
-	if len(cluster.Standbys) == 0 || s.oldErr != nil {
-		return nil, nil
+	sb := u.rb.Old.Standbys[i]
+	// Not by the name of new's: kept sessions go by name.
+	server, err := pg.Parse("standby "+name+" of old", sb.Conninfo, "")
+	if err != nil {
+		return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+	}
+	host, _, err := pg.ParseHost(string(sb.Host))
+	if err != nil {
+		return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+	}
+	return &standby.Predecessor{Server: server.As(u.app), Host: host, DataDir: sb.Data, Stop: sb.Stop}, nil
+}
+
+// oldSystem is the system identifier of old: as it says itself, or as the last
+// decision has it.
+func (s *survey) oldSystem() string {
+	d := s.last()
+	switch {
+	case s.oldErr == nil:
+		return s.old.Identity.SystemID
+	case d == nil:
+		return ""
+	case d.Direction == cutover.Forward:
+		return d.Closing.System
+	}
+	return d.Opening.System
+}
+
+// oldSynchronous is synchronous_standby_names of old, "" where it does not
+// answer or new gets no standbys.
+func (u *Upgrade) oldSynchronous(ctx context.Context, s *survey) (string, error) {
+	if len(u.rb.New[0].Standbys) == 0 || s.oldErr != nil {
+		return "", nil
 	}
 	var now string
 	err := u.sessions.Do(ctx, u.old, func(conn *pgx.Conn) error {
@@ -68,13 +108,30 @@ func (u *Upgrade) synchronousNames(ctx context.Context, s *survey) (*string, err
 		return err
 	})
 	if err != nil {
-		return nil, &pg.Error{Doing: "read synchronous_standby_names", On: u.old.String(), Err: err}
+		return "", &pg.Error{Doing: "read synchronous_standby_names", On: u.old.String(), Err: err}
 	}
-	if now == "" {
-		return nil, nil
-	}
-	return &now, nil
+	return now, nil
 }
+
+// synchronousNames is what the runbook says, or else what old had when the
+// upgrade began; nil where old had none or new gets no standbys.
+func (u *Upgrade) synchronousNames(s *survey, old string) *string {
+	cluster := u.rb.New[0]
+	if cluster.SynchronousStandbyNames != nil {
+		return cluster.SynchronousStandbyNames
+	}
+	if v, ok := s.before(oldSynchronousNames); ok && len(cluster.Standbys) > 0 {
+		// What was taken away behind open stands in it no more.
+		old = v
+	}
+	if old == "" {
+		return nil
+	}
+	return &old
+}
+
+// oldSynchronousNames is where row 0 remembers synchronous_standby_names of old.
+const oldSynchronousNames = "old/in force/synchronous_standby_names"
 
 func (u *Upgrade) standbySteps(ctx context.Context, s *survey) ([]flow.Step, error) {
 	o, err := u.standbyOptions(ctx, s)
@@ -82,6 +139,91 @@ func (u *Upgrade) standbySteps(ctx context.Context, s *survey) ([]flow.Step, err
 		return nil, err
 	}
 	return standby.Steps(o), nil
+}
+
+// standbysAfter builds the standbys that take a place of old's, behind open.
+func (u *Upgrade) standbysAfter(ctx context.Context, s *survey) ([]flow.Step, error) {
+	if len(u.successors()) == 0 {
+		return nil, nil
+	}
+	o, err := u.standbyOptions(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return standby.After(o), nil
+}
+
+// successors are the names of new's standbys that take a place of old's.
+func (u *Upgrade) successors() []string {
+	var names []string
+	for _, sb := range u.rb.New[0].Standbys {
+		if sb.After {
+			names = append(names, sb.Name)
+		}
+	}
+	return names
+}
+
+// taken tells whose place of old's has been taken, and which of those that took
+// it have been copied. Before new has ever been opened nobody is asked; a host
+// that cannot be asked says nothing has been taken, and all may be built.
+func (u *Upgrade) taken(ctx context.Context, s *survey) (taken, built map[string]bool) {
+	names := u.successors()
+	if len(names) == 0 || !s.wasOpen() {
+		return nil, nil
+	}
+	o, err := u.standbyOptions(ctx, s)
+	if err == nil {
+		taken, built, err = standby.Taken(ctx, o)
+	}
+	if err != nil {
+		if built == nil {
+			built = map[string]bool{}
+		}
+		for _, name := range names {
+			if !taken[name] {
+				built[name] = true
+			}
+		}
+	}
+	return taken, built
+}
+
+// placesTaken tells what old is without for good, for who retires it or goes on
+// with it: nothing puts that back.
+func (u *Upgrade) placesTaken(ctx context.Context, s *survey) []string {
+	if !s.wasOpen() {
+		return nil
+	}
+	var lines []string
+	for _, name := range u.successors() {
+		p, err := u.predecessor(name)
+		if err != nil {
+			continue // the runbook has changed since
+		}
+		conn, err := p.Server.Connect(ctx)
+		if err == nil {
+			id, ierr := pg.Identify(ctx, conn)
+			_ = conn.Close(context.WithoutCancel(ctx))
+			if ierr == nil && id.SystemID == s.oldSystem() {
+				continue // it runs
+			}
+		}
+		lines = append(lines, fmt.Sprintf("old: its standby %s does not run, because new's took its place; what it had is in %s on %s, or beside that, and its slot on its upstream keeps WAL until it is dropped", name, p.DataDir, p.Host.Name()))
+	}
+	was, known := s.before(oldSynchronousNames)
+	now, err := u.oldSynchronous(ctx, s)
+	if len(lines) > 0 && known && err == nil && s.oldErr == nil && now != was {
+		lines = append(lines, fmt.Sprintf("old: synchronous_standby_names is %q now, and was %q when the upgrade began", now, was))
+	}
+	return lines
+}
+
+// wasOpen reports whether new has been opened, be it closed again by now.
+func (s *survey) wasOpen() bool {
+	return slices.ContainsFunc(s.decisions, func(d cutover.Decision) bool {
+		return d.Attempt > 0 && d.Direction == cutover.Forward && d.State == cutover.Open
+	})
 }
 
 // removeStandbys stops the standbys that this upgrade built, and takes their
@@ -125,7 +267,8 @@ func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Stat
 	seenOld := u.statusTree(ctx, st, "old", "old", u.old, s.oldErr, old)
 	seenNew := u.statusTree(ctx, st, cluster.Cluster, "new", u.new, s.newErr, fresh)
 	for _, sb := range u.rb.Old.Standbys {
-		if !seenOld[sb.Name] {
+		replaced := seenNew[sb.Name] && slices.Contains(u.successors(), sb.Name)
+		if !seenOld[sb.Name] && !replaced {
 			st.Standbys = append(st.Standbys, report.Standby{Cluster: "old", Name: sb.Name})
 		}
 	}

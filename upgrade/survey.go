@@ -26,6 +26,7 @@ type survey struct {
 	home           string
 	decisions      []cutover.Decision // both sides' rows, one an attempt, oldest first
 	phase          report.Phase
+	distrusted     bool  // something is copied or compared again: not ready any more
 	onlyOld        bool  // new is given up: old's tables are the truth
 	fenceOld       *bool // closed, seen in the home database; nil: not known
 	fenceNew       *bool
@@ -61,6 +62,12 @@ func (s *survey) zero() *cutover.Decision {
 		}
 	}
 	return nil
+}
+
+// ready reports whether a cutover may begin, and all that it stands on was looked at.
+func (s *survey) ready() bool {
+	z := s.zero()
+	return z != nil && z.State == cutover.Ready && !s.distrusted
 }
 
 // last is the newest attempt that was not voided, or nil. A rehearsal is none.
@@ -126,8 +133,14 @@ func (u *Upgrade) identify(ctx context.Context, name string) (cutover.Side, erro
 // look reads both servers as far as they answer. full reads the inventories too.
 func (u *Upgrade) look(ctx context.Context, full bool) (*survey, error) {
 	s := &survey{}
+	lost := u.locate(ctx)
 	var g errgroup.Group
-	g.Go(func() error { s.old, s.oldErr = u.identify(ctx, "old"); return nil })
+	g.Go(func() error {
+		if s.old, s.oldErr = (cutover.Side{Name: "old", Server: u.old}), lost; lost == nil {
+			s.old, s.oldErr = u.identify(ctx, "old")
+		}
+		return nil
+	})
 	g.Go(func() error { s.new, s.newErr = u.identify(ctx, "new"); return nil })
 	if err := g.Wait(); err != nil {
 		return nil, err

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"crossfade/cutover"
@@ -13,20 +16,26 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+	"crossfade/upgrade/standby"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // gates are those that follow from the runbook, beside the built-in ones.
 func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
-	gates := []cutover.Gate{}
+	gates := []cutover.Gate{{ID: "trust", Look: func(ctx context.Context) (bool, string, error) { return u.trustGate(ctx, s) }}}
 	if dir == cutover.Forward {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.standbysGate(ctx, s) }})
+	}
+	if names := u.successors(); dir == cutover.Back && len(names) > 0 {
+		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.withoutTaken(ctx, names) }})
 	}
 	return append(gates, cutover.Gate{ID: "schema", Costly: true, Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
 }
 
-// schemaGate wants equal catalogs on both sides.
+// schemaGate wants equal catalogs on both sides, and on new every role, setting
+// and database that old has.
 func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, error) {
 	for _, db := range s.databases {
 		diff, err := u.differences(ctx, db)
@@ -34,15 +43,71 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, erro
 			return false, "", err
 		}
 		if bad := schema.Unexpected(diff); len(bad) > 0 {
-			return false, fmt.Sprintf("the catalogs of %s differ: %s; make the same change on both sides, new first", db.name, bad[0].Says), nil
+			return false, fmt.Sprintf("the catalogs of %s differ: %s; make the same change on both sides, new first (there BEGIN READ WRITE comes before it)", db.name, differ(bad)), nil
 		}
+	}
+	if s.phase != report.PhaseReady {
+		return true, "the catalogs are equal", nil
+	}
+	missing, err := u.lackedGlobals(ctx, s)
+	if err != nil {
+		return false, "", err
+	}
+	if len(missing) > 0 {
+		return false, fmt.Sprintf("new lacks, or has differently, %s: run crossfade prepare, which takes it along", some(missing)), nil
 	}
 	return true, "the catalogs are equal", nil
 }
 
+// lackedGlobals are the roles, memberships, settings and databases that prepare
+// would make on new.
+func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey) ([]string, error) {
+	var keys []string
+	names := make([]string, len(s.databases))
+	for i, db := range s.databases {
+		names[i] = db.name
+	}
+	err := u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
+		return u.sessions.Do(ctx, u.new, func(fresh *pgx.Conn) error {
+			all, _, err := schema.Globals(ctx, old, fresh, names)
+			for _, g := range all {
+				keys = append(keys, g.Key)
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, &pg.Error{Doing: "compare roles and settings", On: u.new.String(), Err: err}
+	}
+	return keys, nil
+}
+
+// differ are differences in a sentence: of a table that is on one side only,
+// nothing of what belongs to it.
+func differ(bad []schema.Difference) string {
+	whole := map[string]bool{}
+	for _, d := range bad {
+		if d.Kind == "table" && d.Property == "" {
+			whole[d.Object] = true
+		}
+	}
+	var says []string
+	for _, d := range bad {
+		if d.Kind != "table" && slices.ContainsFunc(slices.Collect(maps.Keys(whole)), func(t string) bool { return strings.Contains(d.Object, t) }) {
+			continue
+		}
+		says = append(says, d.Says)
+	}
+	return some(says)
+}
+
 // standbysGate wants every standby of new that the runbook demands to stream.
 func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, error) {
+	_, built := u.taken(ctx, s)
 	for _, sb := range u.rb.New[0].Standbys {
+		if sb.After && !built[sb.Name] {
+			continue // it follows behind open
+		}
 		up, err := u.upstream(sb)
 		if err != nil {
 			return false, "", err
@@ -59,6 +124,37 @@ func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, er
 		}
 	}
 	return true, "the standbys stream", nil
+}
+
+// withoutTaken wants commits on old to wait for nobody who is not there: new's
+// standbys may have taken the place of some that they waited for.
+func (u *Upgrade) withoutTaken(ctx context.Context, names []string) (ok bool, says string, err error) {
+	gone := strings.Join(names, ", ")
+	err = u.sessions.Do(ctx, u.old, func(conn *pgx.Conn) error {
+		value, _, err := standby.Synchronous(ctx, conn)
+		if err != nil {
+			return err
+		}
+		quorum, err := standby.ParseQuorum(value)
+		if err != nil {
+			return err
+		}
+		states, err := standby.States(ctx, conn, "old")
+		if err != nil {
+			return err
+		}
+		states = slices.DeleteFunc(states, func(s standby.State) bool { return s.Logical })
+		if n := quorum.Lacks(states); n > 0 {
+			says = fmt.Sprintf("commits on old would wait: synchronous_standby_names is %s there, and %d more of them would have to stream. new's standbys take the places of %s; change the setting on old, or start more of its standbys", value, n, gone)
+			return nil
+		}
+		ok, says = true, "old opens without the standbys whose places new's take: "+gone
+		return nil
+	})
+	if err != nil {
+		return false, "", &pg.Error{Doing: "ask what commits wait for", On: u.old.String(), Err: err}
+	}
+	return ok, says, nil
 }
 
 // upstream is the server that a standby of new receives from.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,8 +18,8 @@ import (
 // progress is how far the step in work is. The numbers live here; the bar is
 // only a view of them, drawn by the one goroutine that writes.
 type progress struct {
-	mu   sync.Mutex
-	work work
+	mu    sync.Mutex
+	works []work // several where steps run side by side; the first is shown
 
 	// These are the drawing goroutine's own.
 	bar   *progressbar.ProgressBar
@@ -26,9 +28,11 @@ type progress struct {
 	step  string
 }
 
-// work is the step in work; the zero value is none.
+// work is a step in work; the zero value is none.
 type work struct {
 	step, title, says string
+	beside            string // as the event has it
+	others            int    // steps in work beside it
 	began             time.Time
 	done, total       int64
 	unit              string
@@ -42,11 +46,11 @@ func (p *progress) observe(e flow.Event) {
 	defer p.mu.Unlock()
 	switch e.Kind {
 	case flow.Begin:
-		p.work = work{step: e.Step, title: e.Title, began: e.At}
+		p.begin(e)
 	case flow.Progress:
-		w := &p.work
-		if w.step != e.Step { // of a step outside a plan
-			*w = work{step: e.Step, title: e.Title, began: e.At}
+		w := p.find(e.Step)
+		if w == nil { // of a step outside a plan
+			w = p.begin(e)
 		}
 		if w.firstSeen.IsZero() {
 			w.first, w.firstSeen = e.Done, e.At
@@ -56,14 +60,36 @@ func (p *progress) observe(e flow.Event) {
 			w.done = w.total // a total is an estimate
 		}
 	case flow.End, flow.Fail, flow.Skip, flow.Undone:
-		p.work = work{}
+		p.works = slices.DeleteFunc(p.works, func(w work) bool { return w.step == e.Step || w.beside == "" })
 	}
 }
 
+// begin puts a step into work: alone, or beside those that it begins beside.
+func (p *progress) begin(e flow.Event) *work {
+	p.works = slices.DeleteFunc(p.works, func(w work) bool { return w.step == e.Step || w.beside == "" || w.beside != e.Beside })
+	p.works = append(p.works, work{step: e.Step, title: e.Title, began: e.At, beside: e.Beside})
+	return &p.works[len(p.works)-1]
+}
+
+func (p *progress) find(step string) *work {
+	for i := range p.works {
+		if p.works[i].step == step {
+			return &p.works[i]
+		}
+	}
+	return nil
+}
+
+// now is the step that is in work for longest.
 func (p *progress) now() work {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.work
+	if len(p.works) == 0 {
+		return work{}
+	}
+	w := p.works[0]
+	w.others = len(p.works) - 1
+	return w
 }
 
 // sentence is how far the step in work is; "" where there is none.
@@ -79,10 +105,20 @@ func (p *progress) sentence(now time.Time) string {
 	} else {
 		b.WriteString("  " + w.measure(now))
 	}
-	if w.says != "" {
-		b.WriteString("  " + w.says)
-	}
+	b.WriteString(w.more())
 	return b.String()
+}
+
+// more is what the step itself says, and that it is not alone.
+func (w work) more() string {
+	s := ""
+	if w.says != "" {
+		s = "  " + w.says
+	}
+	if w.others > 0 {
+		s += fmt.Sprintf("  (and %d more side by side)", w.others)
+	}
+	return s
 }
 
 // measure is 43 % (12 GB of 28 GB), 112 MB/s, about 2 min.
@@ -123,9 +159,7 @@ func (p *progress) draw(to io.Writer, columns int) {
 	} else {
 		says += w.measure(time.Now())
 	}
-	if w.says != "" {
-		says += "  " + w.says
-	}
+	says += w.more()
 	if known {
 		// At its maximum the bar would call itself finished and draw no more,
 		// but the step is not over before it says so. An error here is one of

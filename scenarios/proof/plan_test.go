@@ -35,6 +35,7 @@ const planSets = "  - name: shop\n    identity: {public.bare: full}\n    sets:\n
 // printed before, and each effect of the plan was seen.
 func TestPlanIsWhatRan(t *testing.T) {
 	w, p := newPlanned(t)
+	w.Exec(w.old, "", "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (rock)'", "SELECT pg_reload_conf()")
 	stored := w.planned()
 	w.do(0, "prepare")
 	w.do(0, "cutover", "--yes")
@@ -102,7 +103,10 @@ func newPlanned(t *testing.T) (*world, *planned) {
 			p.wrappers = append(p.wrappers, p.system, hooks)
 			w.pool = w.PgBouncer(lab.PoolOptions{Databases: map[string]lab.Backend{"shop": {Cluster: w.old, DB: "shop"}}})
 			s.cutover += fmt.Sprintf("  traffic:\n    - pgbouncer: {databases: [shop], instances: [{admin: %q, config: %q}]}\n    - hook: {run: [%q]}\n", w.pool.AdminConninfo(), w.pool.Config, filepath.Join(hooks.Bin, "move"))
-			s.newLines += w.standbyLines("metal", s.newBin)
+			// One is built before, one in the place of old's.
+			w.takenStandbys(s, "", "rock")
+			s.newLines = strings.Replace(s.newLines, w.new.Bin, s.newBin, 1)
+			s.newLines += strings.TrimPrefix(w.standbyLines("metal", s.newBin), "    standbys:\n") + "    synchronous_standby_names: FIRST 2 (metal, rock)\n"
 		},
 	})
 	return w, p
@@ -364,6 +368,9 @@ var unneeded = map[string]bool{
 	"standby/metal/aside":   true, // no data directory stood in the place
 	"standby/metal/clear":   true, // no copy was cut off before
 	"standby/metal/restart": true, // it runs with all its settings since its start
+	"standby/rock/aside":    true,
+	"standby/rock/clear":    true,
+	"standby/rock/restart":  true,
 }
 
 // passing reports whether a statement is of what leaves nothing behind: what

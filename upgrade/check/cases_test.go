@@ -433,6 +433,41 @@ var standbyCases = []judged{
 		f.Standbys = []StandbyFacts{standby("blues", "75old", true)}
 		f.Standbys[0].AppName = "walreceiver"
 	}, []string{"warn standby-misnamed blues walreceiver", "note failover-loses-slots old failover"}},
+	{"standby-taken", "its place is taken", func(f *Facts) {
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true)}
+		f.Want.NewStandbys = []Standby{{Name: "metal", After: true}}
+	}, []string{"note standby-taken old metal"}},
+	{"standby-taken", "commits and a cascade wait for it", func(f *Facts) {
+		f.Old.set("synchronous_standby_names", "FIRST 1 (metal)")
+		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}, {Application: "rock", State: "streaming"}}
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true), standby("rock", "75old", true), standby("power", "75old", true)}
+		f.Standbys[0].Facts.Senders = []Sender{{Application: "power", State: "streaming"}}
+		f.Want.OldStandbys = []Standby{{Name: "metal"}, {Name: "rock"}, {Name: "power"}}
+		f.Want.NewStandbys = []Standby{{Name: "metal", After: true}}
+	}, []string{"warn standby-taken old metal", "note failover-loses-slots old failover", "note sync-fragile old synchronous_standby_names"}},
+	{"standby-taken", "built before", func(f *Facts) {
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true)}
+		f.Want.NewStandbys = []Standby{{Name: "metal"}}
+	}, nil},
+	{"standby-taken-place", "elsewhere, and waited for", func(f *Facts) {
+		f.Old.set("synchronized_standby_slots", "other, metal_slot")
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true)}
+		f.Standbys[0].Data = "/d15"
+		f.Standbys[0].Facts.Settings = map[string]Setting{}
+		f.Standbys[0].Facts.set("data_directory", "/other")
+		f.Standbys[0].Facts.set("primary_slot_name", "metal_slot")
+		f.Want.NewStandbys = []Standby{{Name: "metal", After: true}}
+	}, []string{
+		"block standby-taken-place metal metal", "block standby-taken-place old synchronized_standby_slots",
+		"warn synchronized-standby-slots old synchronized_standby_slots", "note standby-taken old metal",
+	}},
+	{"standby-taken-place", "there, and not waited for", func(f *Facts) {
+		f.Standbys = []StandbyFacts{standby("metal", "75old", true)}
+		f.Standbys[0].Data = "/d15/"
+		f.Standbys[0].Facts.Settings = map[string]Setting{}
+		f.Standbys[0].Facts.set("data_directory", "/d15")
+		f.Want.NewStandbys = []Standby{{Name: "metal", After: true}}
+	}, []string{"note standby-taken old metal"}},
 	{"sync-names-any", "*", func(f *Facts) {
 		f.Old.set("synchronous_standby_names", "*")
 		f.Old.Version, f.Old.Senders = 170012, []Sender{{Application: "metal", State: "streaming"}}

@@ -72,6 +72,11 @@ type Standby struct {
 	// Upstream is another standby's name; "" and primary are the primary.
 	Upstream string
 	Slot     string // its physical slot on the upstream; "" is its name
+	// After: of new, it takes the place of old's standby of the same name.
+	After bool
+	// Data is where the runbook says that a standby of old runs; "" where it
+	// does not say.
+	Data string
 }
 
 // Manager is a failover manager that the upgrade knows how to talk to.

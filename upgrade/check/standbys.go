@@ -18,6 +18,8 @@ var standbyChecks = []Check{
 	{ID: "standby-unnamed", Title: "Each standby gives itself a name", Levels: onlyWarn, Acceptable: true, Judge: judgeUnnamed},
 	{ID: "standby-duplicate", Title: "No two standbys call themselves the same", Levels: onlyWarn, Acceptable: true, Judge: judgeDuplicate},
 	{ID: "standby-unknown", Title: "The runbook knows every standby of old", Levels: onlyNote, Acceptable: true, Judge: judgeStandbyUnknown},
+	{ID: "standby-taken", Title: "What `build: after` takes from old is known, and what a rollback is without", Levels: []Level{Warn, Note}, Acceptable: true, Judge: judgeTaken},
+	{ID: "standby-taken-place", Title: "Old's standby that `build: after` stops is where the runbook says, and nothing of old waits for it", Levels: onlyBlock, Judge: judgeTakenPlace},
 	{ID: "sync-names-any", Title: "synchronous_standby_names is no *", Levels: onlyBlock, Judge: judgeSyncAny},
 	{ID: "sync-names-nobody", Title: "synchronous_standby_names names who streams", Levels: onlyWarn, Acceptable: true, Judge: judgeSyncNobody},
 	{ID: "sync-fragile", Title: "Commits on old survive the loss of one synchronous standby", Levels: onlyNote, Acceptable: true, Judge: judgeSyncFragile},

@@ -85,13 +85,22 @@ type Step struct {
 	// Late marks a step behind the point of no return that can wait for another
 	// run: clients are served by then. See Plan.Interrupt.
 	Late bool
+	// Stops marks a late step whose Do ends when Plan.Interrupt comes, for those
+	// that take hours; the others are run to their end.
+	Stops bool
+	// Beside and Lane: steps that follow each other and have the same Beside run
+	// side by side, those of one Lane in their order. A lane that fails does not
+	// end the others: what they have done would be lost. None of them has Commit,
+	// Undo or Again. "" is a step of its own.
+	Beside, Lane string
 	// Timeout limits Do; 0 is no limit of its own. UndoTimeout limits Undo; 0 is 30 s.
 	Timeout, UndoTimeout time.Duration
 	// Forecast is how long Do is expected to take; 0 is not known.
 	Forecast time.Duration
 }
 
-// Plan is a list of steps that run in order.
+// Plan is a list of steps that run in order, but for those that run beside
+// each other.
 type Plan struct {
 	Name string // prepare, cutover, rollback, rehearse, finish, abort
 	// Attempt tells one run of the same plan from another in the journal: a
@@ -144,7 +153,7 @@ func (f *Failure) Error() string {
 func (f *Failure) Unwrap() []error { return append([]error{f.Err}, f.UndoErrs...) }
 
 // Event is what happened in a run. Events are the only source for terminal,
-// JSON, metrics and report.
+// JSON, metrics and report. They come one at a time.
 type Event struct {
 	At      time.Time
 	Plan    string
@@ -158,6 +167,7 @@ type Event struct {
 	Unit    string        // progress: "bytes", "tables", …
 	Says    string        // note: a sentence for the person who watches; progress: what is in work
 	Commits bool          // the step is the point of no return
+	Beside  string        // as the step has it: those that begin with the same one are in work together
 	// Forecast is what the step was expected to take; 0 is not known.
 	Forecast time.Duration
 }

@@ -39,6 +39,7 @@ type Record struct {
 	Kind        Kind            `json:"kind,omitempty"` // begin, end, skip, fail, undone, memory, phase
 	Seconds     float64         `json:"seconds,omitempty"`
 	Forecast    float64         `json:"forecast_seconds,omitempty"` // begin: what it was expected to take
+	Beside      string          `json:"beside,omitempty"`           // begin: steps with the same one are in work together
 	Error       string          `json:"error,omitempty"`
 	Memory      json.RawMessage `json:"memory,omitempty"`
 }
@@ -177,7 +178,7 @@ func (j *Journal) append(r Record) error {
 func (j *Journal) record(p Plan, e Event) error {
 	r := Record{Plan: p.Name, Attempt: p.Attempt, Step: e.Step, Kind: e.Kind, Seconds: e.Took.Seconds()}
 	if e.Kind == Begin {
-		r.Forecast = e.Forecast.Seconds()
+		r.Forecast, r.Beside = e.Forecast.Seconds(), e.Beside
 	}
 	if e.Err != nil {
 		r.Error = e.Err.Error()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -26,13 +27,15 @@ func Run(ctx context.Context, p Plan, j *Journal, observe func(Event)) error {
 	asked := ctx
 	for i := 0; i < len(p.Steps); i++ {
 		s := &p.Steps[i]
-		if cause := context.Cause(asked); r.committed && s.Late && p.Interrupt != nil && errors.Is(cause, p.Interrupt) {
-			return r.fail(ctx, i, cause)
-		}
 		if r.committed {
 			ctx = context.WithoutCancel(ctx)
 		}
-		err := r.step(ctx, s)
+		var err error
+		if end := r.besides(i); end > i+1 {
+			i, err = r.lanes(asked, i, end)
+		} else {
+			err = r.heeding(asked, s)
+		}
 		if err == nil {
 			continue
 		}
@@ -74,19 +77,102 @@ type runner struct {
 	p         Plan
 	j         *Journal
 	observe   func(Event)
+	mu        sync.Mutex // of memory
 	memory    map[string]Memory
 	committed bool
 }
 
 func newRunner(p Plan, j *Journal, observe func(Event)) *runner {
-	if observe == nil {
-		observe = func(Event) {}
+	r := &runner{p: p, j: j, observe: func(Event) {}, memory: map[string]Memory{}}
+	if observe != nil {
+		var one sync.Mutex
+		r.observe = func(e Event) {
+			one.Lock()
+			defer one.Unlock()
+			observe(e)
+		}
 	}
-	return &runner{p: p, j: j, observe: observe, memory: map[string]Memory{}}
+	return r
+}
+
+// besides is where the steps end that run beside step i.
+func (r *runner) besides(i int) int {
+	end := i + 1
+	for group := r.p.Steps[i].Beside; group != "" && end < len(r.p.Steps) && r.p.Steps[end].Beside == group; {
+		end++
+	}
+	return end
+}
+
+// lanes runs the steps from..end-1 side by side, each lane in its order. It
+// returns the index of the last of them, or of the first that failed, with the
+// errors of all lanes.
+func (r *runner) lanes(asked context.Context, from, end int) (int, error) {
+	var names []string
+	steps := map[string][]int{}
+	for i := from; i < end; i++ {
+		lane := r.p.Steps[i].Lane
+		if steps[lane] == nil {
+			names = append(names, lane)
+		}
+		steps[lane] = append(steps[lane], i)
+	}
+	failed, errs := make([]int, len(names)), make([]error, len(names))
+	var all sync.WaitGroup
+	for n, lane := range names {
+		all.Go(func() {
+			for _, i := range steps[lane] {
+				if err := r.heeding(asked, &r.p.Steps[i]); err != nil {
+					failed[n], errs[n] = i, err
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	at := slices.IndexFunc(errs, func(err error) bool { return err != nil })
+	if at < 0 {
+		return end - 1, nil
+	}
+	for n, err := range errs {
+		if n != at && err != nil {
+			errs[n] = fmt.Errorf("step %s: %w", r.p.Steps[failed[n]].ID, err)
+		}
+	}
+	return failed[at], errors.Join(errs...)
+}
+
+// heeding runs one step, and behind the point of no return heeds only the
+// plan's Interrupt: before a late step, and in one that stops.
+func (r *runner) heeding(asked context.Context, s *Step) error {
+	if !r.committed {
+		return r.step(asked, s)
+	}
+	ctx := context.WithoutCancel(asked)
+	interrupt := func() error {
+		if cause := context.Cause(asked); s.Late && r.p.Interrupt != nil && errors.Is(cause, r.p.Interrupt) {
+			return cause
+		}
+		return nil
+	}
+	if err := interrupt(); err != nil {
+		return err
+	}
+	if s.Late && s.Stops {
+		stopping, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(asked, func() {
+			if err := interrupt(); err != nil {
+				cancel(err)
+			}
+		})()
+		ctx = stopping
+	}
+	return r.step(ctx, s)
 }
 
 func (r *runner) step(ctx context.Context, s *Step) error {
-	e := Event{Plan: r.p.Name, Step: s.ID, Title: s.Title, Commits: s.Commit, Forecast: s.Forecast}
+	e := Event{Plan: r.p.Name, Step: s.ID, Title: s.Title, Commits: s.Commit, Forecast: s.Forecast, Beside: s.Beside}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -95,7 +181,9 @@ func (r *runner) step(ctx context.Context, s *Step) error {
 		return r.failed(ctx, e, time.Now(), fmt.Errorf("looking whether it is done: %w", err))
 	}
 	if done {
-		r.committed = r.committed || s.Commit
+		if s.Commit {
+			r.committed = true
+		}
 		return r.record(e, Skip, 0, nil)
 	}
 	if err := r.record(e, Begin, 0, nil); err != nil {
@@ -182,6 +270,8 @@ func (r *runner) undo(ctx context.Context, from, to int) (service, rest []error)
 }
 
 func (r *runner) turn(e Event) *Turn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	mem, ok := r.memory[e.Step]
 	if !ok {
 		mem = r.j.memory(r.p, e.Step)

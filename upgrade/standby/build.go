@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -153,13 +154,20 @@ func (b *builder) slotState(ctx context.Context) (bool, error) {
 // copy makes the base backup and verifies it.
 func (b *builder) copy() flow.Step {
 	up, side := b.upstream()
-	s := b.step("copy", fmt.Sprintf("Copy %s to %s", side, b.Name))
-	conninfo := up.Conninfo("application_name=" + b.copyName())
+	title := fmt.Sprintf("Copy %s to %s", side, b.Name)
+	if len(b.beside) > 0 {
+		title += ", while it is copied to " + strings.Join(b.beside, ", ") + ", too"
+	}
+	s := b.step("copy", title)
+	backup := []string{b.program("pg_basebackup"), "-D", b.DataDir, "-d", up.Conninfo("application_name=" + b.copyName()), "-X", "stream", "-S", b.slot(), "-c", "fast", "-w"}
+	if share := b.o.Limit / int64(len(b.beside)+1); share > 0 && share < maxRate {
+		backup = append(backup, "-r", strconv.FormatInt(max(share, minRate)>>10, 10))
+	}
 	s.Does = []flow.Effect{
 		b.effect("mkdir", "-p", b.DataDir),
 		b.effect("chmod", "700", b.DataDir),
 		b.writes(b.markFile()),
-		b.effect(b.program("pg_basebackup"), "-D", b.DataDir, "-d", conninfo, "-X", "stream", "-S", b.slot(), "-c", "fast", "-w"),
+		b.effect(backup...),
 		b.effect(b.program("pg_verifybackup"), "-q", b.DataDir),
 		b.writes(b.markFile()),
 	}

@@ -20,10 +20,11 @@ import (
 type mark struct {
 	Upgrade string `json:"upgrade"`
 	Node    string `json:"node"`
-	System  string `json:"system"`          // the new cluster's system identifier
-	Slot    bool   `json:"slot"`            // the slot on the upstream is ours
-	Phase   string `json:"phase,omitempty"` // of the data directory
-	Inode   string `json:"inode,omitempty"` // of the data directory: another one in its place is not ours
+	System  string `json:"system"`            // the new cluster's system identifier
+	Slot    bool   `json:"slot"`              // the slot on the upstream is ours
+	Retired bool   `json:"retired,omitempty"` // old's standby has been stopped for it, or is about to be
+	Phase   string `json:"phase,omitempty"`   // of the data directory
+	Inode   string `json:"inode,omitempty"`   // of the data directory: another one in its place is not ours
 }
 
 // The phases of a data directory.

@@ -54,6 +54,9 @@ type Node struct {
 	Delay time.Duration
 	// Settings win over what the base backup brought.
 	Settings []Setting
+	// Old is the standby of the old cluster that is stopped to make place for it:
+	// After builds it, and not Steps. Nil: there is none.
+	Old *Predecessor
 }
 
 // Options is what shapes the standbys of one cluster.
@@ -65,8 +68,11 @@ type Options struct {
 	// Version is its server_version_num.
 	Version int
 	Nodes   []Node
+	// OldCluster is asked for by nodes with a Predecessor alone.
+	OldCluster OldCluster
 	// SynchronousStandbyNames is set once enough of them stream; nil leaves
-	// the setting alone.
+	// the setting alone. Until After has built its nodes it is set to what the
+	// others can give.
 	SynchronousStandbyNames *string
 	// SynchronousBefore is what Remove sets it to (Synchronous tells it before
 	// Steps ran); nil resets it.
@@ -76,6 +82,11 @@ type Options struct {
 	Temporary []string
 	// Patience is how long a node may make no progress; 0 is 60 s.
 	Patience time.Duration
+	// Jobs is how many nodes of one level are built at a time; 0 is 4.
+	Jobs int
+	// Limit is how many bytes a second the base backups that run at a time may
+	// take together; 0 is none.
+	Limit int64
 }
 
 func (o Options) side() string {
@@ -112,6 +123,7 @@ type builder struct {
 	o      Options
 	new    *cluster
 	goodAt time.Time // when the node was last seen as it should be
+	beside []string  // nodes that are built at the same time
 }
 
 // goodFor is how long one look at a node serves the steps that follow each
@@ -160,33 +172,85 @@ func (b *builder) upstream() (*pg.Server, string) {
 	return b.Upstream.Server, b.Upstream.Name
 }
 
+// depth is how many nodes are between n and the primary.
+func (o Options) depth(n *Node) (d int) {
+	for ; n.Upstream != nil && d <= len(o.Nodes); n = n.Upstream {
+		d++
+	}
+	return d
+}
+
 // builders are the nodes, each behind its upstream.
 func (o Options) builders() []*builder {
 	shared := &cluster{}
-	depth := func(n *Node) (d int) {
-		for ; n.Upstream != nil && d <= len(o.Nodes); n = n.Upstream {
-			d++
-		}
-		return d
-	}
 	var all []*builder
 	for i := range o.Nodes {
 		all = append(all, &builder{Node: &o.Nodes[i], o: o, new: shared})
 	}
-	slices.SortStableFunc(all, func(a, b *builder) int { return depth(a.Node) - depth(b.Node) })
+	slices.SortStableFunc(all, func(a, b *builder) int { return o.depth(a.Node) - o.depth(b.Node) })
 	return all
 }
 
-// Steps builds the nodes, upstream first, and sets synchronous_standby_names.
-// Each step looks before it acts: run again on nodes that stream as they should
-// they do nothing, and after a crash they go on.
-func Steps(o Options) []flow.Step {
-	var steps []flow.Step
-	for _, b := range o.builders() {
-		steps = append(steps, b.aside(), b.clear(), b.reserve(), b.copy(), b.configure(), b.restart(), b.start(), b.streaming())
+// The rates that pg_basebackup takes.
+const minRate, maxRate = 32 << 10, 1 << 30
+
+// siblings are the nodes that are built at a time: those of one level, as many
+// as Jobs allows and as Limit leaves a rate for each.
+func (o Options) siblings(which func(*Node) bool) [][]*builder {
+	jobs := o.Jobs
+	if jobs <= 0 {
+		jobs = 4
 	}
+	if o.Limit > 0 {
+		jobs = int(min(int64(jobs), max(o.Limit/minRate, 1)))
+	}
+	var all [][]*builder
+	for _, b := range o.builders() {
+		if !which(b.Node) {
+			continue
+		}
+		last := len(all) - 1
+		if last < 0 || len(all[last]) == jobs || o.depth(all[last][0].Node) != o.depth(b.Node) {
+			all, last = append(all, nil), last+1
+		}
+		all[last] = append(all[last], b)
+	}
+	return all
+}
+
+// Steps builds the nodes, upstream first and those of one level side by side,
+// and sets synchronous_standby_names. Each step looks before it acts: run again
+// on nodes that stream as they should they do nothing, and after a crash they
+// go on.
+func Steps(o Options) []flow.Step {
+	steps := o.build(func(n *Node) bool { return !n.takes() })
 	if o.SynchronousStandbyNames != nil {
-		steps = append(steps, o.synchronous())
+		steps = append(steps, o.synchronous(o.meanwhile()))
+	}
+	return steps
+}
+
+// build builds some of the nodes.
+func (o Options) build(which func(*Node) bool) []flow.Step {
+	var steps []flow.Step
+	for n, some := range o.siblings(which) {
+		for _, b := range some {
+			for _, other := range some {
+				if other != b {
+					b.beside = append(b.beside, other.Name)
+				}
+			}
+			lane := []flow.Step{b.aside(), b.clear(), b.reserve(), b.copy(), b.configure(), b.restart(), b.start(), b.streaming()}
+			if b.takes() {
+				lane = append([]flow.Step{b.retire()}, lane...)
+			}
+			for i := range lane {
+				if len(some) > 1 {
+					lane[i].Beside, lane[i].Lane = fmt.Sprintf("standby/%d", n+1), b.Name
+				}
+			}
+			steps = append(steps, lane...)
+		}
 	}
 	return steps
 }
@@ -225,7 +289,15 @@ func Refusals(ctx context.Context, o Options) []error {
 		if ok, _, err := b.good(ctx); ok && err == nil {
 			continue
 		}
-		if err := b.refuse(ctx); err != nil {
+		makesRoom := false
+		if b.takes() {
+			gone, _, err := b.gone(ctx, b.predecessor())
+			if err != nil {
+				errs = append(errs, err)
+			}
+			makesRoom = !gone // it may run in this very place
+		}
+		if err := b.refuse(ctx); err != nil && !makesRoom {
 			errs = append(errs, err)
 		}
 		if _, err := b.owner(ctx); err != nil {

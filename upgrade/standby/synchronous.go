@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -108,20 +109,75 @@ func Synchronous(ctx context.Context, conn *pgx.Conn) (now string, altered *stri
 	return now, altered, nil
 }
 
-func (o Options) alter(value *string) []flow.Effect {
+// alter are the effects that set synchronous_standby_names on a side.
+func alter(on string, value *string) []flow.Effect {
 	sql := "ALTER SYSTEM RESET synchronous_standby_names"
 	if value != nil {
 		sql = "ALTER SYSTEM SET synchronous_standby_names = " + pg.Literal(*value)
 	}
-	return []flow.Effect{{On: o.side(), SQL: sql}, {On: o.side(), SQL: "SELECT pg_reload_conf()"}}
+	return []flow.Effect{{On: on, SQL: sql}, {On: on, SQL: "SELECT pg_reload_conf()"}}
+}
+
+// pollSetting is how often it is asked whether a setting is in force.
+const pollSetting = 50 * time.Millisecond
+
+var plainSync = regexp.MustCompile(`\A[a-z_][a-z0-9_]*\z`)
+
+// String is q as synchronous_standby_names takes it.
+func (q Quorum) String() string {
+	if q.Num == 0 {
+		return ""
+	}
+	names := make([]string, len(q.Names))
+	for i, name := range q.Names {
+		if names[i] = name; name != "*" && (!plainSync.MatchString(name) || name == "any" || name == "first") {
+			names[i] = `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+		}
+	}
+	how := "FIRST"
+	if q.Any {
+		how = "ANY"
+	}
+	return fmt.Sprintf("%s %d (%s)", how, q.Num, strings.Join(names, ", "))
+}
+
+// Without is a value of synchronous_standby_names that can be met without some
+// standbys: the value itself where enough others are in it, else as many as are
+// left. A value that is not understood, or means everybody, stays as it is.
+func Without(value string, gone []string) string {
+	q, err := ParseQuorum(value)
+	if err != nil || q.Num == 0 || slices.Contains(q.Names, "*") {
+		return value
+	}
+	left := Quorum{Any: q.Any}
+	for _, name := range q.Names {
+		if !slices.ContainsFunc(gone, func(g string) bool { return strings.EqualFold(g, name) }) {
+			left.Names = append(left.Names, name)
+		}
+	}
+	if len(left.Names) >= q.Num {
+		return value
+	}
+	left.Num = len(left.Names)
+	return left.String()
+}
+
+// meanwhile is what commits wait for until After has built its nodes.
+func (o Options) meanwhile() string {
+	if o.SynchronousStandbyNames == nil {
+		return ""
+	}
+	return Without(*o.SynchronousStandbyNames, o.successors())
 }
 
 // synchronous names the standbys that commits wait for.
-func (o Options) synchronous() flow.Step {
-	want := *o.SynchronousStandbyNames
-	s := flow.Step{ID: "standby/synchronous", Title: "Let commits on " + o.side() + " wait for " + want, Does: o.alter(&want)}
+func (o Options) synchronous(want string) flow.Step {
+	s := flow.Step{ID: "standby/synchronous", Title: "Let commits on " + o.side() + " wait for " + want, Does: alter(o.side(), &want)}
 	if want == "" {
 		s.Title = "Let commits on " + o.side() + " wait for no standby"
+	}
+	if full := *o.SynchronousStandbyNames; want != full {
+		s.Title += ", until " + full + " can be met"
 	}
 	s.Done = func(ctx context.Context) (done bool, err error) {
 		err = with(ctx, o.Primary, func(conn *pgx.Conn) error {
@@ -137,7 +193,7 @@ func (o Options) synchronous() flow.Step {
 			return err
 		}
 		return with(ctx, o.Primary, func(conn *pgx.Conn) error {
-			if err := o.mayDemand(ctx, conn, q); err != nil {
+			if err := o.mayDemand(ctx, conn, q, want); err != nil {
 				return err
 			}
 			return o.set(ctx, conn, s.Does, &want)
@@ -148,7 +204,7 @@ func (o Options) synchronous() flow.Step {
 
 // mayDemand refuses what would let every commit hang at once, or wait for a
 // subscription.
-func (o Options) mayDemand(ctx context.Context, conn *pgx.Conn, q Quorum) error {
+func (o Options) mayDemand(ctx context.Context, conn *pgx.Conn, q Quorum, want string) error {
 	states, err := States(ctx, conn, o.side())
 	if err != nil {
 		return err
@@ -163,7 +219,7 @@ func (o Options) mayDemand(ctx context.Context, conn *pgx.Conn, q Quorum) error 
 		}
 		if q.Num > 0 && (Quorum{Num: 1, Names: q.Names}).Lacks([]State{s}) == 0 {
 			return fmt.Errorf("synchronous_standby_names %q also means %s on %s, which is a logical receiver: commits would wait for a subscription; list the standbys by name",
-				*o.SynchronousStandbyNames, s.ApplicationName, o.side())
+				want, s.ApplicationName, o.side())
 		}
 	}
 	if n := q.Lacks(standbys); n > 0 {
@@ -171,7 +227,7 @@ func (o Options) mayDemand(ctx context.Context, conn *pgx.Conn, q Quorum) error 
 			streams = []string{"nobody"}
 		}
 		return fmt.Errorf("synchronous_standby_names %q was not set on %s: %d more of them would have to stream, or every commit would hang; it sees %s",
-			*o.SynchronousStandbyNames, o.side(), n, strings.Join(streams, ", "))
+			want, o.side(), n, strings.Join(streams, ", "))
 	}
 	return nil
 }
@@ -186,7 +242,7 @@ func (o Options) set(ctx context.Context, conn *pgx.Conn, does []flow.Effect, wa
 	if want == nil {
 		return nil
 	}
-	return pg.Poll(ctx, 50*time.Millisecond, "synchronous_standby_names to be in force", func(ctx context.Context) (bool, error) {
+	return pg.Poll(ctx, pollSetting, "synchronous_standby_names to be in force", func(ctx context.Context) (bool, error) {
 		now, altered, err := Synchronous(ctx, conn)
 		if err == nil && altered != nil && *altered != *want {
 			err = errors.New("somebody else sets synchronous_standby_names on " + o.side())
@@ -197,11 +253,11 @@ func (o Options) set(ctx context.Context, conn *pgx.Conn, does []flow.Effect, wa
 
 // synchronousBack puts back what stood there before.
 func (o Options) synchronousBack() flow.Step {
-	s := flow.Step{ID: "standby/synchronous", Title: "Put back what commits on " + o.side() + " waited for", Does: o.alter(o.SynchronousBefore)}
+	s := flow.Step{ID: "standby/synchronous", Title: "Put back what commits on " + o.side() + " waited for", Does: alter(o.side(), o.SynchronousBefore)}
 	s.Done = func(ctx context.Context) (done bool, err error) {
 		err = with(ctx, o.Primary, func(conn *pgx.Conn) error {
 			_, altered, err := Synchronous(ctx, conn)
-			ours := altered != nil && *altered == *o.SynchronousStandbyNames
+			ours := altered != nil && (*altered == *o.SynchronousStandbyNames || *altered == o.meanwhile())
 			same := altered != nil && o.SynchronousBefore != nil && *altered == *o.SynchronousBefore
 			// What is not ours is somebody else's.
 			done = !ours || same
