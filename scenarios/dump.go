@@ -28,9 +28,10 @@ var (
 )
 
 // dumpText is pg_dumpall's text, by the new cluster's program, whichever
-// cluster it is of.
+// cluster it is of. The database of old's manager stays with old.
 func (st *Stage) dumpText(ctx context.Context, of *lab.Cluster) (string, error) {
-	text, err := st.Lab.Run(ctx, filepath.Join(st.New.Bin, "pg_dumpall"), "--schema-only", "--no-publications", "--no-subscriptions", "-d", of.Conninfo(""))
+	text, err := st.Lab.Run(ctx, filepath.Join(st.New.Bin, "pg_dumpall"), "--schema-only", "--no-publications", "--no-subscriptions",
+		"--exclude-database="+repmgr, "-d", of.Conninfo(""))
 	if err != nil {
 		return "", fmt.Errorf("dump %s: %w", of.Name, err)
 	}

@@ -29,6 +29,9 @@ func (st *Stage) Guide(binary, self string, load bool) string {
 	for _, p := range st.Poolers {
 		row(p.Name+"'s console", p.Admin)
 	}
+	if ask := st.managerGuide(); ask != "" {
+		row(st.Manager.Kind, ask)
+	}
 	fmt.Fprintf(&b, "\nrunbook\n  %s\n", st.Runbook)
 	fmt.Fprintf(&b, "\nserver logs\n  %s\n", filepath.Join(st.Dir, "lab", "*", "log", "server.log"))
 	b.WriteString("\ntype, one after the other\n")

@@ -15,7 +15,7 @@ import (
 var layers = [][]string{
 	{"cmd/crossfade"},
 	{"upgrade"},
-	{"cutover", "upgrade/check", "upgrade/load", "upgrade/verify", "upgrade/standby", "upgrade/forecast", "upgrade/report"},
+	{"cutover", "upgrade/check", "upgrade/load", "upgrade/verify", "upgrade/standby", "upgrade/manager", "upgrade/forecast", "upgrade/report"},
 	{"cutover/traffic", "upgrade/link"},
 	{"schema"},
 	{"upgrade/pg"},

@@ -181,6 +181,10 @@ func (p *play) perform(ctx context.Context) error {
 			}
 		case a.Left != "":
 			err = p.left(ctx, a.Left)
+		case a.Manager != "":
+			err = p.managed(ctx, a.Manager)
+		case a.Failover != "":
+			err = p.failover(ctx, a.Failover)
 		case a.Stop != "":
 			p.printf("\nstop %s\n", a.Stop)
 			if err = p.stage.node(a.Stop).Stop(ctx, lab.Fast); err == nil {

@@ -51,6 +51,10 @@ type Old struct {
 	// Synchronous is synchronous_standby_names, set once the standbys stream: the
 	// list, and what each of its names is then, must be the same on new.
 	Synchronous string `yaml:"synchronous"`
+	// Manager decides which node of old is its primary: repmgr or patroni; "":
+	// nobody. Witness is its third vote, beside the primary and the standbys.
+	Manager string `yaml:"manager"`
+	Witness string `yaml:"witness"`
 	// Switched: somebody else's script, which knows nothing of the upgrade, empties
 	// Synchronous on each primary while none of its standbys streams there, and
 	// puts it back when one does.
@@ -123,7 +127,7 @@ type Bench struct {
 }
 
 // Act is one thing that is done. Exactly one of Run, Prove, Left, Stop, Start,
-// SQL, Promote, Status and Split is set.
+// SQL, Promote, Status, Split, Manager and Failover is set.
 type Act struct {
 	Run     string   `yaml:"run"`     // crossfade's command and flags, split at blanks; -f and --json come with it
 	Exit    int      `yaml:"exit"`    // the exit code it must have
@@ -139,6 +143,11 @@ type Act struct {
 	In      string   `yaml:"in"`      // with SQL: the database; empty: the first
 	Promote string   `yaml:"promote"` // old's primary dies, and this standby of it takes its place
 	Status  string   `yaml:"status"`  // what crossfade status must say within 10 s: of a closed gate, a link, a silent server, or as a note
+	// Manager is what old's manager must say of itself: active or paused.
+	Manager string `yaml:"manager"`
+	// Failover is the standby that the manager must promote when old's primary
+	// dies, closed as it was. Nothing can be proven of old behind it.
+	Failover string `yaml:"failover"`
 }
 
 // Cut is the network between two of tool, old and new that lets nothing through
@@ -285,8 +294,8 @@ func (s *Scenario) check() error {
 		}
 	}
 	for i, a := range s.Acts {
-		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != "", a.SQL != "", a.Promote != "", a.Status != "", a.Split != nil); n != 1 {
-			wrong("acts: number %d must have one of run, prove, left, stop, start, sql, promote, status and split", i+1)
+		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != "", a.SQL != "", a.Promote != "", a.Status != "", a.Split != nil, a.Manager != "", a.Failover != ""); n != 1 {
+			wrong("acts: number %d must have one of run, prove, left, stop, start, sql, promote, status, split, manager and failover", i+1)
 		}
 		if at := a.Stop + a.Start; at != "" && !nodes[at] {
 			wrong("acts: number %d: there is no server %s", i+1, at)
@@ -312,7 +321,7 @@ func (s *Scenario) check() error {
 			wrong("acts: left: %s; it is %s", a.Left, strings.Join(actsLeft, " or "))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.checkManager())...)
 }
 
 // The two sides of an upgrade.

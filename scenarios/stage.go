@@ -27,6 +27,7 @@ type Stage struct {
 	Lab      *lab.Lab
 	Old, New *lab.Cluster
 	Split    []*lab.Cluster    // the new clusters, in the scenario's order, where there are several; New is the first
+	Manager  *lab.Manager      // of old; nil: none, or another process's
 	Standbys map[string][]Node // by side
 	// synchronous is what each standby of old was in its list.
 	synchronous string
@@ -72,7 +73,7 @@ func Boot(ctx context.Context, s *Scenario, dir string, keep bool, say Say) (*St
 		return nil, err
 	}
 	store := &lab.Store{Say: func(line string) { say("lab", line) }}
-	old, err := store.Find(ctx, s.Old.Major)
+	old, err := s.install(ctx, store)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) err
 	s := st.Scenario
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		st.Old, err = st.Lab.Start(gctx, lab.Options{Name: Primary, Install: old, Settings: s.Old.Settings, HBA: s.Old.HBA})
+		st.Old, err = st.Lab.Start(gctx, lab.Options{Name: Primary, Install: old, Settings: s.settings(), HBA: s.Old.HBA})
 		return err
 	})
 	group.Go(func() (err error) {
@@ -157,6 +158,9 @@ func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) err
 		st.Standbys[sideOld] = append(st.Standbys[sideOld], Node{sb, c})
 	}
 	if err := st.synchronize(ctx); err != nil {
+		return err
+	}
+	if err := st.manage(ctx, old); err != nil {
 		return err
 	}
 	for _, sb := range s.New.Standbys {
@@ -397,6 +401,9 @@ func (st *Stage) describe() string {
 		}
 		words = append(words, says)
 	}
+	if st.Manager != nil {
+		words = append(words, fmt.Sprintf("all of it under %s, with %s as a third vote", st.Manager.Kind, st.Scenario.Old.Witness))
+	}
 	for _, p := range st.Poolers {
 		words = append(words, p.Name+" in front")
 	}
@@ -418,6 +425,7 @@ type Book struct {
 	Poolers   []Place
 	Databases []Database
 	Accept    []string
+	Patroni   []string // addresses of its REST API
 }
 
 // BookNode is a server in a runbook.
@@ -442,6 +450,9 @@ func (st *Stage) book() (string, error) {
 		return BookNode{Name: name, Conninfo: c.Conninfo(""), Bin: c.Bin, Data: c.DataDir, Settings: c.Settings()}
 	}
 	b := Book{Name: st.New.Name, Old: node(Primary, st.Old), New: node(st.New.Name, st.New), Poolers: st.Poolers, Databases: st.Scenario.Databases, Accept: st.Scenario.Accept}
+	if st.Manager != nil {
+		b.Patroni = st.Manager.API
+	}
 	b.New.Synchronous = st.Scenario.New.Synchronous
 	for side, into := range map[string]*BookNode{sideOld: &b.Old, sideNew: &b.New} {
 		for _, sb := range st.Standbys[side] {

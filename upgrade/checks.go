@@ -101,6 +101,11 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot, After: sb.After})
 	}
 	s, err := u.look(ctx, false)
+	if err == nil && s.oldErr == nil {
+		if o.Managers, err = u.checkManagers(ctx); err != nil {
+			return o, nil, err
+		}
+	}
 	if err == nil {
 		o.Ours = s.phase != report.PhaseNew
 		if s.wasOpen() {

@@ -33,7 +33,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 		}
 		c.Databases = append(c.Databases, d)
 	}
-	c.Gates = u.gates(s, dir)
+	c.Gates = append(u.gates(s, dir), u.managerGates(ctx, s)...)
 	switches, err := u.switches(c.Opening.Name)
 	if err != nil {
 		return c, err
@@ -45,20 +45,41 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 	if c.Ahead, c.After, err = u.refreshSteps(ctx, s, c.Opening.Name); err != nil {
 		return c, err
 	}
-	before, after := u.hookSteps()
-	if dir == cutover.Forward {
-		standbys, err := u.standbysAfter(ctx, s)
-		if err != nil {
-			return c, err
-		}
-		c.After = append(c.After, standbys...)
+	if err := u.aroundSteps(ctx, s, &c); err != nil {
+		return c, err
 	}
-	c.Before, c.After = before, append(c.After, after...)
 	c.Rehearsed = s.rehearsed()
 	if dir == cutover.Forward {
 		c.Forecast = cutover.Forecast(c.Rehearsed)
 	}
 	return c, nil
+}
+
+// aroundSteps are what happens before the gate and behind open beside what the
+// crossing itself needs: managers of old are held still before anything is
+// asked, and let go when old serves again.
+func (u *Upgrade) aroundSteps(ctx context.Context, s *survey, c *cutover.Config) error {
+	hold, err := u.holdSteps(ctx, s)
+	if err != nil {
+		return err
+	}
+	before, after := u.hookSteps()
+	c.Before = append(hold, before...)
+	if c.Direction == cutover.Back {
+		let, err := u.letGoSteps(ctx, s, false)
+		if err != nil {
+			return err
+		}
+		c.After = append(c.After, let...)
+	} else {
+		standbys, err := u.standbysAfter(ctx, s)
+		if err != nil {
+			return err
+		}
+		c.After = append(c.After, standbys...)
+	}
+	c.After = append(c.After, after...)
+	return nil
 }
 
 func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database, c cutover.Config) (cutover.Database, error) {

@@ -418,6 +418,10 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 		u.dropLinksStep("forward/drop", "Drop what is left of the links from old to new", s, forwardLinks),
 		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
 	}
+	let, err := u.letGoSteps(ctx, s, true)
+	if err != nil {
+		return p, err
+	}
 	standbys, err := u.forgetStandbys(ctx, s)
 	if err != nil {
 		return p, err
@@ -426,7 +430,7 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 	if err != nil {
 		return p, err
 	}
-	p.Steps = append(append(p.Steps, standbys...), scratch...)
+	p.Steps = slices.Concat(p.Steps, let, standbys, scratch)
 	if s.phase == report.PhaseRolledBack {
 		// Old serves. New is given up: its fence stays, as old's would.
 		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"), u.slimStep(s, "new"))
@@ -452,6 +456,10 @@ func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 		u.dropLinksStep("forward/drop", "Drop the links from old to new", s, forwardLinks),
 		u.dropLinksStep("back/drop", "Drop the links back", s, backLinks),
 	}
+	let, err := u.letGoSteps(ctx, s, true)
+	if err != nil {
+		return p, err
+	}
 	standbys, err := u.removeStandbys(ctx, s)
 	if err != nil {
 		return p, err
@@ -460,7 +468,7 @@ func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 	if err != nil {
 		return p, err
 	}
-	p.Steps = append(append(p.Steps, standbys...), scratch...)
+	p.Steps = slices.Concat(p.Steps, let, standbys, scratch)
 	p.Steps = append(p.Steps,
 		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
 		// What this upgrade made on new goes while it is closed: nobody may

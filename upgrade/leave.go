@@ -96,7 +96,10 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	defer closeQuietly(j)
 	began := time.Now()
 	u.tell(told{phase: s.phase, behind: report.PhaseRolledBack})
-	p := u.withoutNewPlan(s)
+	p, err := u.withoutNewPlan(held, s)
+	if err != nil {
+		return nil, err
+	}
 	p.Cluster = string(u.part)
 	err = flow.Run(held, p, j, func(e flow.Event) {
 		u.watch(e)
@@ -106,7 +109,11 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 }
 
 // withoutNewPlan opens old; where it has been opened, it does what is left.
-func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
+func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, error) {
+	let, err := u.letGoSteps(ctx, s, false)
+	if err != nil {
+		return flow.Plan{}, err
+	}
 	opened := s.phase == report.PhaseRolledBack
 	attempt := s.attempt()
 	if !opened {
@@ -166,10 +173,10 @@ func (u *Upgrade) withoutNewPlan(s *survey) flow.Plan {
 	}
 	_, after := u.hookSteps()
 	done := []flow.Effect{effect("old", s.home, u.part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
-	steps = append(append(steps, after...), flow.Step{
+	steps = append(append(append(steps, let...), after...), flow.Step{
 		ID: "done", Title: "Write down that nothing is owed any more", Does: done, Done: never, Do: u.exec(done, nil),
 	})
-	return flow.Plan{Name: "rollback", Attempt: attempt, Steps: steps}
+	return flow.Plan{Name: "rollback", Attempt: attempt, Steps: steps}, nil
 }
 
 // tellKnown says up to which position and time each back link was applied.

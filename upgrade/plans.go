@@ -38,6 +38,11 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		return p, err
 	}
 	add(u.settingStep("old", s.old.Version, during))
+	spare, err := u.spareSteps(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	add(spare...)
 	for _, db := range s.databases {
 		stages, err := u.schemaStages(ctx, s, db)
 		if err != nil {

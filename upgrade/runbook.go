@@ -43,6 +43,13 @@ type Old struct {
 	Bin      string // absolute path of its client programs; "": found by version
 	Host     Host
 	Standbys []OldStandby
+	Manager  OldManager
+}
+
+// OldManager is how the program is reached that fails old over, where that
+// cannot be found out.
+type OldManager struct {
+	Patroni []string // addresses of its REST API; nil: port 8008 of old's hosts
 }
 
 // OldStandby is a standby of the old cluster, known to check, status and the

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"crossfade/upgrade/manager"
+
 	"go.yaml.in/yaml/v4"
 )
 
@@ -67,7 +69,31 @@ func (r *runbookReader) old(n *yaml.Node) Old {
 		st.Name = s.nodeName(names)
 		old.Standbys = append(old.Standbys, st)
 	}
+	if n := m.value("manager"); n != nil {
+		old.Manager = r.manager(n)
+	}
 	return old
+}
+
+// manager reads how the manager of old is reached.
+func (r *runbookReader) manager(n *yaml.Node) OldManager {
+	const right = "[http://wacken:8008]"
+	m := r.mapping(n, "manager", "manager")
+	m.require("patroni", "addresses of its REST API, like patroni: "+right)
+	var out OldManager
+	for _, n := range m.some("patroni", right) {
+		s, ok := r.scalar(n, "patroni", right)
+		if !ok {
+			continue
+		}
+		if !manager.Address(s) {
+			// Not repeated: one with a user in it may hold a password.
+			r.mistake(n, "patroni: not an address of Patroni's REST API; it is http:// or https://, a host and a port, like %s; its user and password belong into PATRONI_RESTAPI_USERNAME and PATRONI_RESTAPI_PASSWORD", right)
+			continue
+		}
+		out.Patroni = append(out.Patroni, s)
+	}
+	return out
 }
 
 // nodeName is a standby's name, each once in its cluster. names is those seen,

@@ -4,13 +4,16 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
 
 	"crossfade/schema"
+	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/standby"
@@ -46,6 +49,9 @@ func Draft(ctx context.Context, oldConninfo, newConninfo string) (string, error)
 			return "", fmt.Errorf("look at %s: %w", side.name, err)
 		}
 	}
+	if err := d.readManagers(ctx); err != nil {
+		return "", err
+	}
 	if err := d.readDatabases(ctx); err != nil {
 		return "", err
 	}
@@ -55,6 +61,8 @@ func Draft(ctx context.Context, oldConninfo, newConninfo string) (string, error)
 // draft is a runbook on its way.
 type draft struct {
 	old, new  *standby.Tree
+	managers  []string          // what fails old over
+	homes     map[string]string // databases that are a manager's own, with its name
 	databases []draftDatabase
 	b         strings.Builder
 }
@@ -63,6 +71,25 @@ type draftDatabase struct {
 	name  string
 	bytes int64
 	inv   *schema.Inventory
+}
+
+// readManagers looks for what fails old over, and for the databases that are
+// its own.
+func (d *draft) readManagers(ctx context.Context) (err error) {
+	var sessions pg.Sessions
+	defer func() { err = errors.Join(err, sessions.Close(ctx)) }()
+	found, err := manager.Find(ctx, manager.Options{Primary: d.old.Members[0].Server, Sessions: &sessions})
+	if err != nil {
+		return err
+	}
+	d.homes = map[string]string{}
+	for _, m := range found {
+		d.managers = append(d.managers, m.Name())
+		if st, err := m.Look(ctx); err == nil && st.Home != "" {
+			d.homes[st.Home] = m.Name()
+		}
+	}
+	return nil
 }
 
 func (d *draft) readDatabases(ctx context.Context) error {
@@ -95,6 +122,7 @@ func (d *draft) readDatabases(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.databases = slices.DeleteFunc(d.databases, func(db draftDatabase) bool { return d.homes[db.name] == db.name })
 	for i := range d.databases {
 		db := &d.databases[i]
 		err := read(db.name, func(conn *pgx.Conn) (err error) {
@@ -158,6 +186,12 @@ func (d *draft) write() string {
 	d.line("old:")
 	d.line("  primary: %s", scalar(old.Server.Given()))
 	d.oldStandbys()
+	for _, name := range d.managers {
+		d.line("  # %s fails it over: the cutover holds that still, until old serves again or the upgrade is finished.", name)
+		if name == "Patroni" {
+			d.line("  # manager: {patroni: [\"http://…:8008\"]}   # where its REST API is not at port 8008 of these hosts")
+		}
+	}
 	d.line("")
 	d.line("new:")
 	d.line("  - cluster: %s", name)
@@ -327,6 +361,11 @@ func local(m *standby.Member) bool {
 
 func (d *draft) writeDatabases() {
 	d.line("databases:")
+	for _, home := range slices.Sorted(maps.Keys(d.homes)) {
+		if d.homes[home] == home {
+			d.line("  # %s stays with old: it is what %s knows of its nodes.", home, d.homes[home])
+		}
+	}
 	for _, db := range d.databases {
 		var rows, tables int64
 		var identity, accept []string

@@ -21,7 +21,8 @@ var runbookKeys = []struct {
 	keys  []string
 }{
 	{"the runbook", []string{"upgrade", "old", "new", "databases", "copy", "catchup", "verify", "cutover", "hooks", "accept", "journal"}},
-	{"old", []string{"primary", "bin", "host", "standbys"}},
+	{"old", []string{"primary", "bin", "host", "standbys", "manager"}},
+	{"manager", []string{"patroni"}},
 	{"a standby of old", []string{"name", "conninfo", "host", "data", "stop"}},
 	{"a cluster of new", []string{"cluster", "primary", "from_new", "from_old", "host", "bin", "synchronous_standby_names", "standbys", "window"}},
 	{"a standby of new", []string{

@@ -58,6 +58,7 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 	u.statusStandbys(ctx, s, &st)
 	u.statusNotes(ctx, s, &st)
 	st.Step = u.statusStep()
+	st.Notes = append(st.Notes, u.managerNotes(ctx, s)...)
 	st.Next = next(st, s)
 	u.statusRuns(ctx, s, &st)
 	return st, nil

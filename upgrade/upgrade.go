@@ -14,6 +14,7 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/load"
+	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
 )
 
@@ -39,9 +40,11 @@ type Upgrade struct {
 	holding  *hold      // what this process holds of the upgrade now, or nil
 	pace     *load.Pace // of every copy; nil: none
 
-	mu   sync.Mutex
-	act  Activity
-	told told
+	mu      sync.Mutex
+	act     Activity
+	told    told
+	found   []manager.Manager // of old; nil: nobody has looked yet
+	foundOn *pg.Server        // which one they were found on
 }
 
 // Activity is the step in work, for status.

@@ -46,9 +46,17 @@ var machines = map[string]struct{ arch, lib, loader string }{
 	"arm64": {"arm64", "aarch64-linux-gnu", "ld-linux-aarch64.so.1"},
 }
 
-// fetchServer fetches a complete PostgreSQL of the distribution's other suites, or else a server of npm's.
-func (s *Store) fetchServer(ctx context.Context, dir string, major int) (*Install, error) {
+// fetchServer fetches a complete PostgreSQL of the distribution's other suites, or else a server of npm's. With an
+// extension there is no such else.
+func (s *Store) fetchServer(ctx context.Context, dir string, major int, extension string) (*Install, error) {
 	name := "postgresql-" + strconv.Itoa(major)
+	packages := []string{name, "postgresql-client-" + strconv.Itoa(major)}
+	what := fmt.Sprintf("PostgreSQL %d", major)
+	if extension != "" {
+		name += "-" + extension
+		packages = append(packages, name)
+		what += " with " + extension
+	}
 	var errs []error
 	d, err := readDistribution(ctx)
 	if err != nil {
@@ -59,10 +67,10 @@ func (s *Store) fetchServer(ctx context.Context, dir string, major int) (*Instal
 			errs = append(errs, fmt.Errorf("%s has it in no suite that the lab knows", d.id))
 		}
 		for _, suite := range tries {
-			s.say("fetching PostgreSQL %d of %s", major, suite)
+			s.say("fetching %s of %s", what, suite)
 			err := s.fetch(ctx, d, parcel{
 				dir: filepath.Join(dir, name), suite: suite,
-				packages: []string{name, "postgresql-client-" + strconv.Itoa(major)},
+				packages: packages,
 				programs: []string{fmt.Sprintf("usr/lib/postgresql/%d/bin", major)},
 				proof:    fmt.Sprintf("usr/lib/postgresql/%d/bin/postgres", major),
 			})
@@ -74,6 +82,9 @@ func (s *Store) fetchServer(ctx context.Context, dir string, major int) (*Instal
 				return nil, errors.Join(errs...)
 			}
 		}
+	}
+	if extension != "" {
+		return nil, fmt.Errorf("%s could not be fetched: %w", what, errors.Join(errs...))
 	}
 	i, err := s.fetchNpm(ctx, dir, major)
 	if err == nil {

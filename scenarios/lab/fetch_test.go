@@ -59,7 +59,7 @@ func TestFetch(t *testing.T) {
 	}
 	for _, major := range []int{13, 15, 17, 18} {
 		begin := time.Now()
-		i, err := s.fetchServer(ctx, cache, major)
+		i, err := s.fetchServer(ctx, cache, major, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +71,7 @@ func TestFetch(t *testing.T) {
 	}
 	for _, major := range []int{14, 16} {
 		begin := time.Now()
-		i, err := s.fetchServer(ctx, cache, major)
+		i, err := s.fetchServer(ctx, cache, major, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestFetch(t *testing.T) {
 		}
 		boot(i, "npm"+i.Version)
 	}
-	if _, err := s.fetchServer(ctx, cache, 9); err == nil || !strings.Contains(err.Error(), "CROSSFADE_PG_9") {
+	if _, err := s.fetchServer(ctx, cache, 9, ""); err == nil || !strings.Contains(err.Error(), "CROSSFADE_PG_9") {
 		t.Errorf("PostgreSQL 9: %v", err)
 	}
 }

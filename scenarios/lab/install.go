@@ -90,7 +90,27 @@ func (s *Store) Find(ctx context.Context, major int) (*Install, error) {
 	if i := s.find(ctx, major); i != nil { // another process was quicker
 		return i, nil
 	}
-	return s.fetchServer(ctx, dir, major)
+	return s.fetchServer(ctx, dir, major, "")
+}
+
+// With returns an installation of a major version that has the extension of that name, as packages of the distribution
+// have it, beside its own. It is always one of the lab's own: nothing is added to the machine's.
+func (s *Store) With(ctx context.Context, major int, extension string) (*Install, error) {
+	dir, err := s.dir()
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("postgresql-%d-%s", major, extension)
+	bin := filepath.Join(dir, name, "usr/lib/postgresql", strconv.Itoa(major), "bin")
+	unlock, err := lockFile(ctx, filepath.Join(dir, name+".lock"))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if executable(filepath.Join(bin, "postgres")) == nil && s.finished(bin) {
+		return inspect(ctx, bin)
+	}
+	return s.fetchServer(ctx, dir, major, extension)
 }
 
 func pgVariable(major int) string { return "CROSSFADE_PG_" + strconv.Itoa(major) }
@@ -208,6 +228,7 @@ type program struct {
 	with      []string // packages that it does not demand, and is no use without
 	calls     []string // other programs of its package that it runs
 	names     []string // what else it is called where it is installed
+	own       bool     // the machine's is no use: it needs what comes with it in its place
 	// suites are where it is new enough, by distribution; nil: any will do.
 	suites map[string][]string
 }
@@ -219,6 +240,8 @@ var programs = map[string]program{
 	"sshd":      {pkg: "openssh-server", path: "usr/sbin/sshd", calls: []string{"usr/lib/openssh", "usr/lib/sftp-server"}},
 	"ssh":       {pkg: "openssh-client", path: "usr/bin/ssh", calls: []string{"usr/lib/openssh"}},
 	"patchelf":  {pkg: "patchelf", path: "usr/bin/patchelf"},
+	// A Python that has Patroni and its raft beside it.
+	"patroni": {pkg: "patroni", path: "usr/bin/python3", with: []string{"python3-pysyncobj"}, calls: []string{"usr/bin"}, own: true},
 	// 0.18 is what benchmarks compare with; suites of older releases have older ones.
 	"pgcopydb": {
 		pkg: "pgcopydb", path: "usr/bin/pgcopydb",
@@ -231,27 +254,15 @@ var programs = map[string]program{
 }
 
 // Program returns the path of a program that servers, tests and benchmarks need beside PostgreSQL: pgbouncer, haproxy,
-// ssh, sshd, patchelf, chromium or pgcopydb. $CROSSFADE_<NAME> names it; else it is looked for on the machine, in the cache, and then fetched
+// ssh, sshd, patchelf, chromium, pgcopydb or patroni, which is the Python to run it with. $CROSSFADE_<NAME> names it; else it is looked for on the machine, in the cache, and then fetched
 // like a server.
 func (s *Store) Program(ctx context.Context, name string) (string, error) {
 	p, ok := programs[name]
 	if !ok {
 		return "", fmt.Errorf("the lab knows no program %q", name)
 	}
-	variable := "CROSSFADE_" + strings.ToUpper(name)
-	if path := os.Getenv(variable); path != "" {
-		if err := executable(path); err != nil {
-			return "", fmt.Errorf("%s: %w", variable, err)
-		}
-		return path, nil
-	}
-	dirs := append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin")
-	for _, called := range append([]string{name}, p.names...) {
-		for _, dir := range dirs {
-			if path := filepath.Join(dir, called); dir != "" && executable(path) == nil {
-				return path, nil
-			}
-		}
+	if path, err := p.installed(name); path != "" || err != nil {
+		return path, err
 	}
 	find := func() string {
 		for _, root := range s.roots() {
@@ -278,6 +289,29 @@ func (s *Store) Program(ctx context.Context, name string) (string, error) {
 		return path, nil
 	}
 	return s.fetchProgram(ctx, dir, name)
+}
+
+// installed is the machine's own program, or the one that the environment names; "" where there is none.
+func (p program) installed(name string) (string, error) {
+	variable := "CROSSFADE_" + strings.ToUpper(name)
+	if path := os.Getenv(variable); path != "" {
+		if err := executable(path); err != nil {
+			return "", fmt.Errorf("%s: %w", variable, err)
+		}
+		return path, nil
+	}
+	if p.own {
+		return "", nil
+	}
+	dirs := append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin")
+	for _, called := range append([]string{name}, p.names...) {
+		for _, dir := range dirs {
+			if path := filepath.Join(dir, called); dir != "" && executable(path) == nil {
+				return path, nil
+			}
+		}
+	}
+	return "", nil
 }
 
 func executable(path string) error {

@@ -52,7 +52,7 @@ type Lab struct {
 // thing is a server as the state file knows it. Which process it is stands in its own pid file, together with the
 // folder that this process works in: servers are also restarted by others than the lab.
 type thing struct {
-	Kind      string `json:"kind"` // cluster, pool; bridge, netns: a network and its hosts, which have names only
+	Kind      string `json:"kind"` // cluster, pool, sshd, daemon; bridge, netns: a network and its hosts, which have names only
 	Name      string `json:"name"`
 	Major     int    `json:"major,omitempty"`
 	Bin       string `json:"bin,omitempty"`
@@ -159,12 +159,16 @@ func (l *Lab) Down(ctx context.Context) error {
 	l.mu.Lock()
 	things := slices.Clone(l.things)
 	l.mu.Unlock()
-	var group errgroup.Group
-	for _, t := range things {
-		group.Go(func() error { return t.end(ctx) })
-	}
-	if err := group.Wait(); err != nil {
-		return fmt.Errorf("take down %s: %w", l.Dir, err)
+	for _, daemons := range []bool{true, false} {
+		var group errgroup.Group
+		for _, t := range things {
+			if (t.Kind == kindDaemon) == daemons {
+				group.Go(func() error { return t.end(ctx) })
+			}
+		}
+		if err := group.Wait(); err != nil {
+			return fmt.Errorf("take down %s: %w", l.Dir, err)
+		}
 	}
 	var errs []error
 	for _, t := range things {
@@ -362,12 +366,12 @@ type guardian struct {
 // $1 is the lab's folder, $2 the sockets'. Each line: pid file, tab, the folder that the server works in; or netns or
 // bridge, tab, name.
 const guardianScript = `
-list=
+list= # newest first: what was started later may start the earlier ones again
 tab='	'
 while IFS= read -r line; do
 	[ "$line" = done ] && exit 0
-	list="$list$line
-"
+	list="$line
+$list"
 done
 each() { # runs what it is given with $pid and $dir of every server that still runs; fails if there was none
 	printf '%s' "$list" | {

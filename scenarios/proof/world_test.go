@@ -90,6 +90,8 @@ type setting struct {
 	// filled; it may start more, and change what the runbook is made of.
 	wire           func(w *world, s *setting)
 	oldBin, newBin string // of the runbook; "": those of the clusters
+	// oldInstall is what old runs; nil: what the lab finds for its major.
+	oldInstall *lab.Install
 	// hosts makes the machines that old and new run on; nil: this one.
 	hosts func(w *world) (old, new *lab.Host)
 }
@@ -134,7 +136,7 @@ func newWorld(t testing.TB, s setting) *world {
 	if s.hosts != nil {
 		oldHost, newHost = s.hosts(w)
 	}
-	old := lab.Options{Name: "wacken", Major: s.old, Settings: with(s.oldSet), Host: oldHost}
+	old := lab.Options{Name: "wacken", Major: s.old, Install: s.oldInstall, Settings: with(s.oldSet), Host: oldHost}
 	if s.old < 13 {
 		old.Install = labtest.Server(t, s.old)
 	}

@@ -520,7 +520,32 @@ var standbyCases = []judged{
 var managerCases = []judged{
 	{"replication-manager", "Patroni's session", func(f *Facts) {
 		f.Old.Clients = append(f.Old.Clients, Client{Role: "postgres", Database: "postgres", Application: "Patroni heartbeat"})
+	}, []string{"block replication-manager old Patroni"}},
+	{"replication-manager", "one that can be held still", func(f *Facts) {
+		f.Old.Clients = append(f.Old.Clients, Client{Role: "postgres", Database: "postgres", Application: "Patroni"})
+		f.Want.Managers = []Manager{{Name: "Patroni", Nodes: []ManagerNode{{Name: "wacken", Role: "primary", Runs: true}, {Name: "metal", Role: "standby", Runs: true}}}}
 	}, []string{"warn replication-manager old Patroni"}},
+	{"replication-manager", "one that holds still", func(f *Facts) {
+		f.Want.Managers = []Manager{{Name: "repmgr", Home: "repmgr", Nodes: []ManagerNode{{Name: "wacken", Role: "primary", Runs: true, Held: true}, {Name: "witness", Role: "witness"}}}}
+	}, []string{"note replication-manager old repmgr"}},
+	{"replication-manager", "one with a node that does not answer", func(f *Facts) {
+		f.Want.Managers = []Manager{{Name: "repmgr", Nodes: []ManagerNode{{Name: "wacken", Role: "primary", Runs: true}, {Name: "witness", Role: "witness", Err: errors.New("no route")}}}}
+	}, []string{"block replication-manager old repmgr"}},
+	{"replication-manager", "one that nobody can talk to", func(f *Facts) {
+		f.Want.Managers = []Manager{{Name: "Patroni", Err: errors.New("no REST API of Patroni answers")}}
+	}, []string{"block replication-manager old Patroni"}},
+	{"manager-database", "repmgr's own", func(f *Facts) {
+		f.Want.Managers = []Manager{{Name: "repmgr", Home: "shop", Nodes: []ManagerNode{{Name: "wacken", Role: "primary", Runs: true}}}}
+	}, []string{"block manager-database old shop repmgr", "warn replication-manager old repmgr"}},
+	{"manager-sync", "Patroni's", func(f *Facts) {
+		f.Want.Managers = []Manager{{Name: "Patroni", Synchronous: true, Nodes: []ManagerNode{{Name: "wacken", Role: "primary", Runs: true, Held: true}}}}
+	}, []string{"warn manager-sync old Patroni", "note replication-manager old Patroni"}},
+	{"manager-sync", "the operator's own", func(f *Facts) {
+		f.Want.Managers = []Manager{{Name: "Patroni", Nodes: []ManagerNode{{Name: "wacken", Role: "primary", Runs: true, Held: true}}}}
+	}, []string{"note replication-manager old Patroni"}},
+	{"manager-database", "it is not moved", func(f *Facts) {
+		f.Want.Managers = []Manager{{Name: "repmgr", Home: "repmgr", Nodes: []ManagerNode{{Name: "wacken", Role: "primary", Runs: true}}}}
+	}, []string{"warn replication-manager old repmgr"}},
 	{"replication-manager", "repmgr's library", func(f *Facts) {
 		f.Old.set("shared_preload_libraries", "repmgr")
 		f.New.set("shared_preload_libraries", "repmgr")

@@ -14,6 +14,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -173,6 +175,7 @@ func Judge(f *Facts) []Finding {
 	for _, c := range Checks() {
 		for _, found := range c.Judge(f) {
 			found.ID, found.Acceptable = c.ID, c.Acceptable
+			found.Fix = f.reachable(found)
 			found.Accepted = c.Acceptable && f.Want.accepts(found)
 			all = append(all, found)
 		}
@@ -182,6 +185,29 @@ func Judge(f *Facts) []Finding {
 			cmp.Compare(a.Database, b.Database), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Says, b.Says))
 	})
 	return all
+}
+
+var alterSystem = regexp.MustCompile(`^ALTER SYSTEM SET "?(\w+)"? = (.*);$`)
+
+// reachable is the fix of a finding without what would do nothing: a setting of
+// the server's command line wins over ALTER SYSTEM. Patroni writes some of them
+// there, those that a standby must have, too.
+func (f *Facts) reachable(found Finding) string {
+	s := f.Old
+	if found.On == OnNew {
+		s = f.New
+	}
+	if !s.ok() || found.On != OnOld && found.On != OnNew {
+		return found.Fix
+	}
+	all := strings.Split(found.Fix, "\n")
+	for i, line := range all {
+		m := alterSystem.FindStringSubmatch(line)
+		if m != nil && s.Settings[m[1]].Source == "command line" {
+			all[i] = fmt.Sprintf("set %s = %s where the server's command line is written, which wins over ALTER SYSTEM (Patroni: patronictl edit-config, under postgresql: parameters:, then patronictl restart)", m[1], m[2])
+		}
+	}
+	return strings.Join(all, "\n")
 }
 
 func (o Options) accepts(f Finding) bool {

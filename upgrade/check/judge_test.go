@@ -396,6 +396,30 @@ func TestFixesFit(t *testing.T) {
 	}
 }
 
+// TestCommandLine: ALTER SYSTEM does nothing about what the server's command
+// line says, as Patroni writes it; no fix is such a statement.
+func TestCommandLine(t *testing.T) {
+	for _, source := range []string{"configuration file", "command line"} {
+		f := clean()
+		f.Old.set("wal_level", "replica")
+		s := f.Old.Settings["wal_level"]
+		s.Source = source
+		f.Old.Settings["wal_level"] = s
+		var fix string
+		for _, x := range Judge(f) {
+			if x.ID == "wal-level" {
+				fix = x.Fix
+			}
+		}
+		if is, want := strings.Contains(fix, "ALTER SYSTEM SET wal_level"), source != "command line"; is != want {
+			t.Errorf("wal_level from the %s: the fix is\n%s", source, fix)
+		}
+		if source == "command line" && !strings.Contains(fix, "patronictl edit-config") {
+			t.Errorf("the fix does not say where it is changed:\n%s", fix)
+		}
+	}
+}
+
 // BenchmarkRules: 100 lines of pg_hba.conf, 500 roles, 10 databases.
 func BenchmarkRules(b *testing.B) {
 	f := clean()

@@ -39,6 +39,8 @@ type Options struct {
 	// Clients are sessions that the new server must let in, beside those seen
 	// on old while the facts are read.
 	Clients []Client
+	// Managers are the failover managers of old that can be talked to.
+	Managers []Manager
 	// Accept are findings that the operator answers for.
 	Accept []Accept
 	// Inventories are what was read of old's databases already, by name: objects,
@@ -79,6 +81,23 @@ type Standby struct {
 	// Data is where the runbook says that a standby of old runs; "" where it
 	// does not say.
 	Data string
+}
+
+// Manager is a failover manager that the upgrade knows how to talk to.
+type Manager struct {
+	Name  string
+	Nodes []ManagerNode
+	Home  string // the database of its own tables; "" where it has none
+	Err   error  // why it could not be asked which nodes there are
+	// Synchronous: it decides synchronous_standby_names by itself.
+	Synchronous bool
+}
+
+// ManagerNode is one place where a manager runs.
+type ManagerNode struct {
+	Name, Role string // as the manager calls them
+	Runs, Held bool   // it would act; it has been told not to
+	Err        error  // why it could not be asked
 }
 
 // Accept is a finding that the operator answers for.

@@ -16,14 +16,15 @@ import (
 	"time"
 )
 
-// Effect is one thing that a step does to one server or host: a statement or a
-// program, never both. What is known only when the step runs stands in it as
+// Effect is one thing that a step does to one server, host or service: a
+// statement, a program or a request, one of them. What is known only when the step runs stands in it as
 // $name (lower-case letters and underscores); Fill puts it in.
 type Effect struct {
 	On       string   `json:"on"`                 // server or host as the contract names it: old, new, <cluster>, local …
 	Database string   `json:"database,omitempty"` // "" where a program runs, or the server's own database
 	SQL      string   `json:"sql,omitempty"`      // one statement, or the statements of one TOC entry
 	Run      []string `json:"run,omitempty"`      // argv
+	Request  string   `json:"request,omitempty"`  // of HTTP: method, path and body
 }
 
 // hole is a $name in an effect, not the tag of a dollar-quoted string.

@@ -88,17 +88,18 @@ type stepLine struct {
 	Actual   *float64     `json:"actual_seconds"`
 }
 
-// effectLine has sql or run, never both.
+// effectLine has one of sql, run and request.
 type effectLine struct {
 	On       string   `json:"on"`
-	Database *string  `json:"database"` // null: a program, or the server's own database
+	Database *string  `json:"database"` // null: a program, a request, or the server's own database
 	SQL      string   `json:"sql,omitempty"`
 	Run      []string `json:"run,omitempty"`
+	Request  string   `json:"request,omitempty"`
 }
 
 func (s Step) line() any {
 	effects := each(s.Effects, func(e flow.Effect) effectLine {
-		return effectLine{e.On, text(e.Database), e.SQL, e.Run}
+		return effectLine{e.On, text(e.Database), e.SQL, e.Run, e.Request}
 	})
 	return stepLine{kind{"step"}, s.Cluster, s.Plan, s.ID, s.Title, list(effects), seconds(s.Forecast), seconds(s.Actual)}
 }

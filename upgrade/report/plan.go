@@ -133,6 +133,10 @@ func effect(p *page, e flow.Effect) {
 		p.printf("       %s  $ %s\n", where(e), argv(e.Run))
 		return
 	}
+	if e.Request != "" {
+		p.printf("       %s  %s\n", where(e), e.Request)
+		return
+	}
 	lines := strings.Split(strings.TrimSpace(e.SQL), "\n")
 	p.printf("       %s  %s\n", where(e), lines[0])
 	indent := strings.Repeat(" ", 9+len(where(e)))
@@ -155,6 +159,8 @@ func first(e flow.Effect) string {
 	s := oneLine(gist(e.SQL))
 	if len(e.Run) > 0 {
 		s = "$ " + argv(e.Run)
+	} else if e.Request != "" {
+		s = e.Request
 	}
 	if r := []rune(s); len(r) > 120 {
 		return string(r[:117]) + "…"
@@ -175,6 +181,8 @@ func like(e flow.Effect) string {
 	what := ""
 	if len(e.Run) > 0 {
 		what = "$ " + filepath.Base(e.Run[0])
+	} else if e.Request != "" {
+		what, _, _ = strings.Cut(e.Request, "{")
 	} else {
 		n := 0
 		for word := range strings.FieldsSeq(gist(e.SQL)) {

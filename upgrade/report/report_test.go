@@ -98,6 +98,7 @@ func examples() []Line {
 		Effects: []flow.Effect{
 			{On: "new", Database: "shop", SQL: "CREATE TABLE public.a (b int CHECK (b > 0 AND b < 9))"},
 			{On: "local", Run: []string{"/usr/lib/postgresql/17/bin/pg_dump", "--schema-only"}},
+			{On: "Patroni", Request: `PATCH /config {"pause":true}`},
 		},
 	}
 	event, _ := EventOf(flow.Event{At: at, Plan: "cutover", Step: "canary", Kind: flow.Fail, Err: errors.New("the schemas differ"), Took: 12 * time.Millisecond})

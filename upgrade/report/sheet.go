@@ -309,6 +309,8 @@ func (p Plan) sheet(full bool) planSheet {
 			one := effectRow{Where: where(e.Effect), Program: len(e.Run) > 0, Text: strings.TrimSpace(e.SQL)}
 			if one.Program {
 				one.Text = argv(e.Run)
+			} else if e.Request != "" {
+				one.Text = e.Request
 			}
 			if e.more > 0 {
 				one.More = Count(int64(e.more))
