@@ -118,7 +118,7 @@ func (b *bench) limits(ctx context.Context) (*Report, error) {
 	}
 	ours := b.field(ours)[0]
 	r := &Report{
-		Title:  "The limit of the copy",
+		Title: "The limit of the copy", Once: true,
 		Says:   []string{fmt.Sprintf("`copy.limit` beside what was taken off old, as COPY counts it in binary: from the moment when the first of %d equal tables were there to the last one. Aim: within 10 %%.", tables)},
 		Tables: []Table{{Header: []string{"copy.limit", "taken", "of the limit"}}}, Commands: []Command{{ours.name, ours.script}},
 	}
