@@ -107,7 +107,7 @@ func Run(ctx context.Context, o Options, path string) (err error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		r.Name, r.Where = s.name, b.where(time.Since(began))
+		r.Name, r.Where = s.name, b.where(r.Once, time.Since(began))
 		if _, err := io.WriteString(o.Out, r.Text()+"\n"); err != nil {
 			return err
 		}
@@ -214,7 +214,26 @@ func (b *bench) newCluster(ctx context.Context) (*lab.Cluster, error) {
 }
 
 // where says on what was measured.
-func (b *bench) where(took time.Duration) string {
-	return fmt.Sprintf("PostgreSQL %d → %d on one machine with %d cores, fsync on, %d jobs each, %d rounds; measured on %s in %s.",
-		b.Old, b.New, runtime.NumCPU(), b.Jobs, b.Rounds, time.Now().UTC().Format("2006-01-02"), took.Round(time.Second))
+func (b *bench) where(once bool, took time.Duration) string {
+	rounds := fmt.Sprintf("%d rounds", b.Rounds)
+	if once {
+		rounds = "each once"
+	}
+	return fmt.Sprintf("PostgreSQL %d → %d on one machine with %d cores, fsync on, %d jobs each, %s; measured on %s in %s.%s",
+		b.Old, b.New, runtime.NumCPU(), b.Jobs, rounds, time.Now().UTC().Format("2006-01-02"), took.Round(time.Second), disturbed())
+}
+
+// disturbed says when the machine had other work: then seconds say little, and
+// ratios more.
+func disturbed() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	var one, five float64
+	// Everybody's jobs and the servers that they keep busy are some three times the cores.
+	if _, err := fmt.Sscan(string(text), &one, &five); err != nil || five < float64(4*runtime.NumCPU()) {
+		return ""
+	}
+	return fmt.Sprintf(" **Other work ran beside it: a load of %.0f on %d cores. Seconds are several times what they are on a quiet machine.**", five, runtime.NumCPU())
 }

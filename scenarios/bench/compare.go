@@ -118,7 +118,7 @@ func (b *bench) limits(ctx context.Context) (*Report, error) {
 	}
 	ours := b.field(ours)[0]
 	r := &Report{
-		Title:  "The limit of the copy",
+		Title: "The limit of the copy", Once: true,
 		Says:   []string{fmt.Sprintf("`copy.limit` beside what was taken off old, as COPY counts it in binary: from the moment when the first of %d equal tables were there to the last one. Aim: within 10 %%.", tables)},
 		Tables: []Table{{Header: []string{"copy.limit", "taken", "of the limit"}}}, Commands: []Command{{ours.name, ours.script}},
 	}
@@ -165,7 +165,7 @@ func (b *bench) limited(ctx context.Context, db string, limit int, c competitor)
 	}
 	watching, stop := context.WithCancel(ctx)
 	share := make(chan float64, 1)
-	go func() { share <- loadedPerSecond(watching, fresh, db) }()
+	go func() { share <- loadedPerSecond(watching, fresh, db, b.Jobs) }()
 	_, err = p.run(ctx, c.script)
 	stop()
 	tables := <-share
@@ -179,8 +179,8 @@ func (b *bench) limited(ctx context.Context, db string, limit int, c competitor)
 }
 
 // loadedPerSecond watches the marks of loaded tables until the last one is
-// there or ctx ends: tables a second, from the first ones to the last.
-func loadedPerSecond(ctx context.Context, fresh *lab.Cluster, db string) float64 {
+// there or ctx ends: tables a second, from when each job has ended its first one.
+func loadedPerSecond(ctx context.Context, fresh *lab.Cluster, db string, jobs int) float64 {
 	first, at, began := 0, 0, time.Now()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -196,7 +196,7 @@ func loadedPerSecond(ctx context.Context, fresh *lab.Cluster, db string) float64
 			continue
 		}
 		if n, err := strconv.Atoi(says); err == nil && n > at {
-			if at = n; first == 0 {
+			if at = n; first == 0 && n >= jobs {
 				first, began = n, time.Now()
 			}
 		}

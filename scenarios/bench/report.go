@@ -16,6 +16,7 @@ type Report struct {
 	Name   string
 	Title  string
 	Where  string // on what it was measured
+	Once   bool   // each was measured once, whatever the rounds
 	Says   []string
 	Tables []Table
 	// Commands are what was run, for whoever wants to see it again.
