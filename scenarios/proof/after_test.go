@@ -209,7 +209,7 @@ func TestBuildAfterOverSSH(t *testing.T) {
 			w.standbys[i].DataDir = place
 			// By a command of the operator's, with arguments that a shell would take apart.
 			stop := filepath.Join(old[name].Home, "stop it's")
-			w.Must(os.WriteFile(stop, []byte(fmt.Sprintf("#!/bin/sh\n[ \"$1\" = \"it's $HOME; a * \\\"word\\\"\" ] || exit 7\nexec %s stop -D %s -m fast -w\n", filepath.Join(w.old.Bin, "pg_ctl"), old[name].DataDir)), 0o755))
+			w.Must(os.WriteFile(stop, []byte(fmt.Sprintf("#!/bin/sh\n[ \"$1\" = \"it's \\$HOME; a * \\\"word\\\"\" ] || exit 7\nexec %s stop -D %s -m fast -w\n", filepath.Join(w.old.Bin, "pg_ctl"), old[name].DataDir)), 0o755))
 			w.Must(os.Chmod(stop, 0o755))
 			s.oldLines = strings.Replace(s.oldLines, fmt.Sprintf("data: %q}", old[name].DataDir), fmt.Sprintf("data: %q, stop: [%q, %q]}", old[name].DataDir, stop, `it's $HOME; a * "word"`), 1)
 		}
