@@ -190,7 +190,10 @@ func Here() string {
 	return fmt.Sprintf("%s, pid %d", h, os.Getpid())
 }
 
-func whom(s Side) Whom { return Whom{System: s.Identity.SystemID, Timeline: s.Identity.Timeline} }
+func whom(s Side) Whom { return WhomOf(s) }
+
+// WhomOf is what identifies a side now.
+func WhomOf(s Side) Whom { return Whom{System: s.Identity.SystemID, Timeline: s.Identity.Timeline} }
 
 func (x *crossing) armDatabase(ctx context.Context, t *flow.Turn, db *Database) error {
 	conn, err := x.near(ctx, db.Name)

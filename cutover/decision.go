@@ -42,9 +42,11 @@ type Decision struct {
 
 // Memory is what a stranger's machine needs to know of a row.
 type Memory struct {
-	Fence    map[string]pg.LSN `json:"fence,omitempty"`
-	Origins  map[string]pg.LSN `json:"origins,omitempty"` // by link: what the opening side had applied at the drain
-	Subs     map[string]uint32 `json:"subs,omitempty"`    // by link: oid of the subscription on the opening side
+	Fence   map[string]pg.LSN `json:"fence,omitempty"`
+	Origins map[string]pg.LSN `json:"origins,omitempty"` // by link: what the opening side had applied at the drain
+	Subs    map[string]uint32 `json:"subs,omitempty"`    // by link: oid of the subscription on the opening side
+	// Closing and Opening are the sides of an attempt; in row 0 old and new, as
+	// they were when what links them was made.
 	Closing  Whom              `json:"closing,omitzero"`
 	Opening  Whom              `json:"opening,omitzero"`
 	Prints   map[string]string `json:"prints,omitempty"` // fingerprints of the closing side at close

@@ -293,12 +293,18 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		switch {
 		case p.State() == "missing":
 			bad = append(bad, fmt.Sprintf("%s was made since prepare: run crossfade prepare, which takes it along", tableNames(l.Tables)))
+		case p.Slot && !p.Subscription:
+			bad = append(bad, l.Name+" has no subscription: run crossfade prepare, which copies its tables again")
+		case p.State() == "lost" || p.State() == "slot missing":
+			bad = append(bad, fmt.Sprintf("%s is %s: run crossfade prepare, which copies its tables again", l.Name, p.State()))
+		case p.State() == "waiting" && p.Errors > 0:
+			bad = append(bad, fmt.Sprintf("%s does not apply (%d errors so far): the log of %s says why; %s", l.Name, p.Errors, x.Opening.Name, l.Again()))
 		case p.State() == "stopped":
 			bad = append(bad, l.Name+" is stopped: run crossfade prepare, which lets it go on")
 		case p.State() != "streaming":
 			bad = append(bad, l.Name+" is "+p.State())
 		case p.Published != want || p.Subscribed != want || p.Ready != want:
-			bad = append(bad, fmt.Sprintf("%s publishes %d tables, subscribes %d, of which %d ready; the plan has %d", l.Name, p.Published, p.Subscribed, p.Ready, want))
+			bad = append(bad, fmt.Sprintf("%s publishes %d tables, subscribes %d, of which %d ready; the plan has %d: run crossfade prepare", l.Name, p.Published, p.Subscribed, p.Ready, want))
 		}
 	}
 	return strings.Join(bad, ", "), nil

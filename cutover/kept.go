@@ -92,7 +92,8 @@ func (r receivers) knows(name string) bool {
 }
 
 // askStandby asks a standby who follows it, and what it has itself: at is nil
-// where it cannot be asked, belongs to another cluster, or does not stream.
+// where it cannot be asked, belongs to another cluster, or does not stream. One
+// that was promoted and is the closing side itself has all of it.
 // One that cannot be asked is known by its upstream's word alone.
 func (x *crossing) askStandby(ctx context.Context, sb Standby) (behind receivers, at *pg.LSN) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
@@ -111,9 +112,10 @@ func (x *crossing) askStandby(ctx context.Context, sb Standby) (behind receivers
 	}
 	var ours bool
 	err := conn.QueryRow(ctx, `
-		SELECT c.system_identifier::text = $1 AND pg_is_in_recovery(),
-		       CASE WHEN EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN pg_last_wal_receive_lsn() END
-		FROM pg_control_system() c`, x.Closing.Identity.SystemID).Scan(&ours, &at)
+		SELECT c.system_identifier::text = $1 AND (pg_is_in_recovery() OR pg_postmaster_start_time() = $2),
+		       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()
+		            WHEN EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN pg_last_wal_receive_lsn() END
+		FROM pg_control_system() c`, x.Closing.Identity.SystemID, x.Closing.Identity.Started).Scan(&ours, &at)
 	if err != nil || !ours {
 		return nil, nil
 	}

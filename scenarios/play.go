@@ -186,6 +186,12 @@ func (p *play) perform(ctx context.Context) error {
 			if err = p.stage.node(a.Start).Boot(ctx); err == nil {
 				err = p.flow(ctx)
 			}
+		case a.SQL != "":
+			err = p.sql(ctx, a)
+		case a.Promote != "":
+			err = p.promote(ctx, a.Promote)
+		case a.Status != "":
+			err = p.status(ctx, a.Status)
 		}
 		if err != nil {
 			return err
@@ -225,7 +231,7 @@ func (p *play) run(ctx context.Context, a Act) error {
 	p.acts++
 	base := filepath.Join(p.stage.Dir, "crossfade", fmt.Sprintf("%02d-%s", p.acts, words[0]))
 	c := Crossing{Command: words[0], began: time.Now()}
-	t := &tellerOf{play: p, crossing: &c}
+	t := &tellerOf{play: p, crossing: &c, cut: a.Cut}
 	inv, err := crossfade(ctx, p.options.Crossfade, p.stage.Runbook, base, words, t.line, t.said)
 	if inv != nil {
 		p.result.Commands = append(p.result.Commands, Command{inv.String(), inv.exit, inv.seconds})
@@ -269,6 +275,7 @@ type tellerOf struct {
 	steps    map[string]int // by plan
 	tables   int
 	last     string // that was said
+	cut      *Cut   // not yet made
 }
 
 func (t *tellerOf) line(l line) {
@@ -381,6 +388,10 @@ func (t *tellerOf) event(l line) {
 	switch l.Kind {
 	case "begin":
 		p.begin(l.Step, title)
+		if t.cut != nil && t.cut.At == l.Step {
+			p.cutLine(*t.cut)
+			t.cut = nil
+		}
 	case "end":
 		p.step(l.Step, title, took(d))
 	case "fail":

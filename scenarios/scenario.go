@@ -121,15 +121,30 @@ type Bench struct {
 	Counts  []string `yaml:"counts"` // the tables that get one row by every transaction, together; empty: public.pgbench_history
 }
 
-// Act is one thing that is done. Exactly one of Run, Prove, Left, Stop and Start is set.
+// Act is one thing that is done. Exactly one of Run, Prove, Left, Stop, Start,
+// SQL, Promote and Status is set.
 type Act struct {
-	Run   string   `yaml:"run"`   // crossfade's command and flags, split at blanks; -f and --json come with it
-	Exit  int      `yaml:"exit"`  // the exit code it must have
-	Says  []string `yaml:"says"`  // regular expressions that what it prints must match
-	Stop  string   `yaml:"stop"`  // a server, as old, new, old/metal: pg_ctl stop -m fast
-	Start string   `yaml:"start"` // a server that was stopped
-	Prove string   `yaml:"prove"` // the side that serves now: old or new. The load is stopped, judged, and goes on
-	Left  string   `yaml:"left"`  // what there may be of crossfade: nothing, or the fence of the side that was given up
+	Run     string   `yaml:"run"`     // crossfade's command and flags, split at blanks; -f and --json come with it
+	Exit    int      `yaml:"exit"`    // the exit code it must have
+	Says    []string `yaml:"says"`    // regular expressions that what it prints must match
+	Cut     *Cut     `yaml:"cut"`     // while Run runs
+	Prove   string   `yaml:"prove"`   // the side that serves now: old or new. The load is stopped, judged, and goes on
+	Left    string   `yaml:"left"`    // what there may be of crossfade: nothing, or the fence of the side that was given up
+	Stop    string   `yaml:"stop"`    // a server, as old, new, old/metal: pg_ctl stop -m fast
+	Start   string   `yaml:"start"`   // a server that was stopped
+	SQL     string   `yaml:"sql"`     // done by hand, by the superuser
+	On      string   `yaml:"on"`      // with SQL: old (the default) or new
+	In      string   `yaml:"in"`      // with SQL: the database; empty: the first
+	Promote string   `yaml:"promote"` // old's primary dies, and this standby of it takes its place
+	Status  string   `yaml:"status"`  // what crossfade status must say within 10 s: of a closed gate, a link, a silent server, or as a note
+}
+
+// Cut is the network between two of tool, old and new that lets nothing through
+// any more, from the beginning of a step on, and is then whole again.
+type Cut struct {
+	Between []string      `yaml:"between"`
+	At      string        `yaml:"at"` // a step
+	For     time.Duration `yaml:"for"`
 }
 
 // Expect is what must be true beside what Prove always proves.
@@ -267,8 +282,8 @@ func (s *Scenario) check() error {
 		}
 	}
 	for i, a := range s.Acts {
-		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != ""); n != 1 {
-			wrong("acts: number %d must have one of run, prove, left, stop and start", i+1)
+		if n := count(a.Run != "", a.Prove != "", a.Left != "", a.Stop != "", a.Start != "", a.SQL != "", a.Promote != "", a.Status != ""); n != 1 {
+			wrong("acts: number %d must have one of run, prove, left, stop, start, sql, promote and status", i+1)
 		}
 		if at := a.Stop + a.Start; at != "" && !nodes[at] {
 			wrong("acts: number %d: there is no server %s", i+1, at)
@@ -277,6 +292,15 @@ func (s *Scenario) check() error {
 			if _, err := regexp.Compile(re); err != nil {
 				wrong("acts: number %d: %w", i+1, err)
 			}
+		}
+		if a.On != "" && a.On != sideOld && a.On != sideNew || a.In != "" && !databases[a.In] {
+			wrong("acts: number %d: sql is done on old or new, in a database of the scenario", i+1)
+		}
+		if a.Promote != "" && !slices.ContainsFunc(s.Old.Standbys, func(sb Standby) bool { return sb.Name == a.Promote }) {
+			wrong("acts: promote: old has no standby %s", a.Promote)
+		}
+		if c := a.Cut; c != nil && (a.Run == "" || lineOf(c.Between) == "" || c.At == "" || c.For <= 0) {
+			wrong("acts: number %d: cut goes with run, and has between: two of tool, old and new; at: a step; for: how long", i+1)
 		}
 		if a.Prove != "" && a.Prove != sideOld && a.Prove != sideNew {
 			wrong("acts: prove: %s; it is old or new", a.Prove)
@@ -307,4 +331,29 @@ func count(all ...bool) int {
 		}
 	}
 	return n
+}
+
+// lines are what can be cut, as lineOf names them.
+var lines = []string{"tool-old", "tool-new", "old-new"}
+
+// lineOf is the name of the line between two; "" is none.
+func lineOf(two []string) string {
+	if len(two) == 2 {
+		for _, l := range lines {
+			if a, b, _ := strings.Cut(l, "-"); a == two[0] && b == two[1] || a == two[1] && b == two[0] {
+				return l
+			}
+		}
+	}
+	return ""
+}
+
+// cuts reports whether some act cuts a line.
+func (s *Scenario) cuts() bool {
+	return slices.ContainsFunc(s.Acts, func(a Act) bool { return a.Cut != nil })
+}
+
+// promotes reports whether some act promotes a standby of old.
+func (s *Scenario) promotes() bool {
+	return slices.ContainsFunc(s.Acts, func(a Act) bool { return a.Promote != "" })
 }

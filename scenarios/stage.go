@@ -30,6 +30,9 @@ type Stage struct {
 	// synchronous is what each standby of old was in its list.
 	synchronous string
 	Poolers     []Place
+	// proxies stand in the lines between the tool, old and new, by line, where
+	// an act cuts one.
+	proxies map[string][]*lab.Proxy
 
 	fresh    *lab.Install      // that new runs; nil in a stage that another process booted
 	clients  map[string]string // by database
@@ -158,6 +161,9 @@ func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) err
 	if err := st.pools(ctx); err != nil {
 		return err
 	}
+	if err := st.wire(ctx); err != nil {
+		return err
+	}
 	say("boot", st.describe()+", "+took(time.Since(began)))
 	text, err := st.book()
 	if err != nil {
@@ -167,6 +173,25 @@ func (st *Stage) boot(ctx context.Context, old, fresh *lab.Install, say Say) err
 		return err
 	}
 	return st.save()
+}
+
+// wire puts proxies into the lines that are cut. They live as long as ctx.
+func (st *Stage) wire(ctx context.Context) error {
+	if !st.Scenario.cuts() {
+		return nil
+	}
+	st.proxies = map[string][]*lab.Proxy{}
+	for _, l := range []struct {
+		line string
+		to   *lab.Cluster
+	}{{"tool-old", st.Old}, {"tool-new", st.New}, {"old-new", st.Old}, {"old-new", st.New}} {
+		p, err := l.to.Proxy(ctx)
+		if err != nil {
+			return err
+		}
+		st.proxies[l.line] = append(st.proxies[l.line], p)
+	}
+	return nil
 }
 
 // synchronize makes standbys of old synchronous, once they stream: until then
@@ -311,10 +336,31 @@ func (st *Stage) pools(ctx context.Context) error {
 		if st.clients[d.Name] != "" {
 			continue
 		}
-		st.clients[d.Name] = fmt.Sprintf("host=%s,%s port=%d,%d user=%s dbname=%s sslmode=disable target_session_attrs=read-write",
-			st.Old.Address(), st.New.Address(), st.Old.Port, st.New.Port, appRole, d.Name)
+		all := []*lab.Cluster{st.Old, st.New}
+		if st.Scenario.promotes() {
+			all = append(st.hosts(), st.New)
+		}
+		st.clients[d.Name] = anyOf(all, appRole, d.Name)
 	}
 	return nil
+}
+
+// hosts are the servers of old that may be its primary.
+func (st *Stage) hosts() []*lab.Cluster {
+	all := []*lab.Cluster{st.Old}
+	for _, n := range st.Standbys[sideOld] {
+		all = append(all, n.Cluster)
+	}
+	return all
+}
+
+// anyOf is the connection string that finds the server which takes writes.
+func anyOf(all []*lab.Cluster, user, database string) string {
+	var hosts, ports []string
+	for _, c := range all {
+		hosts, ports = append(hosts, c.Address()), append(ports, fmt.Sprint(c.Port))
+	}
+	return fmt.Sprintf("host=%s port=%s user=%s dbname=%s sslmode=disable target_session_attrs=read-write", strings.Join(hosts, ","), strings.Join(ports, ","), user, database)
 }
 
 // Client is the connection string that the application uses.
@@ -351,6 +397,8 @@ type Book struct {
 // BookNode is a server in a runbook.
 type BookNode struct {
 	Name, Conninfo, Bin, Data string
+	Hosts                     string // of old: the conninfo of its primary, whichever of its servers that is
+	From                      string // how the server of the other side reaches it, where lines are cut
 	Upstream                  string // primary, or a standby's name
 	Delay                     time.Duration
 	After                     bool              // of new: it takes the place of old's of its name; of old: it is taken
@@ -381,6 +429,11 @@ func (st *Stage) book() (string, error) {
 			maps.Copy(n.Settings, sb.Settings)
 			into.Standbys = append(into.Standbys, n)
 		}
+	}
+	b.Old.Hosts = anyOf(st.hosts(), st.Old.Superuser, "postgres")
+	if p := st.proxies; p != nil {
+		b.Old.Conninfo, b.New.Conninfo = st.Old.Conninfo("", p["tool-old"][0].Words()), st.New.Conninfo("", p["tool-new"][0].Words())
+		b.Old.From, b.New.From = st.Old.Conninfo("", p["old-new"][0].Words()), st.New.Conninfo("", p["old-new"][1].Words())
 	}
 	var text strings.Builder
 	if err := t.Execute(&text, b); err != nil {

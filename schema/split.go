@@ -6,65 +6,44 @@ import (
 	"slices"
 )
 
-// Split distributes tables over at most n sets of about equal load, named set1
-// to setN; load is by OID, a table without is as heavy as its bytes. Tables
-// that foreign keys, partitioning or inheritance tie together stay in one set,
-// unless they are more than a set's fair share: then they are cut, biggest
-// table first, which costs nothing but the moment in which one set is ahead of
-// the other. The same input gives the same sets. Empty sets are left out. Pure.
-func (i *Inventory) Split(tables []Table, load map[uint32]float64, n int) []Set {
-	if len(tables) == 0 {
-		return nil
-	}
-	n = max(n, 1)
-	weight := func(t Table) float64 {
-		if w, ok := load[t.OID]; ok {
-			return w + 1
+// Split puts the published tables into at most n sets of about the same size,
+// named set1 to setN. Tables that foreign keys, partitioning or inheritance tie
+// together stay in one set, however big: a TRUNCATE of one of them could not be
+// applied without the others. The biggest group goes first, always into the set
+// that is the smallest so far. There is always one set, and there are fewer
+// than n where there are fewer groups. The same inventory gives the same sets.
+// Pure.
+func (i *Inventory) Split(n int) []Set {
+	var published []Table
+	for _, t := range i.Tables {
+		if t.Published() {
+			published = append(published, t)
 		}
-		return float64(t.Bytes) + 1
-	}
-	total := 0.0
-	for _, t := range tables {
-		total += weight(t)
 	}
 	type pile struct {
 		tables []Table
-		weight float64
+		size   int64
 	}
 	var piles []pile
-	for _, group := range i.tied(tables) {
+	for _, group := range i.tied(published) {
 		p := pile{tables: group}
 		for _, t := range group {
-			p.weight += weight(t)
+			p.size += t.Bytes + t.IndexBytes + 8192 // an empty table is work, too
 		}
-		if p.weight <= total/float64(n)*1.2 || n == 1 {
-			piles = append(piles, p)
-			continue
-		}
-		for _, t := range group {
-			piles = append(piles, pile{[]Table{t}, weight(t)})
-		}
+		piles = append(piles, p)
 	}
-	slices.SortStableFunc(piles, func(a, b pile) int {
-		return cmp.Or(cmp.Compare(b.weight, a.weight), compareTables(a.tables[0], b.tables[0]))
-	})
-	bins := make([]pile, n)
+	slices.SortStableFunc(piles, func(a, b pile) int { return cmp.Compare(b.size, a.size) })
+	sets := make([]Set, max(min(n, len(piles)), 1))
+	filled := make([]int64, len(sets))
+	for k := range sets {
+		sets[k].Name = fmt.Sprintf("set%d", k+1)
+	}
 	for _, p := range piles {
-		least := 0
-		for b := range bins {
-			if bins[b].weight < bins[least].weight {
-				least = b
-			}
-		}
-		bins[least].tables = append(bins[least].tables, p.tables...)
-		bins[least].weight += p.weight
+		k := slices.Index(filled, slices.Min(filled))
+		sets[k].Tables, filled[k] = append(sets[k].Tables, p.tables...), filled[k]+p.size
 	}
-	var sets []Set
-	for _, b := range bins {
-		if len(b.tables) > 0 {
-			slices.SortFunc(b.tables, compareTables)
-			sets = append(sets, Set{Name: fmt.Sprintf("set%d", len(sets)+1), Tables: b.tables})
-		}
+	for _, s := range sets {
+		slices.SortFunc(s.Tables, compareTables)
 	}
 	return sets
 }

@@ -39,6 +39,10 @@ func (u *Upgrade) judged(ctx context.Context, o check.Options) ([]check.Finding,
 // the servers or their tables could not be read. How big each table is takes
 // longer to ask than everything else, and is asked with sizes only.
 func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, *survey, error) {
+	// Where none of old's hosts is its primary, check asks the first, and says so.
+	if err := u.locate(ctx); err != nil && ctx.Err() != nil {
+		return check.Options{}, nil, err
+	}
 	o := check.Options{
 		Upgrade: u.rb.Upgrade, Old: u.old, New: u.new, FromNew: u.oldFromNew, FromOld: u.newFromOld,
 		AllDatabases: u.rb.Databases == nil, Back: u.rb.Cutover.Back, MaxWAL: u.rb.Catchup.MaxWAL,
@@ -66,6 +70,9 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
 		if err != nil {
 			return o, nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		}
+		if u.isPrimary(ctx, server.As(u.app), "standby "+sb.Name+" of old") {
+			continue // promoted: it is old.primary now
 		}
 		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Data: sb.Data})
 	}
@@ -134,8 +141,8 @@ func checkDatabase(b Database) check.Database {
 		}
 		d.Identity[schema.Name(id.Table.Schema, id.Table.Name)] = want
 	}
-	d.Sets = func(tables []schema.Table) []schema.Set {
-		db := &database{name: b.Name, book: b, inventory: &schema.Inventory{Tables: tables}}
+	d.Sets = func(inv *schema.Inventory) []schema.Set {
+		db := &database{name: b.Name, book: b, inventory: inv}
 		db.assign()
 		return db.sets
 	}

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -98,7 +99,7 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 		Indexes: indexes, Tail: tail,
 		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk, Pace: u.pace,
 		Snapshot:    func(ctx context.Context, sets []string) (*load.Snapshot, error) { return u.snapshot(ctx, s, db, sets) },
-		SlotEffects: link.SlotEffects(db.links),
+		SlotEffects: append(link.SlotEffects(db.links), markEffects(db.name, db.links)...),
 		Slot:        func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, db, set) },
 	})
 	st.after = u.restoreStep("constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil)
@@ -189,12 +190,16 @@ func (db *database) linksOf(sets []string) []link.Link {
 func (u *Upgrade) snapshot(ctx context.Context, s *survey, db *database, sets []string) (*load.Snapshot, error) {
 	links := db.linksOf(sets)
 	var snap *link.Snapshot
+	var marks map[string]linkMark
 	err := u.sessions.Do(ctx, u.new.With(db.name), func(to *pgx.Conn) error {
 		return cutover.DropLinks(ctx, nil, to, links)
 	})
 	if err == nil {
 		err = u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
 			var err error
+			if marks, err = readPublished(ctx, conn, links); err != nil {
+				return err
+			}
 			snap, err = link.CreateSlots(ctx, conn, links, time.Minute)
 			return err
 		})
@@ -205,6 +210,9 @@ func (u *Upgrade) snapshot(ctx context.Context, s *survey, db *database, sets []
 	points := map[string]pg.LSN{}
 	for _, l := range links {
 		points[l.Set] = snap.Point
+	}
+	if err := u.markLinks(ctx, db, links, marks, snap.Point); err != nil {
+		return nil, errors.Join(err, snap.Release(context.WithoutCancel(ctx)))
 	}
 	return &load.Snapshot{Name: snap.Name, Point: points, Release: snap.Release}, nil
 }
@@ -258,7 +266,7 @@ func (u *Upgrade) verifyStep(s *survey, db *database) flow.Step {
 
 // wasVerified: an upgrade that is ready was compared.
 func (u *Upgrade) wasVerified(s *survey) func(context.Context) (bool, error) {
-	return func(context.Context) (bool, error) { z := s.zero(); return z != nil && z.State == cutover.Ready, nil }
+	return func(context.Context) (bool, error) { return s.ready(), nil }
 }
 
 func differing(results []verify.Result) error {

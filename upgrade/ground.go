@@ -109,6 +109,7 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 	if err != nil || found {
 		return m, err
 	}
+	m.Closing, m.Opening = cutover.WhomOf(s.old), cutover.WhomOf(s.new)
 	m.Before = map[string]string{}
 	for _, db := range s.databases {
 		m.Before["tag/"+db.name] = link.DatabaseTag(db.name, db.oid)

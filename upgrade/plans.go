@@ -21,6 +21,13 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	for _, db := range s.databases {
 		add(u.groundStep(s, "old", db))
 	}
+	trust, ok, err := u.trustStep(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	if ok {
+		add(trust)
+	}
 	globals, err := u.globalsStep(ctx, s)
 	if err != nil {
 		return p, err

@@ -145,7 +145,11 @@ func (u *Upgrade) fenceStep(db *database) flow.Step {
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			return u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
 				for i, e := range does {
-					if err := pg.Exec(ctx, conn, e.SQL); err != nil && pg.SQLState(err) != "42710" {
+					err := pg.Exec(ctx, conn, e.SQL)
+					if pg.SQLState(err) == "42710" { // it is there, and may have been disabled
+						err = pg.Exec(ctx, conn, "ALTER TABLE "+db.inventory.Tables[i].SQL()+" ENABLE TRIGGER "+cutover.Trigger)
+					}
+					if err != nil {
 						return &pg.Error{Doing: pg.Brief(e.SQL), On: u.new.String() + ", database " + db.name, Err: err}
 					}
 					if len(does) > 100 && i%100 == 0 {
@@ -176,7 +180,10 @@ func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
 				bad = append(bad, d.Says)
 			}
 			if len(bad) > 0 {
-				return fmt.Errorf("the catalogs of %s differ between old and new:\n  %s", db.name, strings.Join(bad, "\n  "))
+				return &ExitError{
+					Code: ExitFailed, Says: fmt.Sprintf("the catalogs of %s differ between old and new:\n  %s", db.name, strings.Join(bad, "\n  ")),
+					Hint: "make the same change on both sides (on new, BEGIN READ WRITE comes before it), then run crossfade prepare again",
+				}
 			}
 			return nil
 		},
@@ -205,8 +212,14 @@ func (u *Upgrade) differences(ctx context.Context, db *database) ([]schema.Diffe
 // and starts applying: primary keys and identity indexes exist by now.
 func (u *Upgrade) subscribeStep(s *survey, db *database) flow.Step {
 	var does []flow.Effect
-	for _, l := range db.links {
-		does = append(does, l.Subscription(false), l.Enable())
+	each := make([][]flow.Effect, len(db.links))
+	for i, l := range db.links {
+		each[i] = []flow.Effect{l.Subscription(false)}
+		if e, ok := l.Failover(); ok {
+			each[i] = append(each[i], e)
+		}
+		each[i] = append(each[i], l.Enable())
+		does = append(does, each[i]...)
 	}
 	return flow.Step{
 		ID: "subscriptions/" + db.name, Title: "Subscribe to the sets of " + db.name, Does: does,
@@ -225,8 +238,8 @@ func (u *Upgrade) subscribeStep(s *survey, db *database) flow.Step {
 				return err
 			}
 			for i, l := range db.links {
-				for j, e := range does[2*i : 2*i+2] {
-					if j == 0 && at[l.Name].Subscription {
+				for j, e := range each[i] {
+					if at[l.Name].Subscription && (j == 0 || at[l.Name].Enabled) {
 						continue
 					}
 					if err := u.fleet().Do(ctx, e.Fill(l.Vars())); err != nil {
@@ -271,6 +284,11 @@ type catchup struct {
 	began time.Time
 	first int64
 	told  time.Time
+	// By link, since it was last seen to apply something: errors counted then,
+	// what it had applied, and when that was.
+	errors map[string]int64
+	moved  map[string]pg.LSN
+	since  map[string]time.Time
 }
 
 func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
@@ -286,6 +304,9 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 			return false, fmt.Errorf("slot %s on old is %s: what it had to send is lost; run crossfade abort, give catchup.max_wal more room, and prepare again", l.Name, p.State())
 		}
 		worst, kept = max(worst, *lag), max(kept, p.KeptBytes)
+		if err := c.fails(l, p); err != nil {
+			return false, err
+		}
 	}
 	if kept > c.u.rb.Catchup.MaxWAL {
 		for _, l := range c.db.links {
@@ -300,6 +321,33 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 	}
 	c.tell(t, worst)
 	return worst <= c.u.rb.Catchup.MaxLag, nil
+}
+
+// failing is how long a link's worker may fail, without applying anything,
+// before nobody waits for it any more.
+const failing = 10 * time.Second
+
+// fails is an error where a link's worker has only failed for a while.
+func (c *catchup) fails(l link.Link, p *link.Position) error {
+	if c.errors == nil {
+		c.errors, c.moved = map[string]int64{}, map[string]pg.LSN{}
+		c.since = map[string]time.Time{}
+	}
+	var origin pg.LSN
+	if p.Origin != nil {
+		origin = *p.Origin
+	}
+	if _, seen := c.errors[l.Name]; !seen || c.moved[l.Name] != origin || p.Errors == c.errors[l.Name] && p.Worker != nil {
+		c.errors[l.Name], c.moved[l.Name], c.since[l.Name] = p.Errors, origin, time.Now()
+		return nil
+	}
+	if p.Errors == c.errors[l.Name] || time.Since(c.since[l.Name]) < failing {
+		return nil
+	}
+	return &pg.Error{
+		Doing: "apply " + l.Name, On: l.To.Server.String(), Hint: l.Again(),
+		Err: fmt.Errorf("its worker has failed %d times in %s and applied nothing; the server's log says why", p.Errors-c.errors[l.Name], failing),
+	}
 }
 
 // tell says how fast it goes, and "will never catch up" when the rate says so.
@@ -358,7 +406,7 @@ func (u *Upgrade) readyStep(s *survey) flow.Step {
 	does := []flow.Effect{effect("new", s.home, ready), effect("old", s.home, ready)}
 	return flow.Step{
 		ID: "ready", Title: "Ready for the cutover", Does: does,
-		Done: func(context.Context) (bool, error) { z := s.zero(); return z != nil && z.State == cutover.Ready, nil },
+		Done: func(context.Context) (bool, error) { return s.ready(), nil },
 		Do:   u.exec(does, nil),
 	}
 }

@@ -5,18 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v4"
 )
 
 // sets reads the table sets of a database, and what can be said of them before
 // the tables are known.
-func (r *runbookReader) sets(m *yamlMap, n *yaml.Node, exclude []Pattern) []Set {
+func (r *runbookReader) sets(m *yamlMap, exclude []Pattern) []Set {
 	const right = `[{name: main, tables: ["*"]}]`
-	if n.ShortTag() == "!!int" {
-		m.later("sets", "list them, like sets: "+right)
-		return nil
-	}
 	var sets []Set
 	names := map[string]int{}
 	items := m.some("sets", right)

@@ -16,6 +16,7 @@ type Database struct {
 	Exclude  []Pattern  // tables that are not moved, and reported
 	Identity []Identity // replica identities to set on old, in the order written
 	Sets     []Set      // at least one, in the order written
+	Split    int        // how many sets the tool is to make, whatever Sets says; 0: Sets is what was written
 }
 
 // Identity is a replica identity that prepare sets on old, and finish and
@@ -205,8 +206,11 @@ func (r *runbookReader) databases(top *yamlMap) []Database {
 		}
 		db.Exclude = r.exclude(m)
 		db.Identity = r.identity(m, db.Exclude)
-		if n := m.value("sets"); n != nil {
-			db.Sets = r.sets(m, n, db.Exclude)
+		switch n := m.value("sets"); {
+		case n != nil && n.ShortTag() == "!!int":
+			db.Split = int(m.integer("sets", 4, 1))
+		case n != nil:
+			db.Sets = r.sets(m, db.Exclude)
 		}
 		all = append(all, db)
 	}

@@ -53,10 +53,39 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 		u.statusGates(ctx, s, &st)
 	}
 	u.statusStandbys(ctx, s, &st)
+	u.statusNotes(ctx, s, &st)
 	st.Step = u.statusStep()
 	st.Next = next(st, s)
 	u.statusRuns(ctx, s, &st)
 	return st, nil
+}
+
+// statusNotes tells what no gate says: writes that were refused on the side that
+// fills, and who is old's primary where the runbook's does not answer.
+func (u *Upgrade) statusNotes(ctx context.Context, s *survey, st *report.Status) {
+	if s.oldErr != nil && s.zero() != nil {
+		if says := u.rivals(ctx, s); says != "" {
+			st.Notes = append(st.Notes, says)
+		}
+	}
+	if st.Phase != report.PhaseReady || s.newErr != nil {
+		return
+	}
+	var refused int64
+	for _, db := range s.databases {
+		err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+			n, err := cutover.Refused(ctx, conn)
+			refused += n
+			return err
+		})
+		if err != nil {
+			st.Notes = append(st.Notes, err.Error())
+			return
+		}
+	}
+	if refused > 0 {
+		st.Notes = append(st.Notes, fmt.Sprintf("new has refused %d writes of clients since prepare: nothing of them is there; its log names who tried (SQLSTATE 25006), let it write to old", refused))
+	}
 }
 
 // statusRuns tells what runs that are under way, or were cut off, have written
@@ -217,7 +246,7 @@ func (u *Upgrade) statusLinks(ctx context.Context, s *survey, st *report.Status)
 					}
 				}
 				if p.Errors > 0 && p.Worker == nil {
-					row.Error = fmt.Sprintf("%d apply errors; the applying server's log says why", p.Errors)
+					row.Error = fmt.Sprintf("%d apply errors; the log of %s says why", p.Errors, l.To.Server)
 				}
 				st.Links = append(st.Links, row)
 			}

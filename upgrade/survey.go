@@ -26,6 +26,7 @@ type survey struct {
 	home           string
 	decisions      []cutover.Decision // both sides' rows, one an attempt, oldest first
 	phase          report.Phase
+	distrusted     bool  // something is copied or compared again: not ready any more
 	onlyOld        bool  // new is given up: old's tables are the truth
 	fenceOld       *bool // closed, seen in the home database; nil: not known
 	fenceNew       *bool
@@ -61,6 +62,12 @@ func (s *survey) zero() *cutover.Decision {
 		}
 	}
 	return nil
+}
+
+// ready reports whether a cutover may begin, and all that it stands on was looked at.
+func (s *survey) ready() bool {
+	z := s.zero()
+	return z != nil && z.State == cutover.Ready && !s.distrusted
 }
 
 // last is the newest attempt that was not voided, or nil. A rehearsal is none.
@@ -126,8 +133,14 @@ func (u *Upgrade) identify(ctx context.Context, name string) (cutover.Side, erro
 // look reads both servers as far as they answer. full reads the inventories too.
 func (u *Upgrade) look(ctx context.Context, full bool) (*survey, error) {
 	s := &survey{}
+	lost := u.locate(ctx)
 	var g errgroup.Group
-	g.Go(func() error { s.old, s.oldErr = u.identify(ctx, "old"); return nil })
+	g.Go(func() error {
+		if s.old, s.oldErr = (cutover.Side{Name: "old", Server: u.old}), lost; lost == nil {
+			s.old, s.oldErr = u.identify(ctx, "old")
+		}
+		return nil
+	})
 	g.Go(func() error { s.new, s.newErr = u.identify(ctx, "new"); return nil })
 	if err := g.Wait(); err != nil {
 		return nil, err
@@ -289,6 +302,8 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 	var problems []Problem
 	for _, db := range s.databases {
 		err := u.sessions.Do(ctx, s.serving().Server.With(db.name), func(conn *pgx.Conn) error {
+			want := want
+			want.NoSizes = want.NoSizes && db.book.Split == 0
 			inv, err := schema.Read(ctx, conn, want)
 			db.inventory = inv
 			return err
@@ -318,7 +333,8 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 
 // assign puts every published table into its set. A pattern that names a
 // partitioned table takes its whole tree; otherwise leaves are matched by
-// their own names.
+// their own names. Where the tool is to make the sets, patterns say only what
+// is excluded.
 func (db *database) assign() {
 	var names []TableName
 	leaves := map[TableName][]TableName{}
@@ -356,6 +372,9 @@ func (db *database) assign() {
 			}
 		}
 		db.sets = append(db.sets, out)
+	}
+	if db.book.Split > 0 {
+		db.sets = db.inventory.Split(db.book.Split)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
 	"crossfade/upgrade/standby"
 
 	"github.com/jackc/pgx/v5"
@@ -22,7 +24,7 @@ import (
 
 // gates are those that follow from the runbook, beside the built-in ones.
 func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
-	gates := []cutover.Gate{}
+	gates := []cutover.Gate{{ID: "trust", Look: func(ctx context.Context) (bool, string, error) { return u.trustGate(ctx, s) }}}
 	if dir == cutover.Forward {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.standbysGate(ctx, s) }})
 	}
@@ -32,7 +34,8 @@ func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
 	return append(gates, cutover.Gate{ID: "schema", Costly: true, Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
 }
 
-// schemaGate wants equal catalogs on both sides.
+// schemaGate wants equal catalogs on both sides, and on new every role, setting
+// and database that old has.
 func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, error) {
 	for _, db := range s.databases {
 		diff, err := u.differences(ctx, db)
@@ -40,10 +43,62 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, erro
 			return false, "", err
 		}
 		if bad := schema.Unexpected(diff); len(bad) > 0 {
-			return false, fmt.Sprintf("the catalogs of %s differ: %s; make the same change on both sides, new first", db.name, bad[0].Says), nil
+			return false, fmt.Sprintf("the catalogs of %s differ: %s; make the same change on both sides, new first (there BEGIN READ WRITE comes before it)", db.name, differ(bad)), nil
 		}
 	}
+	if s.phase != report.PhaseReady {
+		return true, "the catalogs are equal", nil
+	}
+	missing, err := u.lackedGlobals(ctx, s)
+	if err != nil {
+		return false, "", err
+	}
+	if len(missing) > 0 {
+		return false, fmt.Sprintf("new lacks, or has differently, %s: run crossfade prepare, which takes it along", some(missing)), nil
+	}
 	return true, "the catalogs are equal", nil
+}
+
+// lackedGlobals are the roles, memberships, settings and databases that prepare
+// would make on new.
+func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey) ([]string, error) {
+	var keys []string
+	names := make([]string, len(s.databases))
+	for i, db := range s.databases {
+		names[i] = db.name
+	}
+	err := u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
+		return u.sessions.Do(ctx, u.new, func(fresh *pgx.Conn) error {
+			all, _, err := schema.Globals(ctx, old, fresh, names)
+			for _, g := range all {
+				keys = append(keys, g.Key)
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, &pg.Error{Doing: "compare roles and settings", On: u.new.String(), Err: err}
+	}
+	return keys, nil
+}
+
+// differ are differences in a sentence: of a table that is on one side only,
+// nothing of what belongs to it.
+func differ(bad []schema.Difference) string {
+	whole := map[string]bool{}
+	for _, d := range bad {
+		if d.Kind == "table" && d.Property == "" {
+			whole[d.Object] = true
+		}
+	}
+	var says []string
+	for _, d := range bad {
+		if d.Kind != "table" && slices.ContainsFunc(slices.Collect(maps.Keys(whole)), func(t string) bool { return strings.Contains(d.Object, t) }) {
+			continue
+		}
+		says = append(says, d.Says)
+	}
+	return some(says)
 }
 
 // standbysGate wants every standby of new that the runbook demands to stream.

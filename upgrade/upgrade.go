@@ -22,10 +22,14 @@ type Upgrade struct {
 	old, new *pg.Server
 	// oldFromNew is how new's server reaches old, newFromOld the other way.
 	oldFromNew, newFromOld *pg.Server
-	sessions               pg.Sessions
-	passed                 bool       // this process has run check, and nothing blocks
-	holding                *hold      // what this process holds of the upgrade now, or nil
-	pace                   *load.Pace // of every copy; nil: none
+	// places are the hosts of old.primary where it names several; located: old is
+	// the one of them that was found to be the primary.
+	places   []place
+	located  bool
+	sessions pg.Sessions
+	passed   bool       // this process has run check, and nothing blocks
+	holding  *hold      // what this process holds of the upgrade now, or nil
+	pace     *load.Pace // of every copy; nil: none
 
 	mu   sync.Mutex
 	act  Activity
@@ -61,6 +65,10 @@ func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
 			return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 		}
 		*s.at = server.As(u.app)
+	}
+	var err error
+	if u.places, err = places(u.old, u.oldFromNew); err != nil {
+		return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 	}
 	return u, nil
 }
@@ -105,6 +113,9 @@ func first(s ...string) string {
 func (u *Upgrade) Watching() *Upgrade {
 	w := &Upgrade{rb: u.rb, app: u.app, oldFromNew: u.oldFromNew, newFromOld: u.newFromOld}
 	w.old, w.new = u.old.As(u.app+" status"), u.new.As(u.app+" status")
+	for _, p := range u.places {
+		w.places = append(w.places, place{p.old.As(u.app + " status"), p.fromNew})
+	}
 	return w
 }
 

@@ -328,7 +328,7 @@ func (w *world) rows(c *lab.Cluster, db string) string {
 }
 
 // noise are lines of a dump that differ without meaning.
-var noise = regexp.MustCompile(`(?m)^(--.*|\\(un)?restrict .*|SET transaction_timeout = 0;)?\n`)
+var noise = regexp.MustCompile(`(?m)^(--.*|\\(un)?restrict .*|SET transaction_timeout = 0;|ALTER TABLE ONLY .* SET \(pg_attver=\d+\);)?\n`)
 
 // fences are the statements of a dump that are the tool's own.
 var fences = regexp.MustCompile(`(?m)^CREATE TRIGGER crossfade_fence .*\n|^CREATE EVENT TRIGGER crossfade_.*\n.*\n|^ALTER EVENT TRIGGER crossfade_.*\n`)

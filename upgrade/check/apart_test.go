@@ -30,9 +30,9 @@ func TestApart(t *testing.T) {
 
 	o := pair(t, old, nw)
 	o.Databases = append(o.Databases, Database{Name: "Shop"})
-	o.Databases[0].Sets = func(tables []schema.Table) (sets []schema.Set) {
-		for i := range tables {
-			sets = append(sets, schema.Set{Name: fmt.Sprintf("s%d", i), Tables: tables[i : i+1]})
+	o.Databases[0].Sets = func(inv *schema.Inventory) (sets []schema.Set) {
+		for i := range inv.Tables {
+			sets = append(sets, schema.Set{Name: fmt.Sprintf("s%d", i), Tables: inv.Tables[i : i+1]})
 		}
 		return sets
 	}

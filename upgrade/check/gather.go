@@ -296,7 +296,7 @@ func (g *gathering) assignSets() {
 		case d.Inventory == nil: // how many sets it is to have is not known
 			d.Sets = []schema.Set{{Name: "main"}}
 		case d.Want.Sets != nil:
-			d.Sets = d.Want.Sets(d.Inventory.Tables)
+			d.Sets = d.Want.Sets(d.Inventory)
 		default:
 			main := schema.Set{Name: "main"}
 			for _, t := range d.Inventory.Tables {

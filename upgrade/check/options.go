@@ -58,9 +58,9 @@ type Database struct {
 	// Identity is what the runbook orders: full or index:<name>, by table as
 	// schema.Table.String writes it.
 	Identity map[string]string
-	// Sets puts tables, all that the database has, into sets; nil is one set,
-	// main, of all that are published. It must be a pure function.
-	Sets func(tables []schema.Table) []schema.Set
+	// Sets puts the tables of the database into sets; nil is one set, main, of
+	// all that are published. It must be a pure function.
+	Sets func(inv *schema.Inventory) []schema.Set
 }
 
 // Standby is a standby that exists or is to be built.

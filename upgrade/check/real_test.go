@@ -428,9 +428,9 @@ func crosses(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
 	l.Exec(old, "shop", "CREATE TABLE log (a int NOT NULL, b int)", "CREATE UNIQUE INDEX log_a ON log (a)", "CREATE UNIQUE INDEX log_b ON log (b)")
 	o := pair(t, old, nw)
 	o.Databases[0].Identity = map[string]string{"public.log": "index:log_b"}
-	o.Databases[0].Sets = func(tables []schema.Table) []schema.Set {
+	o.Databases[0].Sets = func(inv *schema.Inventory) []schema.Set {
 		sets := []schema.Set{{Name: "a"}, {Name: "b"}}
-		for _, t := range tables {
+		for _, t := range inv.Tables {
 			n := 0
 			if t.Name == "lines" {
 				n = 1

@@ -110,19 +110,23 @@ func judgeSynchronizedSlots(f *Facts) []Finding {
 }
 
 // judgeFailover: a promoted standby has no logical slots, but for those that
-// were made to fail over from 17 on, which this upgrade's are not.
+// fail over from 17 on, which this upgrade's do where both sides know of it.
 func judgeFailover(f *Facts) []Finding {
 	if !f.Old.ok() || f.Old.InRecovery || len(f.Old.standbys()) == 0 {
 		return nil
 	}
-	why := fmt.Sprintf("PostgreSQL %d keeps logical slots on the primary alone", f.Old.Major())
-	if f.Old.Major() >= 17 {
-		why = "the slots of the upgrade are on the primary alone"
+	if f.Old.Major() < 17 {
+		return []Finding{{
+			Level: Note, On: OnOld, Object: "failover",
+			Says: fmt.Sprintf("PostgreSQL %d keeps logical slots on the primary alone: if a standby of old is promoted before the cutover, every set is copied again", f.Old.Major()),
+			Fix:  "plan no switchover between prepare and the cutover",
+		}}
 	}
 	return []Finding{{
 		Level: Note, On: OnOld, Object: "failover",
-		Says: why + ": if a standby of old is promoted before the cutover, every set is copied again",
-		Fix:  "plan no switchover between prepare and the cutover",
+		Says: "a standby of old that is promoted before the cutover has the slots of the upgrade only where it synchronizes them, and new may be ahead of it unless they wait for it: otherwise every set is copied again",
+		Fix: lines("on the standby, whose primary_conninfo needs a dbname and which needs a slot:", "ALTER SYSTEM SET sync_replication_slots = on;", "ALTER SYSTEM SET hot_standby_feedback = on;", "SELECT pg_reload_conf();",
+			"on old, with the slot of that standby (new then waits while it is away):", "ALTER SYSTEM SET synchronized_standby_slots = 'metal';", "SELECT pg_reload_conf();"),
 	}}
 }
 

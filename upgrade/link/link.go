@@ -138,15 +138,6 @@ func (l Link) Vars() map[string]string {
 // on a slot that exists. The table list is read from the publication; nothing
 // is copied. Every option whose default changed between majors is explicit.
 func (l Link) Subscription(enabled bool) flow.Effect {
-	conninfo := l.conninfo()
-	lit := pg.Literal(conninfo)
-	if l.Secret != "" {
-		lit = pg.Literal(conninfo + " password=SECRET")
-		lit = strings.Replace(lit, "password=SECRET", "password=$secret", 1)
-		if !strings.HasPrefix(lit, " E") {
-			lit = " E" + lit
-		}
-	}
 	opts := []string{
 		"create_slot = false", "copy_data = false", fmt.Sprintf("enabled = %t", enabled),
 		"slot_name = " + l.Name, "synchronous_commit = 'off'",
@@ -162,7 +153,7 @@ func (l Link) Subscription(enabled bool) flow.Effect {
 		opts = append(opts, "origin = any")
 	}
 	return l.To.effect(fmt.Sprintf("CREATE SUBSCRIPTION %s CONNECTION %s PUBLICATION %s WITH (%s)",
-		pg.Ident(l.Name), strings.TrimSpace(lit), pg.Ident(l.Name), strings.Join(opts, ", ")))
+		pg.Ident(l.Name), l.literal(), pg.Ident(l.Name), strings.Join(opts, ", ")))
 }
 
 // streaming is parallel only where the subscriber has the fix of 16.12, 17.8
@@ -175,6 +166,56 @@ func (l Link) streaming() string {
 		return "parallel"
 	}
 	return "on"
+}
+
+// Failover is the effect that lets standbys of the sender that synchronize slots
+// have this one when they are promoted; ok: both ends know of it. CREATE
+// SUBSCRIPTION leaves a slot that exists as it is. It wants a disabled
+// subscription.
+func (l Link) Failover() (e flow.Effect, ok bool) {
+	return l.To.effect("ALTER SUBSCRIPTION " + pg.Ident(l.Name) + " SET (failover = true)"), l.To.Version >= 170000 && l.From.Version >= 170000
+}
+
+// literal is the conninfo as a literal, with a hole for the secret.
+func (l Link) literal() string {
+	conninfo := l.conninfo()
+	lit := pg.Literal(conninfo)
+	if l.Secret != "" {
+		lit = pg.Literal(conninfo + " password=SECRET")
+		lit = strings.Replace(lit, "password=SECRET", "password=$secret", 1)
+		if !strings.HasPrefix(lit, " E") {
+			lit = " E" + lit
+		}
+	}
+	return strings.TrimSpace(lit)
+}
+
+// Reaches reports whether conninfo, of the link's subscription as it stands,
+// leads where the link's own does. The password is not looked at.
+func (l Link) Reaches(conninfo string) bool {
+	was, err := pg.Parse("", conninfo, "")
+	if err != nil {
+		return false
+	}
+	is, err := pg.Parse("", l.conninfo(), "")
+	return err == nil && was.Given() == is.Given()
+}
+
+// Reconnect is the effect that lets the subscription ask the sender where it is
+// now. Its worker starts anew, from what it has applied.
+func (l Link) Reconnect() flow.Effect {
+	return l.To.effect("ALTER SUBSCRIPTION " + pg.Ident(l.Name) + " CONNECTION " + l.literal())
+}
+
+// Again says how a person has the link's tables copied again.
+func (l Link) Again() string {
+	return fmt.Sprintf("where it does not reach old, crossfade prepare shows it the way; where rows of new stand in the way, mend them there, or have its tables copied again: %s on new (BEGIN READ WRITE before it), %s on old, then crossfade prepare", l.Disable().SQL, l.DropSlot().SQL)
+}
+
+// Refresh is the effect that subscribes to the tables that are published now,
+// and to no others. It wants an enabled subscription.
+func (l Link) Refresh() flow.Effect {
+	return l.To.effect("ALTER SUBSCRIPTION " + pg.Ident(l.Name) + " REFRESH PUBLICATION WITH (copy_data = false)")
 }
 
 // Enable and Disable are the effects that start and stop applying.

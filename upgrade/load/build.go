@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -74,6 +75,21 @@ func (o Options) chain(t *table, m marks) *chain {
 	}
 	slices.SortStableFunc(c.indexes, func(a, b unit) int { return cmp.Compare(b.cost, a.cost) })
 	return c
+}
+
+// builds says whether any entry makes an index.
+func (o Options) builds() bool {
+	if slices.ContainsFunc(o.Tail, builds) {
+		return true
+	}
+	for _, s := range o.Sets {
+		for _, t := range s.Tables {
+			if slices.ContainsFunc(o.Indexes(t), builds) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // builds says whether an entry makes an index.
@@ -177,6 +193,13 @@ func (y *yard) built(u unit) {
 	y.changed.Broadcast()
 }
 
+// builds is how many units are being built.
+func (y *yard) builds() int {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return y.running
+}
+
 // builder builds indexes until there are no more.
 func (l *loader) builder(ctx context.Context, y *yard) error {
 	var conn *pgx.Conn
@@ -186,7 +209,7 @@ func (l *loader) builder(ctx context.Context, y *yard) error {
 		if !ok {
 			return ctx.Err()
 		}
-		if err := l.build(ctx, &conn, u.entry); err != nil {
+		if err := l.build(ctx, &conn, u.entry, y.builds()); err != nil {
 			return err
 		}
 		y.built(u)
@@ -202,15 +225,22 @@ func (l *loader) tail(ctx context.Context, m marks) error {
 			l.built.Add(1)
 			continue
 		}
-		if err := l.build(ctx, &conn, e); err != nil {
+		if err := l.build(ctx, &conn, e, 1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// workers are those of a build beside others: what the copiers that have ended
+// do not use any more, shared among the builds that run.
+func (l *loader) workers(running int) int64 {
+	return (int64(l.o.Jobs) - l.copying.Load()) / int64(max(running, 1))
+}
+
 // build restores one entry in the session of *conn, opening it where needed.
-func (l *loader) build(ctx context.Context, conn **pgx.Conn, e schema.Entry) error {
+// running is how many builds there are now.
+func (l *loader) build(ctx context.Context, conn **pgx.Conn, e schema.Entry, running int) error {
 	err := l.again(ctx, "build "+e.Object(), func(bool) (err error) {
 		c := *conn
 		if c == nil || c.IsClosed() {
@@ -222,6 +252,12 @@ func (l *loader) build(ctx context.Context, conn **pgx.Conn, e schema.Entry) err
 		}
 		if c.PgConn().TxStatus() != 'I' {
 			if err := pg.Exec(ctx, c, "ROLLBACK"); err != nil {
+				return err
+			}
+		}
+		if builds(e) && l.o.Settings[parallelWorkers] == "" {
+			set := l.o.parallel().Fill(map[string]string{"workers": fmt.Sprint(l.workers(running))})
+			if err := l.sql(ctx, c, l.o.New, set.SQL); err != nil {
 				return err
 			}
 		}

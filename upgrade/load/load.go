@@ -102,10 +102,18 @@ func newHoles(text string) holes {
 // that is loaded is lost by synchronous_commit=off: a crash of new takes marks
 // and rows alike, and the step ends with a commit that waits for its flush.
 var session = map[string]string{
-	"synchronous_commit":               "off",
-	"maintenance_work_mem":             "256MB",
-	"max_parallel_maintenance_workers": "2",
+	"synchronous_commit":   "off",
+	"maintenance_work_mem": "256MB",
 }
+
+// parallel is the effect that gives a build the processors that nobody else
+// uses: $workers is known when it begins. While others copy and build it is 0,
+// because a build with workers takes more of them in all.
+func (o Options) parallel() flow.Effect {
+	return o.onNew("SET " + parallelWorkers + " = $workers")
+}
+
+const parallelWorkers = "max_parallel_maintenance_workers"
 
 // settle is the effect that gives a session on new its settings.
 func (o Options) settle() flow.Effect {
@@ -177,6 +185,9 @@ func (o Options) does(work []*table) []flow.Effect {
 		effects = append(effects, o.forget(s.Name))
 	}
 	effects = append(effects, o.SlotEffects...)
+	if o.builds() {
+		effects = append(effects, o.parallel())
+	}
 	for _, t := range work {
 		effects = append(effects, t.effects()...)
 		for _, e := range o.Indexes(t.Table) {

@@ -28,6 +28,7 @@ type loader struct {
 
 	total                int64
 	bytes, tables, built atomic.Int64
+	copying              atomic.Int64          // copiers that have not ended
 	current              atomic.Pointer[table] // the table last begun
 	entries              int64
 }
@@ -196,8 +197,12 @@ func (l *loader) finish(ctx context.Context) (whole bool, err error) {
 func (l *loader) run(ctx context.Context, m marks) error {
 	queue, yard := l.plan(m)
 	g, gctx := errgroup.WithContext(ctx)
+	l.copying.Store(int64(l.o.Jobs))
 	for range l.o.Jobs {
-		g.Go(func() error { return l.copier(gctx, queue, yard) })
+		g.Go(func() error {
+			defer l.copying.Add(-1)
+			return l.copier(gctx, queue, yard)
+		})
 	}
 	for range l.o.IndexJobs {
 		g.Go(func() error { return l.builder(gctx, yard) })

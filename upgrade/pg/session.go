@@ -174,7 +174,7 @@ type slot struct {
 // Do runs f in the kept session of server s, opening it where there is none or
 // where the last one died.
 func (k *Sessions) Do(ctx context.Context, s *Server, f func(*pgx.Conn) error) error {
-	key := s.Name + "\x00" + s.Database()
+	key := s.String() + "\x00" + s.Database()
 	k.mu.Lock()
 	if k.open == nil {
 		k.open = map[string]*slot{}

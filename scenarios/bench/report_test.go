@@ -1,0 +1,73 @@
+package bench
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestKeepReplacesItsOwnSection: what was measured of other sections stays,
+// and sections stand in their order, whatever was measured first.
+func TestKeepReplacesItsOwnSection(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "docs", "b.md")
+	keep := func(name, says string) string {
+		t.Helper()
+		r := Report{
+			Name: name, Title: "The " + name, Where: "here", Says: []string{says},
+			Tables:   []Table{{Header: []string{"who", "took"}, Rows: [][]string{{"a", "1 s"}, {"longer", "2 s"}}}},
+			Commands: []Command{{"a", "run a"}},
+		}
+		if err := r.keep(path); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	keep("cutover", "first")
+	keep("copy", "second")
+	text := keep("cutover", "third")
+	if strings.Contains(text, "first") || strings.Count(text, "## The cutover") != 1 {
+		t.Errorf("what was measured before stands still:\n%s", text)
+	}
+	if at := strings.Index(text, "second"); at < 0 || at > strings.Index(text, "third") {
+		t.Errorf("the copy does not stand before the cutover:\n%s", text)
+	}
+	if again := keep("cutover", "third"); again != text {
+		t.Errorf("the same result made another file:\n%s", again)
+	}
+	for _, want := range []string{"| longer | 2 s |", "```sh\nrun a\n```"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
+func TestFigures(t *testing.T) {
+	if m := median([]float64{3, 1, 2}); m != 2 {
+		t.Errorf("median of 1, 2, 3 is %v", m)
+	}
+	if m := median([]float64{4, 1}); m != 2.5 {
+		t.Errorf("median of 1, 4 is %v", m)
+	}
+	if m := median(nil); !math.IsNaN(m) || seconds(m) != "–" || ratio(1, m) != "–" {
+		t.Errorf("median of nothing is %v", m)
+	}
+	for exponent, times := range map[float64][]float64{1: {3, 6, 12}, 2: {1, 4, 16}, 0: {5, 5, 5}} {
+		if s := slope([]float64{10, 20, 40}, times); math.Abs(s-exponent) > 1e-9 {
+			t.Errorf("%v grows with %v, want %v", times, s, exponent)
+		}
+	}
+}
+
+// TestSections: a section that nobody knows is refused before anything is booted.
+func TestSections(t *testing.T) {
+	err := Run(t.Context(), Options{Sections: []string{"copy", "cpoy"}}, "nowhere")
+	if err == nil || !strings.Contains(err.Error(), "cpoy") || !strings.Contains(err.Error(), "growth") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,227 @@
+package proof
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// seenLimit is how long status may take to see what was done by hand.
+const seenLimit = 10 * time.Second
+
+// handmade is something that somebody does by hand while the upgrade is ready.
+type handmade struct {
+	name string
+	old  []string // in database shop of old
+	new  []string // in database shop of new, each in a transaction of its own
+	// seen are words of what status says of it, in one gate, link or note.
+	seen []string
+	// open: no gate is closed by it, because nothing is missing.
+	open bool
+	// exit of prepare run right away; 0: it puts things right.
+	exit int
+	// mend is done before prepare is run again, where that exits with another code.
+	mendOld, mendNew []string
+	quick            bool // one of the few that make test does
+}
+
+// handmades are in an order in which each leaves the world as it found it.
+var handmades = []handmade{
+	{
+		name: "a column is added on old", old: []string{"ALTER TABLE log ADD COLUMN x int"}, seen: []string{"schema", "public.log.x is on old only", "on both sides"}, exit: 1,
+		mendNew: []string{"ALTER TABLE log ADD COLUMN x int"}, quick: true,
+	},
+	{
+		name: "a column is dropped on new", new: []string{"ALTER TABLE log DROP COLUMN x"}, seen: []string{"schema", "public.log.x is on old only"}, exit: 1,
+		mendOld: []string{"ALTER TABLE log DROP COLUMN x"},
+	},
+	{name: "an index is made on old", old: []string{"CREATE INDEX byline ON log (line)"}, seen: []string{"schema", "public.byline is on old only"}},
+	{name: "an index is dropped on old", old: []string{"DROP INDEX byline"}, seen: []string{"schema", "public.byline is on new only"}, exit: 1, mendNew: []string{"DROP INDEX byline"}},
+	{
+		name: "a replica identity is changed", old: []string{"ALTER TABLE orders REPLICA IDENTITY NOTHING"}, seen: []string{"schema", "public.orders: replica identity"}, exit: 3,
+		mendOld: []string{"ALTER TABLE orders REPLICA IDENTITY DEFAULT"},
+	},
+	{name: "a role is made", old: []string{"CREATE ROLE late LOGIN"}, seen: []string{"schema", "role late", "crossfade prepare"}},
+	{name: "a right is granted", old: []string{"GRANT SELECT ON log TO late"}, seen: []string{"schema", "public.log: privileges"}, exit: 1, mendNew: []string{"GRANT SELECT ON log TO late"}},
+	{name: "a table is made", old: []string{"CREATE TABLE later (k int PRIMARY KEY)", "INSERT INTO later VALUES (1)"}, seen: []string{"links", "public.later", "crossfade prepare"}},
+	{name: "a partition is made", old: []string{"CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (2000) TO (3000)", "INSERT INTO parts VALUES (2001, 'x')"}, seen: []string{"links", "public.parts_3", "crossfade prepare"}},
+	{name: "a table is truncated on old", old: []string{"TRUNCATE later"}, open: true},
+	{name: "a table is dropped on old", old: []string{"DROP TABLE later"}, seen: []string{"trust", "public.later was dropped on old", "on new, too"}, exit: 1, mendNew: []string{"DROP TABLE later"}},
+	{
+		name: "a table is dropped on new", new: []string{"DROP TABLE parts_3"}, seen: []string{"trust", "public.parts_3 is not on new any more"}, exit: 1,
+		mendOld: []string{"DROP TABLE parts_3"},
+	},
+	{name: "a client writes on new", new: []string{"!INSERT INTO log (line) VALUES ('on new')", "!TRUNCATE log"}, seen: []string{"notes", "new has refused 2 writes"}, open: true, quick: true},
+	{name: "the fence is taken off a table of new", new: []string{"ALTER TABLE log DISABLE TRIGGER ALL"}, seen: []string{"trust", "the fence is off", "log", "crossfade prepare"}},
+	{
+		name: "rows come past the fence of new", new: []string{"ALTER TABLE log DISABLE TRIGGER ALL", "INSERT INTO log (line) VALUES ('strange')"}, seen: []string{"trust", "the fence is off", "log"}, exit: 7,
+		mendNew: []string{"SET LOCAL session_replication_role = replica; DELETE FROM log WHERE line = 'strange'"},
+	},
+	{
+		name: "a row of new stands in the way", new: []string{"SET LOCAL session_replication_role = replica; INSERT INTO orders (id, what) OVERRIDING SYSTEM VALUE SELECT max(id) + 1, 'on new' FROM orders"},
+		old: []string{"INSERT INTO orders (what) VALUES ('collides')"}, seen: []string{"links", "cf_up_shop_orders does not apply", "the log of new", "pg_drop_replication_slot"}, exit: 1,
+		mendNew: []string{"SET LOCAL session_replication_role = replica; DELETE FROM orders WHERE what = 'on new'"},
+	},
+	{name: "a subscription is disabled", new: []string{"ALTER SUBSCRIPTION cf_up_shop_orders DISABLE"}, seen: []string{"links", "cf_up_shop_orders is stopped", "crossfade prepare"}},
+	{
+		name: "a subscription is dropped", new: []string{"ALTER SUBSCRIPTION cf_up_shop_orders DISABLE", "ALTER SUBSCRIPTION cf_up_shop_orders SET (slot_name = NONE)", "DROP SUBSCRIPTION cf_up_shop_orders"},
+		seen: []string{"links", "cf_up_shop_orders has no subscription", "copies its tables again"},
+	},
+	{
+		name: "a slot is dropped", new: []string{"ALTER SUBSCRIPTION cf_up_shop_rest DISABLE"}, old: []string{"~SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'cf_up_shop_rest'", "SELECT pg_drop_replication_slot('cf_up_shop_rest')", "INSERT INTO log (line) VALUES ('nobody sent me')"},
+		seen: []string{"links", "cf_up_shop_rest is slot missing", "copies its tables again"}, quick: true,
+	},
+	{name: "a publication is dropped", old: []string{"DROP PUBLICATION cf_up_shop_orders", "INSERT INTO orders (what) VALUES ('unpublished')"}, seen: []string{"trust", "cf_up_shop_orders: its publication was dropped", "crossfade prepare"}},
+	{
+		name: "a publication is dropped and made again", old: []string{"DROP PUBLICATION cf_up_shop_orders", "INSERT INTO orders (what) VALUES ('unpublished')", "CREATE PUBLICATION cf_up_shop_orders FOR TABLE ONLY orders, ONLY lines, ONLY crossfade.canary_orders"},
+		seen: []string{"trust", "cf_up_shop_orders: its publication was dropped and made again", "crossfade prepare"},
+	},
+	{
+		name: "a table leaves its publication for a moment", old: []string{"ALTER PUBLICATION cf_up_shop_rest DROP TABLE ONLY log", "INSERT INTO log (line) VALUES ('unpublished')", "ALTER PUBLICATION cf_up_shop_rest ADD TABLE ONLY log"},
+		seen: []string{"trust", "tables were put into its publication by hand", "crossfade prepare"},
+	},
+	{name: "a table leaves its publication", old: []string{"ALTER PUBLICATION cf_up_shop_rest DROP TABLE ONLY log", "INSERT INTO log (line) VALUES ('unpublished')"}, seen: []string{"links", "public.log", "crossfade prepare"}},
+	{
+		name: "a truncate cascades over sets", old: []string{"TRUNCATE orders CASCADE", "INSERT INTO orders (what) VALUES ('behind')"}, seen: []string{"links", "cf_up_shop_orders does not apply", "pg_drop_replication_slot"}, exit: 1,
+		mendNew: []string{"ALTER SUBSCRIPTION cf_up_shop_orders DISABLE"}, mendOld: []string{"~SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'cf_up_shop_orders'", "SELECT pg_drop_replication_slot('cf_up_shop_orders')"},
+	},
+}
+
+// TestHumanError: what somebody does by hand between prepare and the cutover is
+// seen within 10 s, named with what to do, and closes the gate; what is done
+// then brings everything along, and nothing is missing.
+func TestHumanError(t *testing.T) {
+	w := newWorld(t, setting{sql: shopTables + "CREATE TABLE notes (k int PRIMARY KEY, orders_id bigint REFERENCES orders);"})
+	w.do(0, "prepare")
+	patience := "patience: 2s"
+	if all() {
+		patience = "patience: 5s"
+	}
+	w.runbookLine("patience: 60s", patience)
+	for _, h := range handmades {
+		if !h.quick && !all() {
+			continue
+		}
+		w.part(h.name, func(t *testing.T) { w.handmade(t, h) })
+	}
+	w.runbookLine(patience, "patience: 60s")
+	w.do(0, "cutover", "--yes")
+	w.equal()
+}
+
+func (w *world) handmade(t *testing.T, h handmade) {
+	if h.new != nil && h.old != nil {
+		w.byHand(w.new, h.new)
+		w.byHand(w.old, h.old)
+	} else {
+		w.byHand(w.old, h.old)
+		w.byHand(w.new, h.new)
+	}
+	began := time.Now()
+	if len(h.seen) > 0 {
+		var said string
+		w.wait("status to say "+strings.Join(h.seen, ", "), func() bool {
+			said = w.said()
+			return says(said, h.seen) || time.Since(began) > seenLimit
+		})
+		if !says(said, h.seen) {
+			t.Fatalf("status does not say %q within %s:\n%s", h.seen, seenLimit, said)
+		}
+		t.Logf("seen after %s", time.Since(began).Round(10*time.Millisecond))
+	}
+	if h.open {
+		if closed := w.said("notes"); closed != "" {
+			t.Errorf("nothing is missing, and it says\n%s", closed)
+		}
+		return
+	}
+	r := w.do(4, "cutover", "--yes")
+	if !says(r.stderr, h.seen[1:2]) {
+		t.Errorf("cutover does not say %q\n%s", h.seen[1], r)
+	}
+	if _, writable := w.truth(); writable != "old" {
+		t.Fatalf("writable %s\n%s", writable, r)
+	}
+	if r := w.do(h.exit, "prepare"); h.exit != 0 {
+		w.byHand(w.new, h.mendNew)
+		w.byHand(w.old, h.mendOld)
+		t.Logf("prepare said: %s", lastLine(r.stderr))
+		w.do(0, "prepare")
+	}
+	w.wantPhase("ready", "old")
+	w.wait("every gate to open", func() bool { return w.said("notes") == "" })
+	w.equal()
+}
+
+// byHand executes statements in database shop; those of new may write although
+// the database is read-only. One that begins with ! is refused, one with ~ is
+// waited for.
+func (w *world) byHand(c *cluster, statements []string) {
+	w.t.Helper()
+	for _, sql := range statements {
+		begin := ""
+		if c == w.new {
+			begin = "BEGIN READ WRITE; "
+		}
+		switch sql[0] {
+		case '!':
+			w.fails(c, "shop", refused, begin+sql[1:])
+		case '~':
+			w.Until(c, "shop", sql[1:])
+		default:
+			if begin != "" {
+				sql = begin + sql + "; COMMIT"
+			}
+			w.Exec(c, "shop", sql)
+		}
+	}
+}
+
+// said is what status says of closed gates, of links and in notes; without
+// leaves some of it out.
+func (w *world) said(without ...string) string {
+	w.t.Helper()
+	s := w.status()
+	var b strings.Builder
+	list := func(kind string, f func(m map[string]any)) {
+		if len(without) > 0 && without[0] == kind {
+			return
+		}
+		some, _ := s[kind].([]any)
+		for _, one := range some {
+			if m, ok := one.(map[string]any); ok {
+				f(m)
+			} else {
+				fmt.Fprintf(&b, "%s: %v\n", kind, one)
+			}
+		}
+	}
+	list("gates", func(m map[string]any) {
+		if m["ok"] != true {
+			fmt.Fprintf(&b, "gate %v: %v\n", m["id"], m["says"])
+		}
+	})
+	list("links", func(m map[string]any) {
+		if m["error"] != nil {
+			fmt.Fprintf(&b, "link %v: %v\n", m["set"], m["error"])
+		}
+	})
+	list("notes", nil)
+	list("silent", func(m map[string]any) { fmt.Fprintf(&b, "silent %v: %v\n", m["on"], m["says"]) })
+	return b.String()
+}
+
+// says reports whether one line of text has every word.
+func says(text string, words []string) bool {
+	for line := range strings.Lines(text) {
+		all := true
+		for _, word := range words {
+			all = all && strings.Contains(line, word)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
