@@ -280,10 +280,12 @@ func (b *builder) progress(ctx context.Context, conn *pgx.Conn, t *flow.Turn) er
 // signal is the file that makes a server a standby.
 const signal = "/standby.signal"
 
-// configure writes who the node is and what it follows.
+// configure writes who the node is and what it follows. A delay comes last: a
+// server receives nothing before it has applied what lies in pg_wal, and with
+// the delay it would wait so long for the commits that came with its backup.
 func (b *builder) configure() flow.Step {
 	var told []string
-	for _, s := range b.settings("") {
+	for _, s := range b.settings("", 0) {
 		if s.Name != "primary_conninfo" {
 			told = append(told, s.Name+" = "+quoteSetting(s.Value))
 		}
@@ -296,14 +298,14 @@ func (b *builder) configure() flow.Step {
 		if err != nil || m.Phase != copied {
 			return false, err
 		}
-		has, want, err := b.autoConf(ctx)
+		has, want, err := b.autoConf(ctx, 0)
 		return bytes.Equal(has, want) && b.test(ctx, "-e", b.DataDir+signal), err
 	})
 	s.Do = func(ctx context.Context, _ *flow.Turn) error {
 		if err := b.refuse(ctx); err != nil {
 			return err
 		}
-		_, want, err := b.autoConf(ctx)
+		_, want, err := b.autoConf(ctx, 0)
 		if err != nil {
 			return err
 		}

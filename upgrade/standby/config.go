@@ -8,17 +8,18 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const autoConf = "/postgresql.auto.conf"
 
 // settings are the lines of the node's postgresql.auto.conf, conninfo being
-// what primary_conninfo is.
-func (b *builder) settings(conninfo string) []Setting {
+// what primary_conninfo is, and delay what it applies later.
+func (b *builder) settings(conninfo string, delay time.Duration) []Setting {
 	all := []Setting{
 		{"primary_conninfo", conninfo},
 		{"primary_slot_name", b.slot()},
-		{"recovery_min_apply_delay", strconv.FormatInt(b.Delay.Milliseconds(), 10) + "ms"},
+		{"recovery_min_apply_delay", strconv.FormatInt(delay.Milliseconds(), 10) + "ms"},
 		{"cluster_name", b.Name},
 		{"hot_standby", "on"},
 	}
@@ -59,8 +60,9 @@ var elsewhere = []string{
 
 var settingName = regexp.MustCompile(`^\s*([A-Za-z_][A-Za-z0-9_$.]*)`)
 
-// autoConf is the node's postgresql.auto.conf as it is, and as it must be.
-func (b *builder) autoConf(ctx context.Context) (has, want []byte, err error) {
+// autoConf is the node's postgresql.auto.conf as it is, and as it must be with
+// that delay.
+func (b *builder) autoConf(ctx context.Context, delay time.Duration) (has, want []byte, err error) {
 	if has, err = b.read(ctx, b.DataDir+autoConf); err != nil {
 		return nil, nil, err
 	}
@@ -73,7 +75,7 @@ func (b *builder) autoConf(ctx context.Context) (has, want []byte, err error) {
 	if up.Secret() != "" {
 		over = append(over, "password="+up.Secret())
 	}
-	return has, rewrite(has, b.settings(up.Conninfo(over...)), append(elsewhere, b.o.Temporary...)), nil
+	return has, rewrite(has, b.settings(up.Conninfo(over...), delay), append(elsewhere, b.o.Temporary...)), nil
 }
 
 // rewrite returns the file with our settings at its end and every other line

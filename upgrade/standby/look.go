@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"crossfade/upgrade/pg"
 
@@ -92,10 +93,10 @@ func (b *builder) ours(ctx context.Context, s seen) (ok bool, why string, err er
 	return true, "", nil
 }
 
-// differs says which settings the node has otherwise; "" is none.
-func (b *builder) differs(s seen) string {
+// differs says which settings the node has otherwise, with that delay; "" is none.
+func (b *builder) differs(s seen, delay time.Duration) string {
 	want := append([]Setting{
-		{"recovery_min_apply_delay", strconv.FormatInt(b.Delay.Milliseconds(), 10)},
+		{"recovery_min_apply_delay", strconv.FormatInt(delay.Milliseconds(), 10)},
 		{"primary_slot_name", b.slot()},
 	}, b.Settings...)
 	var diff []string
@@ -118,6 +119,11 @@ const streamsSQL = `
 // cluster in its data directory, with its settings, streaming from its
 // upstream under its name through its slot. why says what is missing.
 func (b *builder) good(ctx context.Context) (ok bool, why string, err error) {
+	return b.goodWith(ctx, b.Delay)
+}
+
+// goodWith is good with another delay than it should have in the end.
+func (b *builder) goodWith(ctx context.Context, delay time.Duration) (ok bool, why string, err error) {
 	s, err := b.see(ctx)
 	if err != nil {
 		if pg.SQLState(err) == cannotConnectNow {
@@ -131,7 +137,7 @@ func (b *builder) good(ctx context.Context) (ok bool, why string, err error) {
 	if ok, why, err = b.ours(ctx, s); !ok || err != nil {
 		return false, why, err
 	}
-	if diff := b.differs(s); diff != "" {
+	if diff := b.differs(s, delay); diff != "" {
 		return false, diff, nil
 	}
 	up, name := b.upstream()

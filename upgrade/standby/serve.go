@@ -1,6 +1,7 @@
 package standby
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ func (b *builder) restart() flow.Step {
 		if err != nil && pg.SQLState(err) != cannotConnectNow {
 			return false, err
 		}
-		return !now.answers || b.differs(now) == "", nil
+		return !now.answers || b.differs(now, 0) == "", nil
 	})
 	s.Do = func(ctx context.Context, _ *flow.Turn) error {
 		if err := b.refuse(ctx); err != nil {
@@ -143,7 +144,7 @@ func (b *builder) wait(ctx context.Context, t *flow.Turn, what string, look func
 }
 
 // streaming waits until the upstream shows the node streaming and the node has
-// what the primary had written by then; a delayed node has it on disk.
+// what the primary had written by then.
 func (b *builder) streaming() flow.Step {
 	_, side := b.upstream()
 	s := b.step("streaming", fmt.Sprintf("See %s streaming from %s", b.Name, side))
@@ -152,7 +153,7 @@ func (b *builder) streaming() flow.Step {
 		return ok, err
 	}
 	s.Do = func(ctx context.Context, t *flow.Turn) error {
-		err := b.wait(ctx, t, b.Name+" to stream", func(ctx context.Context) (bool, string, error) { return b.good(ctx) })
+		err := b.wait(ctx, t, b.Name+" to stream", func(ctx context.Context) (bool, string, error) { return b.goodWith(ctx, 0) })
 		if err != nil {
 			return b.tail(ctx, b.hint(err))
 		}
@@ -163,19 +164,39 @@ func (b *builder) streaming() flow.Step {
 		if err != nil {
 			return b.errorf("read where %s is: %w", b.o.Primary, err)
 		}
-		reached := "pg_last_wal_replay_lsn()"
-		if b.Delay > 0 {
-			reached = "pg_last_wal_receive_lsn()"
-		}
 		return with(ctx, b.Server, func(conn *pgx.Conn) error {
 			return b.wait(ctx, t, fmt.Sprintf("%s to have %s", b.Name, target), func(ctx context.Context) (bool, string, error) {
 				var at *pg.LSN
-				if err := conn.QueryRow(ctx, "SELECT "+reached).Scan(&at); err != nil || at == nil {
-					return false, "it has received nothing", err
+				if err := conn.QueryRow(ctx, "SELECT pg_last_wal_replay_lsn()").Scan(&at); err != nil || at == nil {
+					return false, "it has applied nothing", err
 				}
 				return *at >= target, "it is at " + at.String(), nil
 			})
 		})
+	}
+	return s
+}
+
+// delay lets a node that streams apply later from now on.
+func (b *builder) delay() flow.Step {
+	s := b.step("delay", fmt.Sprintf("Let %s apply %s later from now on", b.Name, b.Delay))
+	s.Does = []flow.Effect{b.writes(b.DataDir + autoConf), b.effect(b.program("pg_ctl"), "reload", "-D", b.DataDir)}
+	s.Done = func(ctx context.Context) (bool, error) {
+		ok, _, err := b.good(ctx)
+		return ok, err
+	}
+	s.Do = func(ctx context.Context, t *flow.Turn) error {
+		_, want, err := b.autoConf(ctx, b.Delay)
+		if err != nil {
+			return err
+		}
+		if err := b.run(ctx, s.Does[0], pg.Cmd{Stdin: bytes.NewReader(want)}); err != nil {
+			return err
+		}
+		if err := b.run(ctx, s.Does[1], pg.Cmd{}); err != nil {
+			return err
+		}
+		return b.wait(ctx, t, b.Name+" to apply later", b.good)
 	}
 	return s
 }

@@ -241,6 +241,9 @@ func (o Options) build(which func(*Node) bool) []flow.Step {
 				}
 			}
 			lane := []flow.Step{b.aside(), b.clear(), b.reserve(), b.copy(), b.configure(), b.restart(), b.start(), b.streaming()}
+			if b.Delay > 0 {
+				lane = append(lane, b.delay())
+			}
 			if b.takes() {
 				lane = append([]flow.Step{b.retire()}, lane...)
 			}
