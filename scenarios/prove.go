@@ -370,6 +370,10 @@ func (p *prover) standbys(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(p.patience, 30*time.Second), errors.New("it does not catch up"))
 	defer cancel()
 	for _, n := range p.stage.Standbys[p.side] {
+		if p.side == sideOld && p.stage.Scenario.takes(n.Name) && !n.Cluster.Running() {
+			says = append(says, n.Name+" taken by new's")
+			continue
+		}
 		up := p.stage.upstream(p.side, n.Standby)
 		rows, err := up.Query(ctx, "", "SELECT state, sync_state FROM pg_stat_replication WHERE application_name = '"+n.Name+"'")
 		if err != nil {

@@ -71,6 +71,7 @@ type Standby struct {
 	Delay    time.Duration     `yaml:"delay"`    // recovery_min_apply_delay
 	Settings map[string]string `yaml:"settings"`
 	As       string            `yaml:"application_name"` // what one of old calls itself; "": its name
+	After    bool              `yaml:"after"`            // one of new takes the place of old's of that name, behind open
 	Unnamed  bool              `yaml:"unnamed"`          // one of old calls itself nothing, as after a plain pg_basebackup -R
 }
 
@@ -322,6 +323,11 @@ func (s *Scenario) check() error {
 		}
 	}
 	return errors.Join(append(errs, s.checkManager())...)
+}
+
+// takes reports whether new's standby of that name takes the place of old's.
+func (s *Scenario) takes(name string) bool {
+	return slices.ContainsFunc(s.New.Standbys, func(sb Standby) bool { return sb.After && sb.Name == name })
 }
 
 // The two sides of an upgrade.

@@ -435,6 +435,7 @@ type BookNode struct {
 	From                      string // how the server of the other side reaches it, where lines are cut
 	Upstream                  string // primary, or a standby's name
 	Delay                     time.Duration
+	After                     bool              // of new: it takes the place of old's of its name; of old: it is taken
 	Settings                  map[string]string // that the server needs in its place
 	Standbys                  []BookNode
 	Synchronous               string // synchronous_standby_names, where it is said
@@ -457,7 +458,7 @@ func (st *Stage) book() (string, error) {
 	for side, into := range map[string]*BookNode{sideOld: &b.Old, sideNew: &b.New} {
 		for _, sb := range st.Standbys[side] {
 			n := node(sb.Name, sb.Cluster)
-			n.Upstream, n.Delay = sb.Upstream, sb.Delay
+			n.Upstream, n.Delay, n.After = sb.Upstream, sb.Delay, st.Scenario.takes(sb.Name)
 			if n.Upstream == "" {
 				n.Upstream = "primary"
 			}

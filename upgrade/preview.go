@@ -54,7 +54,11 @@ func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
 		}
 		return lines, nil
 	case "rollback":
-		return crossing(u.new, u.old), nil
+		lines := crossing(u.new, u.old)
+		if names := u.successors(); len(names) > 0 {
+			lines = append(lines, fmt.Sprintf("old opens without its standbys whose places new's have taken: %s", strings.Join(names, ", ")))
+		}
+		return lines, nil
 	case "rollback --without-new":
 		return []string{
 			fmt.Sprintf("%s is given up for good: what was written there and has not reached %s is lost", u.new, u.old),

@@ -51,7 +51,8 @@ func (f *Facts) budgets(s *Server) []Budget {
 	if sends || standbys > 0 {
 		slots, senders := standbys, standbys
 		if standbys > 0 {
-			senders++ // a base backup has a sender for the files and one for the WAL
+			jobs, _ := f.Want.jobs()
+			senders += min(standbys, int64(jobs)) // a base backup has a sender for the files and one for the WAL
 		}
 		if sends {
 			slots, senders = slots+n, senders+n

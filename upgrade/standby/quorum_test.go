@@ -68,3 +68,28 @@ func TestInForce(t *testing.T) {
 		t.Errorf("%q, not %q", got, want)
 	}
 }
+
+func TestWithout(t *testing.T) {
+	for _, c := range []struct{ value, gone, want string }{
+		{"", "metal", ""},
+		{"metal", "metal", ""},
+		{"metal, rock", "metal", "metal, rock"}, // rock is enough
+		{"FIRST 1 (metal, rock)", "METAL", "FIRST 1 (metal, rock)"},
+		{"FIRST 2 (metal, rock)", "Metal", "FIRST 1 (rock)"},
+		{"ANY 2 (metal, rock, blues)", "metal", "ANY 2 (metal, rock, blues)"},
+		{"ANY 3 (metal, rock, blues)", "metal", "ANY 2 (rock, blues)"},
+		{`2 ("it""s Rock", metal, "any")`, "metal", `2 ("it""s Rock", metal, "any")`},
+		{`3 ("it""s Rock", metal, "any")`, "metal", `FIRST 2 ("it""s Rock", "any")`},
+		{"2 (metal, *)", "metal", "2 (metal, *)"}, // everybody else is meant, too
+		{"ANY 2 (metal", "metal", "ANY 2 (metal"},
+		{"power", "metal", "power"},
+	} {
+		got := Without(c.value, []string{c.gone})
+		if got != c.want {
+			t.Errorf("%q without %s is %q, not %q", c.value, c.gone, got, c.want)
+		}
+		if again := Without(got, []string{c.gone}); again != got {
+			t.Errorf("%q without %s again is %q", got, c.gone, again)
+		}
+	}
+}

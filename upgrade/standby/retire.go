@@ -85,7 +85,7 @@ func (b *builder) retire() flow.Step {
 	s := b.step("retire", fmt.Sprintf("Stop old's standby %s on %s: from here old, and a rollback, are without it", b.Name, old.host().Name()))
 	s.Does = append([]flow.Effect{b.writes(b.markFile())}, old.stops()...)
 	s.Done = b.unless(func(ctx context.Context) (bool, error) {
-		gone, _, err := b.gone(ctx, old)
+		gone, _, _, err := b.gone(ctx, old)
 		return gone, err
 	})
 	s.Do = func(ctx context.Context, t *flow.Turn) error {
@@ -93,7 +93,15 @@ func (b *builder) retire() flow.Step {
 		if _, err := b.identity(ctx); err != nil {
 			return err
 		}
-		gone, left, err := b.gone(ctx, old)
+		// While it starts or ends it does not say who it is: nothing is stopped
+		// that has not been seen to be that standby.
+		var gone, known bool
+		var left string
+		err := b.wait(ctx, t, "what runs in the place of old's standby to say who it is", func(ctx context.Context) (bool, string, error) {
+			var err error
+			gone, known, left, err = b.gone(ctx, old)
+			return gone || known, "it takes no connections", err
+		})
 		if gone || err != nil {
 			return err
 		}
@@ -109,8 +117,11 @@ func (b *builder) retire() flow.Step {
 			return err
 		}
 		err = b.wait(ctx, t, "old's standby "+b.Name+" to end", func(ctx context.Context) (bool, string, error) {
-			gone, _, err := b.gone(ctx, old)
-			return gone, "it still runs", err
+			gone, _, _, err := b.gone(ctx, old)
+			if err != nil {
+				return false, err.Error(), ctx.Err() // what ends may answer no more, or half
+			}
+			return gone, "it still runs", nil
 		})
 		if err == nil {
 			t.Note("old's standby %s is stopped%s", b.Name, left)
@@ -120,39 +131,41 @@ func (b *builder) retire() flow.Step {
 	return s
 }
 
-// gone reports whether the old standby runs no more. What runs at its address
-// or in its data directory, and is not that very standby, is an error: nothing
+// gone reports whether the old standby runs no more; known, that it runs and is
+// that very standby: neither, where it takes no connections now. What runs at
+// its address or in its data directory and is anything else is an error: nothing
 // is done to it. left is what it leaves behind, for the person who watches.
-func (b *builder) gone(ctx context.Context, old *builder) (gone bool, left string, err error) {
+func (b *builder) gone(ctx context.Context, old *builder) (gone, known bool, left string, err error) {
 	at, err := b.ask(ctx, old)
 	switch {
 	case pg.SQLState(err) == cannotConnectNow:
-		return false, "", nil // it starts or ends: looked at again
+		return false, false, "", nil
 	case err != nil:
-		return false, "", err
+		return false, false, "", err
 	case !at.answers:
-		return b.silent(ctx, old)
+		gone, err = b.silent(ctx, old)
+		return gone, false, "", err
 	}
 	id, err := b.identity(ctx)
 	if err != nil {
-		return false, "", err
+		return false, false, "", err
 	}
 	where := old.Server.Address()
 	switch {
 	case at.SystemID == id.SystemID:
-		return true, "", nil // the node itself, or what its own steps refuse
+		return true, false, "", nil // the node itself, or what its own steps refuse
 	case b.o.OldCluster.SystemID == "":
-		return false, "", b.errorf("old does not say who it is, and what runs at %s is not stopped without knowing that it is a standby of old", where)
+		return false, false, "", b.errorf("old does not say who it is, and what runs at %s is not stopped without knowing that it is a standby of old", where)
 	case at.SystemID != b.o.OldCluster.SystemID:
-		return false, "", b.errorf("at %s runs a server of another cluster (system identifier %s, that of old is %s): nothing was done to it; correct conninfo of old's standby", where, at.SystemID, b.o.OldCluster.SystemID)
+		return false, false, "", b.errorf("at %s runs a server of another cluster (system identifier %s, that of old is %s): nothing was done to it; correct conninfo of old's standby", where, at.SystemID, b.o.OldCluster.SystemID)
 	case !at.InRecovery:
-		return false, "", b.errorf("at %s runs a primary of the old cluster, not a standby: nothing was done to it", where)
+		return false, false, "", b.errorf("at %s runs a primary of the old cluster, not a standby: nothing was done to it", where)
 	case at.data == "":
-		return false, "", b.errorf("what runs at %s does not tell its data directory: nothing was done to it; GRANT pg_monitor to %s", where, old.Server.User())
+		return false, false, "", b.errorf("what runs at %s does not tell its data directory: nothing was done to it; GRANT pg_monitor to %s", where, old.Server.User())
 	case filepath.Clean(at.data) != filepath.Clean(old.DataDir):
-		return false, "", b.errorf("at %s runs another standby of old, in %s, not in %s: nothing was done to it; correct data: of old's standby", where, at.data, old.DataDir)
+		return false, false, "", b.errorf("at %s runs another standby of old, in %s, not in %s: nothing was done to it; correct data: of old's standby", where, at.data, old.DataDir)
 	}
-	return false, at.leaves, nil
+	return false, true, at.leaves, nil
 }
 
 // retiring is what answers at the old standby's address.
@@ -194,18 +207,18 @@ func (b *builder) ask(ctx context.Context, old *builder) (retiring, error) {
 }
 
 // silent is gone where nobody answers at the old standby's address.
-func (b *builder) silent(ctx context.Context, old *builder) (gone bool, left string, err error) {
+func (b *builder) silent(ctx context.Context, old *builder) (bool, error) {
 	running, err := old.runs(ctx)
 	if err != nil || !running {
-		return !running, "", err
+		return !running, err
 	}
 	if filepath.Clean(old.DataDir) == filepath.Clean(b.DataDir) {
 		m, err := b.marked(ctx)
 		if err != nil || m.Phase != "" {
-			return true, "", err // the node itself runs there
+			return true, err // the node itself runs there
 		}
 	}
-	return false, "", b.errorf("a server runs in %s on %s, and does not answer at %s: nothing was done to it; let it answer, or stop it if it is old's standby, and run again",
+	return false, b.errorf("a server runs in %s on %s, and does not answer at %s: nothing was done to it; let it answer, or stop it if it is old's standby, and run again",
 		old.DataDir, old.host().Name(), old.Server.Address())
 }
 

@@ -294,7 +294,7 @@ func Refusals(ctx context.Context, o Options) []error {
 		}
 		makesRoom := false
 		if b.takes() {
-			gone, _, err := b.gone(ctx, b.predecessor())
+			gone, _, _, err := b.gone(ctx, b.predecessor())
 			if err != nil {
 				errs = append(errs, err)
 			}
