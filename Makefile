@@ -6,8 +6,9 @@ SHELL := bash
 .DEFAULT_GOAL := build
 .PHONY: build demo picture plan-picture bench test test-all lint clean
 
-# One package after the other: each boots servers of its own.
-TESTFLAGS ?= -p 1 -timeout 40m
+# Two packages at a time: each boots servers of its own, and waits more than it
+# works.
+TESTFLAGS ?= -p 2 -timeout 40m
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 ## build: bin/crossfade and bin/lab
