@@ -29,7 +29,7 @@ test:
 test-all:
 	mkdir -p bin
 	go build -buildvcs=false -o bin/lab ./cmd/lab
-	CROSSFADE_ALL=1 go test -race -json -p 1 -timeout 60m ./... | bin/lab tally
+	CROSSFADE_ALL=1 go test -race -json -p 1 -timeout 4h ./... | bin/lab tally
 
 ## picture: docs/pictures/demo.svg, from what the demo prints on this machine
 picture: build

@@ -178,6 +178,9 @@ func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
 // unchanged compares the closing side with what was read under the locks, and
 // sees the fence on every table.
 func (x *crossing) unchanged(ctx context.Context, conn *pgx.Conn, db *Database) error {
+	if err := x.through(ctx, conn, db); err != nil {
+		return err
+	}
 	print, larges, err := x.look(ctx, conn)
 	if err != nil {
 		return err
@@ -196,6 +199,27 @@ func (x *crossing) unchanged(ctx context.Context, conn *pgx.Conn, db *Database) 
 	}
 	if len(open) > 0 {
 		return fmt.Errorf("the fence was taken off %s in %s on %s while it was being closed", strings.Join(open, ", "), db.Name, x.Closing.Name)
+	}
+	return nil
+}
+
+// through waits until everybody has ended who stood at the locks for what takes
+// a table from others, such as DISABLE TRIGGER: a session that is not ended with
+// the clients, because it calls itself as ours do, gets its lock when close
+// commits, and what it does is seen only when it has committed, too. It is in
+// pg_locks from before close until then.
+func (x *crossing) through(ctx context.Context, conn *pgx.Conn, db *Database) error {
+	err := pg.Poll(ctx, 2*time.Millisecond, "who waits for locks of tables to be through", func(ctx context.Context) (done bool, err error) {
+		err = conn.QueryRow(ctx, `
+			SELECT NOT EXISTS (
+			  SELECT FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+			  WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			    AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') AND l.pid <> pg_backend_pid()
+			    AND c.relkind IN ('r', 'p') AND c.oid >= 16384)`).Scan(&done)
+		return done, err
+	})
+	if err != nil {
+		return &pg.Error{Doing: "wait for who stood at the locks", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 	}
 	return nil
 }
