@@ -83,7 +83,10 @@ func (x *crossing) decide(ctx context.Context, t *flow.Turn) error {
 	e := x.on(x.Closing, x.Home, x.Part.Own(openDecision)).Fill(vars)
 	conn, err := x.near(ctx, x.Home)
 	if err == nil {
-		if err = x.same(ctx, conn, x.Closing); err != nil {
+		if err = x.same(ctx, conn, x.Closing); err == nil {
+			err = x.reach(ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %w", flow.ErrNotTaken, err)
 		}
 		err = change(ctx, conn, e)
@@ -109,6 +112,25 @@ func (x *crossing) decide(ctx context.Context, t *flow.Turn) error {
 		return nil
 	}
 	return fmt.Errorf("%w: the decision is %s: %w", flow.ErrNotTaken, state, err)
+}
+
+// reachTime is how long the opening side may take to answer just before the
+// decision.
+const reachTime = 2 * time.Second
+
+// reach sees that what is to be opened answers, and is the server that was
+// drained. Behind the decision there is only forward: were it out of reach then,
+// nobody would take writes until it is back.
+func (x *crossing) reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("%s did not answer within %s", x.Opening.Server, reachTime))
+	defer cancel()
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		conn, err := x.away(ctx, db.Name)
+		if err != nil {
+			return err
+		}
+		return x.same(ctx, conn, x.Opening)
+	})
 }
 
 func (x *crossing) openDatabase(ctx context.Context, db *Database) error {

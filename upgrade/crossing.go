@@ -358,6 +358,10 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 		e.Code, e.Hint = ExitFailed, fmt.Sprintf("undone, but writable is %s; ask crossfade status", w)
 	case len(f.UndoErrs) > 0:
 		e.Hint = serving + " serves again; some of what was made is left, and the next run takes it away"
+		if serving == "old" {
+			// A link that could not be let go on needs it.
+			e.Hint = "old serves again; some of what was made is left: crossfade prepare puts it right, and then cutover may be run again"
+		}
 	default:
 		e.Hint = serving + " serves again; nothing was lost"
 	}
