@@ -359,8 +359,8 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 	case len(f.UndoErrs) > 0:
 		e.Hint = serving + " serves again; some of what was made is left, and the next run takes it away"
 		if serving == "old" {
-			// A link that could not be let go on needs it.
-			e.Hint = "old serves again; some of what was made is left: crossfade prepare puts it right, and then cutover may be run again"
+			// A link that could not be let go on stays so.
+			e.Hint = "old serves again; some of what was made is left: crossfade status shows it. A link that is stopped goes on with crossfade prepare; behind a rollback with ALTER SUBSCRIPTION … ENABLE on new"
 		}
 	default:
 		e.Hint = serving + " serves again; nothing was lost"
