@@ -267,9 +267,9 @@ func (x *crossing) endClients(ctx context.Context, conn *pgx.Conn, s Side) error
 }
 
 // Leaks looks into slots of links, which nobody reads from, for transactions
-// of somebody else that were committed behind fence. The criterion is the
-// commit's LSN of each transaction, which has one, because one that leaks may have written
-// its rows before. The canaries are the tool's own; transactions that came in
+// of somebody else that were committed behind fence. The criterion is the LSN of
+// a transaction's one commit, because one that leaks may have written its rows
+// before. The canaries are the tool's own; transactions that came in
 // from another server by a subscription of ours carry an origin message.
 func Leaks(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN) ([]string, error) {
 	var all []string

@@ -32,8 +32,8 @@ import (
 
 // silent are the checks that one pair of clusters of 15 and 18 in this lab
 // cannot make fire beside all others. All but clock-skew, compression-missing,
-// manager-sync, name-too-long and those that depend on the machine fire on real servers in
-// the tests of upgrade/check or in those of this package that are named.
+// manager-sync, name-too-long and those that depend on the machine fire on real
+// servers in the tests of upgrade/check or in those of this package that are named.
 var silent = map[string]string{
 	"server-unreachable":         "nothing else would be seen",
 	"server-is-standby":          "nothing else would be seen",
@@ -67,7 +67,7 @@ var silent = map[string]string{
 	"standby-taken":              "needs a runbook with build: after; TestBuildAfter",
 	"standby-taken-place":        "needs a runbook with build: after; TestBuildAfterRefuses",
 	"manager-sync":               "needs the synchronous_mode of a Patroni",
-	"manager-database":           "needs repmgr's own database in the runbook; TestRepmgr",
+	"manager-database":           "needs repmgr's own database in the runbook; TestRepmgrOfADraft",
 }
 
 // found is a finding as --json prints it.

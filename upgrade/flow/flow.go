@@ -17,8 +17,9 @@ import (
 )
 
 // Effect is one thing that a step does to one server, host or service: a
-// statement, a program or a request, one of them. What is known only when the step runs stands in it as
-// $name (lower-case letters and underscores); Fill puts it in.
+// statement, a program or a request, one of them. What is known only when the
+// step runs stands in it as $name (lower-case letters and underscores); Fill puts
+// it in.
 type Effect struct {
 	On       string   `json:"on"`                 // server or host as the contract names it: old, new, <cluster>, local …
 	Database string   `json:"database,omitempty"` // "" where a program runs, or the server's own database
