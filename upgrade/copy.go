@@ -93,15 +93,15 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	before := schema.Entries(entries, schema.Before)
 	after := schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late)
 	st.before = u.restoreStep("schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
-	indexes, tail := load.Assign(entries, db.sets)
-	st.copy = load.Step(load.Options{
+	o := load.Options{
 		Old: u.old, New: u.new, Database: db.name, Version: s.old.Version, Encoding: db.encoding, Sets: db.sets,
-		Indexes: indexes, Tail: tail,
 		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk, Pace: u.pace,
 		Snapshot:    func(ctx context.Context, sets []string) (*load.Snapshot, error) { return u.snapshot(ctx, s, db, sets) },
 		SlotEffects: append(link.SlotEffects(db.links), markEffects(db.name, db.links)...),
 		Slot:        func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, db, set) },
-	})
+	}
+	o.Assign(entries)
+	st.copy = load.Step(o)
 	st.after = u.restoreStep("constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil)
 	return st, nil
 }
@@ -151,7 +151,8 @@ func (u *Upgrade) restoreStep(id, title string, db *database, entries []schema.E
 			return done, err
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			conn, err := schema.Session(ctx, u.new.With(db.name), nil)
+			// What validates a foreign key sorts and hashes with it.
+			conn, err := schema.Session(ctx, u.new.With(db.name), map[string]string{"maintenance_work_mem": "256MB"})
 			if err != nil {
 				return err
 			}

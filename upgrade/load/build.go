@@ -19,6 +19,9 @@ type unit struct {
 	entry schema.Entry
 	cost  int64 // in bytes, to compare with
 	chain *chain
+	// of is the other chain of a foreign key: that of the table it points to.
+	// Nil for what is built on one table.
+	of *chain
 }
 
 // chain is what is to be built on one table. What takes an exclusive lock
@@ -27,16 +30,36 @@ type unit struct {
 type chain struct {
 	first, indexes, after []unit
 	running               int
-	cost                  int64 // of what is not begun
+	behind                int64 // the cost of the longest foreign key that waits for it
+	alone                 bool  // what runs lets nothing else at the table
 	ready                 bool  // its rows are there
 	queued                bool  // it is in the yard's heap
 }
 
-// chains is a heap: the chain with the most left to build comes first.
+// path is how long c takes if every index gets a builder at once: the cost of
+// what goes alone, the largest of the indexes, and what waits for them all.
+func (c *chain) path() int64 {
+	p := c.behind
+	for _, u := range c.first {
+		p += u.cost
+	}
+	if len(c.indexes) > 0 {
+		p += c.indexes[0].cost // the largest comes first
+	}
+	return p
+}
+
+// built says that nothing is left to build on a table whose rows are there.
+func (c *chain) built() bool {
+	return c.ready && c.running == 0 && len(c.first)+len(c.indexes)+len(c.after) == 0
+}
+
+// chains is a heap: the chain with the longest path comes first, so that what
+// takes longest is not begun last.
 type chains []*chain
 
 func (h chains) Len() int           { return len(h) }
-func (h chains) Less(i, j int) bool { return h[i].cost > h[j].cost }
+func (h chains) Less(i, j int) bool { return h[i].path() > h[j].path() }
 func (h chains) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 func (h *chains) Push(c any)        { *h = append(*h, c.(*chain)) }
 func (h *chains) Pop() any {
@@ -59,10 +82,7 @@ func (o Options) chain(t *table, m marks) *chain {
 		if m.has(e) {
 			continue
 		}
-		u := unit{entry: e, chain: c, cost: 1}
-		if builds(e) { // each reads the heap and writes its part of the indexes
-			u.cost = t.Bytes/4 + t.IndexBytes/int64(heavy) + 1
-		}
+		u := unit{entry: e, chain: c, cost: o.cost(t.Table, e, heavy)}
 		switch {
 		case e.Type == "INDEX" && e.Stage == schema.Index:
 			c.indexes = append(c.indexes, u)
@@ -71,7 +91,6 @@ func (o Options) chain(t *table, m marks) *chain {
 		default:
 			c.first = append(c.first, u)
 		}
-		c.cost += u.cost
 	}
 	slices.SortStableFunc(c.indexes, func(a, b unit) int { return cmp.Compare(b.cost, a.cost) })
 	return c
@@ -98,6 +117,8 @@ func builds(e schema.Entry) bool { return e.Type == "INDEX" || e.Type == "CONSTR
 // next is where the units of c that may begin now are; nil where none may.
 func (c *chain) next() *[]unit {
 	switch {
+	case c.alone:
+		return nil
 	case len(c.first) > 0 && c.running == 0:
 		return &c.first
 	case len(c.first) == 0 && len(c.indexes) > 0:
@@ -114,6 +135,7 @@ type yard struct {
 	changed *sync.Cond
 	waiting map[*table]*chain // for their rows
 	heap    chains            // those with something that may begin now
+	foreign []unit            // foreign keys, which wait for both their tables
 	running int
 	entries int
 }
@@ -128,6 +150,37 @@ func newYard() *yard {
 func (y *yard) add(t *table, c *chain) {
 	y.entries += len(c.first) + len(c.indexes) + len(c.after)
 	y.waiting[t] = c
+}
+
+// addForeign brings a foreign key whose tables were brought before. To look up
+// the rows of one of so many bytes takes somewhat less than to copy them.
+func (y *yard) addForeign(e schema.Entry, on, of *chain, bytes int64) {
+	y.entries++
+	u := unit{entry: e, chain: on, of: of, cost: bytes * 3 / 4}
+	on.behind, of.behind = max(on.behind, u.cost), max(of.behind, u.cost)
+	y.foreign = append(y.foreign, u)
+}
+
+// open begins when everything was brought.
+func (y *yard) open() {
+	slices.SortStableFunc(y.foreign, func(a, b unit) int { return cmp.Compare(b.cost, a.cost) })
+	heap.Init(&y.heap) // foreign keys have made paths longer
+}
+
+// takeForeign begins a foreign key whose tables nobody builds on any more, its
+// lock on both lets nobody else at them, if it takes longer than what is left
+// of every table.
+func (y *yard) takeForeign() (unit, bool) {
+	i := slices.IndexFunc(y.foreign, func(u unit) bool { return u.chain.built() && u.of.built() })
+	if i < 0 || len(y.heap) > 0 && y.heap[0].path() >= y.foreign[i].cost {
+		return unit{}, false
+	}
+	u := y.foreign[i]
+	y.foreign = slices.Delete(y.foreign, i, i+1)
+	u.chain.running++
+	u.of.running++
+	y.running++
+	return u, true
 }
 
 // loaded says that a table's rows are there; whole is false where they were
@@ -150,8 +203,8 @@ func (y *yard) queue(c *chain) {
 	}
 }
 
-// take waits for the unit to build next: of the table with the most left to
-// build. It reports false when there will be none, or when ctx ends.
+// take waits for the unit to build next: a foreign key, or of the table with the
+// longest path, whichever takes longer. It reports false when there will be none, or when ctx ends.
 func (y *yard) take(ctx context.Context) (unit, bool) {
 	stop := context.AfterFunc(ctx, func() {
 		y.mu.Lock()
@@ -162,13 +215,16 @@ func (y *yard) take(ctx context.Context) (unit, bool) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	for ctx.Err() == nil {
+		if u, ok := y.takeForeign(); ok {
+			return u, true
+		}
 		if len(y.heap) > 0 {
 			c := heap.Pop(&y.heap).(*chain)
 			c.queued = false
 			from := c.next()
 			u := (*from)[0]
 			*from = (*from)[1:]
-			c.cost -= u.cost
+			c.alone = from != &c.indexes
 			c.running++
 			y.running++
 			y.queue(c)
@@ -188,6 +244,10 @@ func (y *yard) built(u unit) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	u.chain.running--
+	u.chain.alone = false
+	if u.of != nil {
+		u.of.running--
+	}
 	y.running--
 	y.queue(u.chain)
 	y.changed.Broadcast()

@@ -36,6 +36,7 @@ func (q *queue) take() (task, bool) {
 // plan says what is to do where m is done.
 func (l *loader) plan(m marks) (*queue, *yard) {
 	q, y := &queue{}, newYard()
+	on := map[string]*chain{}
 	l.bytes.Store(0)
 	l.tables.Store(0)
 	for _, t := range l.work {
@@ -57,13 +58,21 @@ func (l *loader) plan(m marks) (*queue, *yard) {
 				t.left++
 			}
 		}
-		y.add(t, l.o.chain(t, m))
+		c := l.o.chain(t, m)
+		y.add(t, c)
+		on[t.SQL()] = c
 		if loaded {
 			y.loaded(t, true)
 			l.bytes.Add(t.Bytes)
 			l.tables.Add(1)
 		}
 	}
+	for _, e := range l.o.Foreign {
+		if c, of := on[e.Table], on[e.References]; c != nil && of != nil && !m.has(e) {
+			y.addForeign(e, c, of, l.sizes[e.Table])
+		}
+	}
+	y.open()
 	l.entries = int64(y.entries) + int64(len(l.o.Tail))
 	return q, y
 }

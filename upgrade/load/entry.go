@@ -12,26 +12,35 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Assign hands the Identify and Index entries of a dump to the tables of sets
-// (Options.Indexes) and what belongs to none of these, partitioned tables and
-// attachments above all, to Options.Tail. Every such entry is in one of both.
-func Assign(all []schema.Entry, sets []schema.Set) (indexes func(schema.Table) []schema.Entry, tail []schema.Entry) {
+// Assign gives o the entries of a dump that the copy makes: the Identify and
+// Index entries of the tables of o.Sets (Indexes), those that belong to none of
+// these, partitioned tables and attachments above all (Tail), and foreign keys
+// from one of these tables to another (Foreign). Other foreign keys are left.
+func (o *Options) Assign(all []schema.Entry) {
 	of := map[string][]schema.Entry{}
-	for _, s := range sets {
+	for _, s := range o.Sets {
 		for _, t := range s.Tables {
 			of[t.SQL()] = nil
 		}
 	}
+	o.Tail, o.Foreign = nil, nil
 	for _, stage := range []schema.Stage{schema.Identify, schema.Index} {
 		for _, e := range schema.Entries(all, stage) {
 			if _, ok := of[e.Table]; ok {
 				of[e.Table] = append(of[e.Table], e)
 			} else {
-				tail = append(tail, e)
+				o.Tail = append(o.Tail, e)
 			}
 		}
 	}
-	return func(t schema.Table) []schema.Entry { return of[t.SQL()] }, tail
+	for _, e := range schema.Entries(all, schema.Foreign) {
+		_, on := of[e.Table]
+		_, to := of[e.References]
+		if on && to && e.Type == "FK CONSTRAINT" {
+			o.Foreign = append(o.Foreign, e)
+		}
+	}
+	o.Indexes = func(t schema.Table) []schema.Entry { return of[t.SQL()] }
 }
 
 func (o Options) entry(e schema.Entry) flow.Effect { return e.Effect("new", o.Database) }
@@ -41,7 +50,7 @@ func (m marks) has(e schema.Entry) bool {
 	return ok
 }
 
-const uniqueViolation = "23505"
+const uniqueViolation, foreignViolation = "23505", "23503"
 
 // restore builds what e says, and marks it, in one transaction whose first act
 // is the mark: if a session that was lost is still at it, this waits for its
@@ -54,7 +63,10 @@ func (o Options) restore(ctx context.Context, conn *pgx.Conn, e schema.Entry) er
 	}
 	if err != nil {
 		hint := ""
-		if pg.SQLState(err) == uniqueViolation {
+		switch pg.SQLState(err) {
+		case foreignViolation:
+			hint = "old has rows that break this foreign key: its triggers did not fire for them there, which happens in the replica role or while they are disabled; mend the rows on old, and run again"
+		case uniqueViolation:
 			hint = "old has rows that break this key, or its index there is damaged (collations may have changed below it): look with amcheck"
 		}
 		return fail("build "+e.Object(), o.New, hint, err)

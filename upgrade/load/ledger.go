@@ -142,7 +142,7 @@ func (o Options) built(m marks) bool {
 			}
 		}
 	}
-	return !slices.ContainsFunc(o.Tail, func(e schema.Entry) bool { return !m.has(e) })
+	return !slices.ContainsFunc(slices.Concat(o.Foreign, o.Tail), func(e schema.Entry) bool { return !m.has(e) })
 }
 
 // readMarks reads the ledger in a session of its own; nothing is there where

@@ -42,6 +42,10 @@ type Options struct {
 	// Tail are entries that must wait for all tables, in order: indexes of
 	// partitioned tables and what attaches the leaves' indexes to them.
 	Tail []schema.Entry
+	// Foreign are the foreign keys between tables of Sets. Each is made when
+	// nobody builds on its tables any more, beside what is built on others: to
+	// validate it is a query of one process.
+	Foreign []schema.Entry
 	// Referenced says whether a foreign key of another table points to a table
 	// on new already (ReadReferenced): it cannot be truncated and is emptied
 	// row by row if its set starts again. Nil: none, as in a first run.
@@ -65,6 +69,7 @@ type Options struct {
 	Snapshot func(ctx context.Context, sets []string) (*Snapshot, error)
 	// SlotEffects are what Snapshot does, for the plan.
 	SlotEffects []flow.Effect
+	known       indexes // what the run has read on old
 	// Slot tells the slot of a set as it stands. valid: it exists, its WAL is
 	// there, and nothing has consumed it but the set's own subscription. point
 	// is where it began; 0 where that can no longer be seen, because the
@@ -194,7 +199,7 @@ func (o Options) does(work []*table) []flow.Effect {
 			effects = append(effects, o.entry(e))
 		}
 	}
-	for _, e := range o.Tail {
+	for _, e := range slices.Concat(o.Foreign, o.Tail) {
 		effects = append(effects, o.entry(e))
 	}
 	return append(effects, o.flush())

@@ -52,6 +52,9 @@ func TestUnderLoad(t *testing.T) {
 			if n := w.lab.Value(w.new, db, "SELECT count(*) FROM pg_index WHERE indisprimary AND indrelid::regclass::text LIKE 'pgbench%'"); n != "3" {
 				t.Errorf("%s primary keys on new, want 3", n)
 			}
+			if n := w.lab.Value(w.new, db, "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated"); n != "5" {
+				t.Errorf("%s valid foreign keys on new, want 5", n)
+			}
 			w.silent()
 		})
 	}
@@ -171,7 +174,7 @@ func TestManySmall(t *testing.T) {
 // step is one of its effects, and every effect was seen.
 func TestWhatThePlanShowsIsWhatRan(t *testing.T) {
 	w := newWorld(t, 15, 18, lab.Options{Settings: map[string]string{"log_statement": "all"}},
-		"CREATE TABLE a (id int PRIMARY KEY, t text); CREATE INDEX ON a (t); INSERT INTO a SELECT g, g FROM generate_series(1, 5000) g; CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1)",
+		"CREATE TABLE a (id int PRIMARY KEY, t text); CREATE INDEX ON a (t); INSERT INTO a SELECT g, g FROM generate_series(1, 5000) g; CREATE TABLE b (id int PRIMARY KEY REFERENCES a); INSERT INTO b VALUES (1)",
 		"CREATE TABLE p (id int PRIMARY KEY) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF p DEFAULT")
 	w.restore()
 	sets := []schema.Set{{Name: "main", Tables: w.tables(nil)}}
@@ -278,7 +281,17 @@ func TestOrder(t *testing.T) {
 	}
 	o := Options{Database: db, Version: 150000, Jobs: 2, Sets: []schema.Set{{Name: "main", Tables: []schema.Table{
 		table("a_small", 1<<20, 0), table("b_heap", 900<<20, 0), table("c_indexed", 600<<20, 500<<20), table("d_split", 3<<30, 0),
+		table("e_gin", 200<<20, 180<<20), table("f_btree", 200<<20, 180<<20),
 	}}}}
+	o.Indexes = func(t schema.Table) []schema.Entry {
+		if t.IndexBytes == 0 {
+			return nil
+		}
+		return []schema.Entry{{Type: "INDEX", Schema: "public", Name: t.Name + "_idx", Stage: schema.Index}}
+	}
+	o.known = indexes{
+		{"public", "e_gin_idx"}: {method: "gin", bytes: 180 << 20, rows: 1e6}, {"public", "f_btree_idx"}: {method: "btree", bytes: 180 << 20, rows: 1e6},
+	}
 	w, err := pg.Parse("x", "host=/nowhere", "")
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +302,7 @@ func TestOrder(t *testing.T) {
 	for _, t := range o.work() {
 		names = append(names, t.Name)
 	}
-	if want := []string{"c_indexed", "d_split", "b_heap", "a_small"}; !slices.Equal(names, want) {
+	if want := []string{"e_gin", "c_indexed", "d_split", "b_heap", "f_btree", "a_small"}; !slices.Equal(names, want) {
 		t.Errorf("order %v, want %v", names, want)
 	}
 	var _ flow.Step = Step(o)

@@ -26,6 +26,7 @@ type loader struct {
 	voice sync.Mutex // flow.Turn speaks to one listener at a time
 	turn  *flow.Turn
 
+	sizes                map[string]int64 // of the tables in bytes, by quoted name
 	total                int64
 	bytes, tables, built atomic.Int64
 	copying              atomic.Int64          // copiers that have not ended
@@ -34,9 +35,10 @@ type loader struct {
 }
 
 func newLoader(o Options, work []*table, t *flow.Turn) *loader {
-	l := &loader{o: o, work: work, turn: t}
+	l := &loader{o: o, work: work, turn: t, sizes: map[string]int64{}}
 	for _, w := range work {
 		l.total += w.Bytes
+		l.sizes[w.SQL()] = w.Bytes
 	}
 	return l
 }
@@ -59,6 +61,11 @@ func (l *loader) do(ctx context.Context) (err error) {
 		m, err := l.marks(ctx)
 		if err != nil {
 			return err
+		}
+		if n > 1 { // foreign keys that were made by now are in the way of TRUNCATE
+			if err := l.referencedNow(ctx); err != nil {
+				return err
+			}
 		}
 		if err := l.run(ctx, m); err != nil {
 			return err
@@ -103,6 +110,9 @@ func (l *loader) look(ctx context.Context) error {
 			return fail("forget the marks of set "+s.Name, l.o.New, "", err)
 		}
 	}
+	if err := l.weigh(ctx); err != nil {
+		return err
+	}
 	if len(names) == 0 {
 		return nil
 	}
@@ -134,6 +144,31 @@ func (l *loader) referenced(ctx context.Context, conn *pgx.Conn) error {
 	}
 	planned := l.o.Referenced
 	l.o.Referenced = func(t schema.Table) bool { return planned(t) || is(t) }
+	l.work = l.o.work()
+	return nil
+}
+
+// referencedNow is referenced in a session of its own.
+func (l *loader) referencedNow(ctx context.Context) error {
+	conn, err := l.reopen(ctx, l.o.New.Connect)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(conn)
+	return l.referenced(ctx, conn)
+}
+
+// weigh reads what the indexes are that are to be built, so that those which
+// take longest are not begun last.
+func (l *loader) weigh(ctx context.Context) error {
+	conn, err := l.o.Old.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(conn)
+	if l.o.known, err = readIndexes(ctx, conn); err != nil {
+		return fail("read the sizes of the indexes", l.o.Old, "", err)
+	}
 	l.work = l.o.work()
 	return nil
 }

@@ -48,17 +48,12 @@ func (o Options) work() []*table {
 			work = append(work, o.table(s.Name, t))
 		}
 	}
-	slices.SortStableFunc(work, func(a, b *table) int { return cmp.Compare(b.path(o.Jobs), a.path(o.Jobs)) })
+	paths := make(map[*table]int64, len(work))
+	for _, t := range work {
+		paths[t] = o.path(t)
+	}
+	slices.SortStableFunc(work, func(a, b *table) int { return cmp.Compare(paths[b], paths[a]) })
 	return work
-}
-
-// path is the longest way, in bytes, from the first row of t to its last
-// index. The table with the longest path goes first: indexes are built after
-// the rows are there, so a small table with big indexes may come before a
-// large one with none. Building reads the heap and writes the index, which
-// costs about as much as copying twice the index.
-func (t *table) path(jobs int) int64 {
-	return t.Bytes/int64(min(len(t.chunks), jobs)) + 2*t.IndexBytes
 }
 
 func (o Options) table(set string, t schema.Table) *table {

@@ -89,7 +89,7 @@ func (w *world) options(sets ...schema.Set) Options {
 		Old: w.server(w.old), New: w.server(w.new), Database: db, Version: w.old.Major * 10000,
 		Sets: sets, Jobs: 2, IndexJobs: 2, Snapshot: w.snapshot, Slot: w.slot,
 	}
-	o.Indexes, o.Tail = Assign(w.entries, sets)
+	o.Assign(w.entries)
 	for _, s := range sets {
 		o.SlotEffects = append(o.SlotEffects, flow.Effect{On: "old", Database: db, SQL: "CREATE_REPLICATION_SLOT " + slotOf(s.Name)})
 	}
@@ -264,7 +264,7 @@ func (w *world) bench(args ...string) (stop func()) {
 
 func (w *world) pgbenchInit(scale int) {
 	w.tb.Helper()
-	out, err := w.old.Command(w.tb.Context(), "pgbench", "-i", "-q", "-s", fmt.Sprint(scale), "-h", w.old.Socket, "-p", fmt.Sprint(w.old.Port), "-U", w.old.Superuser, db).CombinedOutput()
+	out, err := w.old.Command(w.tb.Context(), "pgbench", "-i", "-q", "--foreign-keys", "-s", fmt.Sprint(scale), "-h", w.old.Socket, "-p", fmt.Sprint(w.old.Port), "-U", w.old.Superuser, db).CombinedOutput()
 	if err != nil {
 		w.tb.Fatalf("pgbench: %v: %s", err, out)
 	}
