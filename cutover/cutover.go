@@ -129,6 +129,9 @@ type Config struct {
 	// Ahead runs before anything is armed, Before before the gate, and After
 	// behind everything else.
 	Ahead, Before, After []flow.Step
+	// Stopped: the newest attempt of this direction is void, and has left links
+	// stopped; this one lets them go on before it asks the gates.
+	Stopped bool
 	// Forecast is how long steps are expected to take, by id.
 	Forecast map[string]time.Duration
 	// Rehearsed are the rehearsals that are remembered, oldest first.
@@ -182,6 +185,7 @@ type crossing struct {
 	canaries int
 	decided  bool // the decision row was found open
 	gaveUp   bool // an undo has waited for a server in vain
+	stopped  bool // an attempt has stopped links that are not known to go on
 	// announced: this process has written the attempt's row.
 	announced bool
 	backoff   time.Duration
@@ -198,7 +202,7 @@ func (c *Config) app() string {
 
 func newCrossing(c Config) *crossing {
 	x := &crossing{
-		Config: c, by: map[string]*Database{},
+		Config: c, by: map[string]*Database{}, stopped: c.Stopped,
 		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{},
 		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
 		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{},
@@ -243,6 +247,9 @@ func New(c Config) *Crossing {
 // toClose are the steps from arm to close.
 func (x *crossing) toClose() []flow.Step {
 	steps := append([]flow.Step{x.arm()}, x.Before...)
+	if x.Stopped {
+		steps = append(steps, x.forwardAgain())
+	}
 	steps = append(steps, x.reversible(x.trafficPause())...)
 	return append(steps, x.durable(), x.close())
 }
@@ -313,6 +320,7 @@ func (x *crossing) fromOpen() []flow.Step {
 }
 
 func (x *crossing) remember(d Decision) {
+	x.stopped = true // how far it came is not known
 	for db, at := range d.Fence {
 		x.fence[db] = at
 	}

@@ -63,6 +63,10 @@ type Memory struct {
 	Before map[string]string `json:"before,omitempty"`
 	// Made are the databases and roles on new that this upgrade created.
 	Made []string `json:"made,omitempty"`
+	// Stopped, of an attempt that is void: the links that it had stopped are not
+	// known to go on, because its undo was cut off or could not reach the opening
+	// side. The next attempt lets them go on.
+	Stopped bool `json:"stopped,omitempty"`
 	// Done: everything behind open has been done, the hook after_open included.
 	Done bool `json:"done,omitempty"`
 	// WithTraffic: the rehearsal of this row holds clients back in the poolers.
@@ -155,7 +159,7 @@ const (
 	armDecision   = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'armed', $memory)"
 	closeDecision = "UPDATE crossfade.upgrade SET state = 'closed', memory = $memory, at = clock_timestamp() WHERE attempt = $attempt AND state = 'armed' RETURNING attempt"
 	openDecision  = "UPDATE crossfade.upgrade SET state = 'open', at = clock_timestamp() WHERE attempt = $attempt AND state = 'closed' RETURNING attempt"
-	voidDecision  = "UPDATE crossfade.upgrade SET state = 'void', at = clock_timestamp() WHERE attempt = $attempt AND state IN ('armed', 'closed') RETURNING attempt"
+	voidDecision  = "UPDATE crossfade.upgrade SET state = 'void', memory = memory || $stopped, at = clock_timestamp() WHERE attempt = $attempt AND state IN ('armed', 'closed', 'void') RETURNING attempt"
 	copyDecision  = "INSERT INTO crossfade.upgrade (attempt, upgrade, direction, state, memory) VALUES ($attempt, $upgrade, $direction, 'open', $memory) ON CONFLICT (attempt) DO UPDATE SET state = 'open', memory = excluded.memory, at = clock_timestamp()"
 )
 
@@ -203,6 +207,7 @@ func (x *crossing) vars(m Memory) (map[string]string, error) {
 	return map[string]string{
 		"attempt": fmt.Sprint(x.Attempt), "upgrade": pg.Literal(x.Upgrade),
 		"direction": pg.Literal(string(x.Direction)), "memory": pg.Literal(string(b)),
+		"stopped": pg.Literal(fmt.Sprintf(`{"stopped": %t}`, x.stopped)),
 	}, nil
 }
 

@@ -223,13 +223,43 @@ func (x *crossing) sequences() flow.Step {
 	})
 }
 
+// forwardAgain lets the links go on that an earlier attempt has stopped and
+// could not start again: nobody else does, and the gates want them.
+func (x *crossing) forwardAgain() flow.Step {
+	start := x.starts()
+	return flow.Step{
+		ID: "forward/again", Title: "Let the links go on that an undone attempt has left stopped", Does: start, Done: never,
+		Do: func(ctx context.Context, _ *flow.Turn) error { return x.start(ctx, start) },
+	}
+}
+
+// starts are the statements that let every link of the crossing apply again.
+func (x *crossing) starts() []flow.Effect {
+	var start []flow.Effect
+	for _, db := range x.Databases {
+		for _, l := range db.Links {
+			start = append(start, l.Enable())
+		}
+	}
+	return start
+}
+
+// start executes starts, and remembers for the attempt's row whether links may
+// be stopped still.
+func (x *crossing) start(ctx context.Context, starts []flow.Effect) error {
+	err := x.run(ctx, starts, nil)
+	x.stopped = err != nil
+	return err
+}
+
 // forwardStop ends applying on the opening side. The slots stay, so that an
 // undo loses nothing.
 func (x *crossing) forwardStop() flow.Step {
-	var stop, start []flow.Effect
+	var stop []flow.Effect
+	start := x.starts()
 	for _, db := range x.Databases {
 		for _, l := range db.Links {
-			stop, start = append(stop, l.Disable()), append(start, l.Enable())
+			stop = append(stop, l.Disable())
 		}
 		if len(db.Links) > 0 {
 			stop = append(stop, link.EndWorkers(db.Links))
@@ -238,6 +268,7 @@ func (x *crossing) forwardStop() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "forward/stop", Title: "Stop applying on " + x.Opening.Name, Does: stop, Undoes: start,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
+			x.stopped = true
 			if err := x.run(ctx, stop, nil); err != nil {
 				return err
 			}
@@ -253,7 +284,7 @@ func (x *crossing) forwardStop() flow.Step {
 				return link.WaitStopped(ctx, from, to, db.Links)
 			})
 		},
-		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.run(ctx, start, nil) },
+		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.start(ctx, start) },
 	})
 }
 

@@ -302,7 +302,7 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		case p.State() == "waiting" && p.Errors > 0, p.State() == "streaming" && time.Since(fails.grew) < calm:
 			bad = append(bad, fmt.Sprintf("%s does not apply (%d errors so far): the log of %s says why; %s", l.Name, p.Errors, x.Opening.Name, l.Again()))
 		case p.State() == "stopped":
-			bad = append(bad, l.Name+" is stopped: run crossfade prepare, which lets it go on")
+			bad = append(bad, l.Name+" is stopped: "+x.goesOn(l))
 		case p.State() != "streaming":
 			bad = append(bad, l.Name+" is "+p.State())
 		case p.Published != want || p.Subscribed != want || p.Ready != want:
@@ -310,6 +310,18 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		}
 	}
 	return strings.Join(bad, ", "), nil
+}
+
+// goesOn says what lets a stopped link go on.
+func (x *crossing) goesOn(l link.Link) string {
+	says := l.Enable().SQL + " on " + x.Opening.Name + " lets it go on"
+	switch {
+	case !x.Stopped:
+		return says
+	case x.Direction == Back:
+		return says + ", and so does the next crossfade rollback: an attempt has left it so"
+	}
+	return says + ", and so does the next crossfade cutover: an attempt has left it so"
 }
 
 // failures are the apply errors of a link, and when one came last. A worker that

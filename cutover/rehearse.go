@@ -3,6 +3,7 @@ package cutover
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -241,7 +242,13 @@ func (x *crossing) stays(db string, tables []string) {
 
 // endRehearsal takes the rehearsal's row away: what it said is undone. Where
 // everything was measured, that is remembered in the same transaction.
+//
+// Where links are stopped still, the row stays: they are let go on by whoever
+// undoes what this one has left.
 func (x *crossing) endRehearsal(ctx context.Context) error {
+	if x.stopped {
+		return errors.New("links are stopped still, and the rehearsal's row stays until they go on")
+	}
 	conn, err := x.near(ctx, x.Home)
 	if err != nil {
 		return err

@@ -357,11 +357,7 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 	case w != serving:
 		e.Code, e.Hint = ExitFailed, fmt.Sprintf("undone, but writable is %s; ask crossfade status", w)
 	case len(f.UndoErrs) > 0:
-		e.Hint = serving + " serves again; some of what was made is left, and the next run takes it away"
-		if serving == "old" {
-			// A link that could not be let go on stays so.
-			e.Hint = "old serves again; some of what was made is left: crossfade status shows it. A link that is stopped goes on with crossfade prepare; behind a rollback with ALTER SUBSCRIPTION … ENABLE on new"
-		}
+		e.Hint = fmt.Sprintf("%s serves again; some of what was made is left, and the next crossfade %s takes it away and lets links go on that are stopped; until then crossfade status shows it", serving, crossingName(dir))
 	default:
 		e.Hint = serving + " serves again; nothing was lost"
 	}

@@ -48,7 +48,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 	if err := u.aroundSteps(ctx, s, &c); err != nil {
 		return c, err
 	}
-	c.Rehearsed = s.rehearsed()
+	c.Rehearsed, c.Stopped = s.rehearsed(), s.stopped(dir)
 	if dir == cutover.Forward {
 		c.Forecast = cutover.Forecast(c.Rehearsed)
 	}

@@ -87,6 +87,16 @@ func (s *survey) last() *cutover.Decision {
 	return nil
 }
 
+// stopped reports whether the newest attempt is one of this direction that is
+// void and has left links stopped.
+func (s *survey) stopped(dir cutover.Direction) bool {
+	if len(s.decisions) == 0 {
+		return false
+	}
+	d := s.decisions[len(s.decisions)-1]
+	return d.Attempt > 0 && d.State == cutover.Void && d.Direction == dir && d.Stopped
+}
+
 // rehearsing is the rehearsal that is under way or was cut off, or nil.
 func (s *survey) rehearsing() *cutover.Decision {
 	for _, d := range s.decisions {

@@ -66,7 +66,7 @@ var handmades = []handmade{
 		old: []string{"INSERT INTO orders (what) VALUES ('collides')"}, seen: []string{"links", "cf_up_shop_orders does not apply", "the log of new", "pg_drop_replication_slot"}, exit: anyExit,
 		mendNew: []string{"SET LOCAL session_replication_role = replica; DELETE FROM orders WHERE what = 'on new'"},
 	},
-	{name: "a subscription is disabled", new: []string{"ALTER SUBSCRIPTION cf_up_shop_orders DISABLE"}, seen: []string{"links", "cf_up_shop_orders is stopped", "crossfade prepare"}},
+	{name: "a subscription is disabled", new: []string{"ALTER SUBSCRIPTION cf_up_shop_orders DISABLE"}, seen: []string{"links", "cf_up_shop_orders is stopped", `ALTER SUBSCRIPTION "cf_up_shop_orders" ENABLE on new`}},
 	{
 		name: "a subscription is dropped", new: []string{"ALTER SUBSCRIPTION cf_up_shop_orders DISABLE", "ALTER SUBSCRIPTION cf_up_shop_orders SET (slot_name = NONE)", "DROP SUBSCRIPTION cf_up_shop_orders"},
 		seen: []string{"links", "cf_up_shop_orders has no subscription", "copies its tables again"},

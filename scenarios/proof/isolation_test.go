@@ -129,10 +129,7 @@ func (w *isolated) cell(t *testing.T, step, line string) {
 	if want := map[int]string{0: "new", 5: "old", 6: "new"}[r.exit]; want != "" && want != writable {
 		t.Errorf("%s: exit %d, and writable is %s\n%s", what, r.exit, writable, r)
 	}
-	if phase, _ := w.truth(); phase == "ready" {
-		w.do(0, "prepare") // the undo could not reach new to let its links go on
-	}
-	w.do(0, "cutover", "--yes")
+	w.do(0, "cutover", "--yes") // lets links go on that the undo could not reach new for
 	w.wantPhase("open", "new")
 	clients.judge(what, w.new, w.old)
 	w.do(0, "rollback", "--yes")
