@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"crossfade/upgrade/flow"
+	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
@@ -121,10 +122,6 @@ func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
 // lockEffects are the statements of the barrier of one database. The limits
 // are what the server itself does when the tool is gone, stopped or cut off.
 func (x *crossing) lockEffects(db *Database) []flow.Effect {
-	tables := make([]string, len(db.Tables))
-	for i, t := range db.Tables {
-		tables[i] = t.SQL()
-	}
 	unheard := "SET LOCAL tcp_user_timeout = 3000; "
 	if x.Closing.Version < 120000 {
 		unheard = "" // keepalives notice it then; an idle session is ended at any rate
@@ -134,8 +131,8 @@ func (x *crossing) lockEffects(db *Database) []flow.Effect {
 			" SET LOCAL tcp_keepalives_count = 3; "+unheard+"SET LOCAL lock_timeout = $lock; SET LOCAL statement_timeout = $statement"),
 		x.on(x.Closing, db.Name, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'autovacuum worker'"),
 	}
-	if len(tables) > 0 {
-		e = append(e, x.on(x.Closing, db.Name, "LOCK TABLE ONLY "+strings.Join(tables, ", ONLY ")+" IN SHARE ROW EXCLUSIVE MODE"))
+	if len(db.Tables) > 0 {
+		e = append(e, x.on(x.Closing, db.Name, "LOCK TABLE "+db.only()+" IN SHARE ROW EXCLUSIVE MODE"))
 	}
 	return append(e, x.on(x.Closing, db.Name, "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = $left"))
 }
@@ -170,13 +167,16 @@ func (x *crossing) lock() flow.Step {
 	}
 }
 
-// meet opens the sessions of the barrier while nobody is blocked yet.
+// meet opens the sessions of the barrier while nobody is blocked yet, takes the
+// fingerprint of the catalogs, looks behind it at what depends on them alone, and
+// sets the sequences once more: what is true then needs not be asked under the
+// locks, as long as the fingerprint stays.
 func (x *crossing) meet(ctx context.Context) error {
 	x.release()
 	x.mu.Lock()
 	x.released = nil // of earlier attempts: their pids may be others' by now
 	x.mu.Unlock()
-	return x.each(ctx, func(ctx context.Context, db *Database) error {
+	err := x.each(ctx, func(ctx context.Context, db *Database) error {
 		conn, err := x.Closing.Server.With(db.Name).Connect(ctx)
 		if err != nil {
 			return err
@@ -192,13 +192,122 @@ func (x *crossing) meet(ctx context.Context) error {
 		if err != nil {
 			return &pg.Error{Doing: "read deadlock_timeout", On: x.Closing.Server.String(), Err: err}
 		}
-		// What it says is old by then. The plan is kept, and the server has read
-		// its catalogs into this session: that is half of what it costs.
-		if _, _, err = x.look(ctx, conn); err == nil {
-			_, err = Unarmed(ctx, conn, db.Elsewhere)
+		print, err := x.print(ctx, conn)
+		if err != nil {
+			return err
 		}
+		x.mu.Lock()
+		x.prints[db.Name] = print
+		x.mu.Unlock()
+		return x.warm(ctx, conn, db)
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range Look(ctx, x.cataloged()) {
+		if !s.OK {
+			return &ErrGate{[]GateState{s}}
+		}
+	}
+	if err := x.freshen(ctx); err != nil {
+		return err
+	}
+	return x.aheadOfTheWindow(ctx)
+}
+
+// freshen lets the slots begin where the server is now, so that there is little
+// to be decoded when close looks for leaks.
+func (x *crossing) freshen(ctx context.Context) error {
+	end, ok := x.sender()
+	if !ok {
+		return nil
+	}
+	conn, err := x.near(ctx, end.Server.Database())
+	if err != nil {
+		return err
+	}
+	if err := end.Follow(ctx, conn); err != nil {
+		return err
+	}
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		if len(db.Links) == 0 {
+			return nil
+		}
+		from, err := x.near(ctx, db.Name)
+		if err != nil {
+			return err
+		}
+		to, err := x.away(ctx, db.Name)
+		if err != nil {
+			return err
+		}
+		_, err = link.Pass(ctx, from, to, db.Links)
 		return err
 	})
+}
+
+// sender is the closing side as a link knows it; false where nothing is sent.
+func (x *crossing) sender() (link.End, bool) {
+	for _, db := range x.Databases {
+		if len(db.Links) > 0 {
+			return db.Links[0].From, true
+		}
+	}
+	return link.End{}, false
+}
+
+// warm lets the server read into a session of the barrier what the barrier needs
+// of its catalogs: that is half of what it costs.
+func (x *crossing) warm(ctx context.Context, conn *pgx.Conn, db *Database) error {
+	e, ok := x.warmEffect(db)
+	if !ok {
+		return nil
+	}
+	err := pg.Exec(ctx, conn, e.SQL)
+	switch pg.SQLState(err) {
+	case "55P03", "42P01": // somebody has locked a table, or dropped one: the barrier will meet him
+		err = pg.Exec(ctx, conn, "ROLLBACK")
+	}
+	if err != nil {
+		return &pg.Error{Doing: "look up the tables", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+	}
+	return nil
+}
+
+// warmEffect locks every table as a SELECT does, and lets go at once.
+func (x *crossing) warmEffect(db *Database) (flow.Effect, bool) {
+	if len(db.Tables) == 0 {
+		return flow.Effect{}, false
+	}
+	return x.on(x.Closing, db.Name, "BEGIN; LOCK TABLE "+db.only()+" IN ACCESS SHARE MODE NOWAIT; COMMIT"), true
+}
+
+// only are all tables, each without its children, as LOCK TABLE takes them.
+func (db *Database) only() string {
+	tables := make([]string, len(db.Tables))
+	for i, t := range db.Tables {
+		tables[i] = t.SQL()
+	}
+	return "ONLY " + strings.Join(tables, ", ONLY ")
+}
+
+// meetEffects are what meet changes or locks.
+func (x *crossing) meetEffects() []flow.Effect {
+	var does []flow.Effect
+	for i := range x.Databases {
+		if e, ok := x.warmEffect(&x.Databases[i]); ok {
+			does = append(does, e)
+		}
+	}
+	if end, ok := x.sender(); ok {
+		does = append(does, end.FollowEffects()...)
+		for _, db := range x.Databases {
+			if len(db.Links) > 0 {
+				does = append(does, link.CanaryEffect(db.Links))
+			}
+		}
+	}
+	return append(does, x.aheadEffects()...)
 }
 
 func (x *crossing) lockAll(ctx context.Context) error {

@@ -51,6 +51,13 @@ func (x *crossing) raise(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if len(db.Quiet) > 0 {
+			// What is disabled now is part of the fingerprint: nothing may have
+			// changed before that, and the one behind it is what must stay.
+			if err := x.samePrint(ctx, held, db); err != nil {
+				return err
+			}
+		}
 		sql := append([]string{x.Part.Raised(x.Upgrade)}, db.Quiet...)
 		if err := pg.Exec(ctx, held, strings.Join(sql, ";\n")); err != nil {
 			return &pg.Error{Doing: "raise the fence", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
@@ -58,8 +65,7 @@ func (x *crossing) raise(ctx context.Context) error {
 		if len(db.Quiet) == 0 {
 			return nil
 		}
-		// The triggers that were just disabled are part of the fingerprint.
-		print, _, err := x.look(ctx, held)
+		print, err := x.print(ctx, held)
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.prints[db.Name] = print
@@ -136,27 +142,31 @@ func (x *crossing) afterClose(ctx context.Context, t *flow.Turn) error {
 		return err
 	}
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		conn, err := x.near(ctx, db.Name)
+		if err != nil {
+			return err
+		}
+		second, err := x.conn(ctx, x.barrier, x.Closing, db.Name)
+		if err != nil {
+			return err
+		}
+		if err := x.through(ctx, conn, db); err != nil {
+			return err
+		}
 		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return x.unchanged(ctx, second, db) })
 		g.Go(func() error {
-			moved, err := x.copySequences(ctx, db)
+			moved, err := x.copyAllSequences(ctx, db)
 			if err == nil && moved > 0 {
 				t.Note("%d sequences of %s moved while it was being closed", moved, db.Name)
 			}
-			if err != nil {
-				return err
+			if err == nil {
+				err = x.fenced(ctx, conn, db)
 			}
-			conn, err := x.near(ctx, db.Name)
-			if err != nil {
-				return err
+			if err == nil {
+				err = x.noLeaks(ctx, conn, db)
 			}
-			return x.noLeaks(ctx, conn, db)
-		})
-		g.Go(func() error {
-			conn, err := x.conn(ctx, x.barrier, x.Closing, db.Name)
-			if err != nil {
-				return err
-			}
-			return x.unchanged(ctx, conn, db)
+			return err
 		})
 		return g.Wait()
 	})
@@ -169,36 +179,55 @@ func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
 	if err != nil {
 		return err
 	}
-	if err := x.unchanged(ctx, conn, db); err != nil {
-		return err
+	for _, look := range []func(context.Context, *pgx.Conn, *Database) error{x.through, x.unchanged, x.fenced, x.noLeaks} {
+		if err := look(ctx, conn, db); err != nil {
+			return err
+		}
 	}
-	return x.noLeaks(ctx, conn, db)
+	return nil
 }
 
-// unchanged compares the closing side with what was read under the locks, and
-// sees the fence on every table.
+// unchanged compares the closing side with what was read just before it was
+// locked, and under the locks.
 func (x *crossing) unchanged(ctx context.Context, conn *pgx.Conn, db *Database) error {
-	if err := x.through(ctx, conn, db); err != nil {
+	if err := x.samePrint(ctx, conn, db); err != nil {
 		return err
 	}
-	print, larges, err := x.look(ctx, conn)
+	larges, err := x.countLarges(ctx, conn)
 	if err != nil {
 		return err
 	}
-	switch {
-	case print != x.prints[db.Name]:
-		return fmt.Errorf("the catalogs of %s on %s changed while it was being closed", db.Name, x.Closing.Name)
-	case larges != x.larges[db.Name]:
+	if larges != x.larges[db.Name] {
 		return fmt.Errorf("large objects of %s on %s changed while it was being closed (%d, now %d)", db.Name, x.Closing.Name, x.larges[db.Name], larges)
 	}
-	// The fingerprint leaves the tool's own out. A DISABLE TRIGGER that stood at
-	// the barrier takes the fence off, where no other trigger would tell of it.
+	return nil
+}
+
+// fenced sees the fence on every table. The fingerprint leaves the tool's own
+// out: a DISABLE TRIGGER that stood at the barrier takes the fence off, where no
+// other trigger would tell of it.
+func (x *crossing) fenced(ctx context.Context, conn *pgx.Conn, db *Database) error {
 	open, err := Unarmed(ctx, conn, db.Elsewhere)
 	if err != nil {
 		return err
 	}
 	if len(open) > 0 {
 		return fmt.Errorf("the fence was taken off %s in %s on %s while it was being closed", strings.Join(open, ", "), db.Name, x.Closing.Name)
+	}
+	return nil
+}
+
+// samePrint wants the catalogs of a database to be what they were when their
+// fingerprint was taken last.
+func (x *crossing) samePrint(ctx context.Context, conn *pgx.Conn, db *Database) error {
+	print, err := x.print(ctx, conn)
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if print != x.prints[db.Name] {
+		return fmt.Errorf("the catalogs of %s on %s changed while it was being closed", db.Name, x.Closing.Name)
 	}
 	return nil
 }

@@ -182,6 +182,9 @@ type crossing struct {
 	streamed map[string]bool      // receivers of the closing side seen by the gate
 	guard    Guard
 	seqs     map[string][]schema.Sequence // what the opening side has been set to
+	// theirs are the sequences of the opening side, by database and name.
+	theirs   map[string]map[string]schema.Sequence
+	moving   map[string]bool // sequences that moved between the gate and the barrier, "database.name"
 	canaries int
 	decided  bool // the decision row was found open
 	gaveUp   bool // an undo has waited for a server in vain
@@ -205,7 +208,7 @@ func newCrossing(c Config) *crossing {
 		Config: c, by: map[string]*Database{}, stopped: c.Stopped,
 		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{},
 		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
-		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{},
+		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{}, theirs: map[string]map[string]schema.Sequence{}, moving: map[string]bool{},
 	}
 	for i := range x.Databases {
 		x.by[x.Databases[i].Name] = &x.Databases[i]

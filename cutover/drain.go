@@ -50,8 +50,13 @@ func (x *crossing) canary() flow.Step {
 	})
 }
 
-// lookUnderLocks reads the fast gates, and in the sessions that hold the locks
-// the fingerprints, which are in no gate's way.
+// lookUnderLocks reads the fast gates, and counts the large objects in the
+// sessions that hold the locks.
+//
+// What depends on the catalogs alone, which tables there are and how they look,
+// was read just before (meet), together with their fingerprint. That of close
+// must still be the same: nothing of it can have changed in between, and to read
+// it here, too, would cost the writers as much again.
 func (x *crossing) lookUnderLocks(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -68,25 +73,30 @@ func (x *crossing) lookUnderLocks(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			print, larges, err := x.look(ctx, held)
+			larges, err := x.countLarges(ctx, held)
 			x.mu.Lock()
 			defer x.mu.Unlock()
-			x.prints[db.Name], x.larges[db.Name] = print, larges
+			x.larges[db.Name] = larges
 			return err
 		})
 	})
 	return g.Wait()
 }
 
-// look reads the fingerprint of a database's catalogs and counts its large objects.
-func (x *crossing) look(ctx context.Context, conn *pgx.Conn) (print string, larges int64, err error) {
+// print reads the fingerprint of a database's catalogs.
+func (x *crossing) print(ctx context.Context, conn *pgx.Conn) (print string, err error) {
 	if err := conn.QueryRow(ctx, schema.FingerprintSQL(x.Closing.Version)).Scan(&print); err != nil {
-		return "", 0, &pg.Error{Doing: "read the fingerprint of the catalogs", On: x.Closing.Server.String(), Err: err}
+		return "", &pg.Error{Doing: "read the fingerprint of the catalogs", On: x.Closing.Server.String(), Err: err}
 	}
-	if err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_largeobject_metadata").Scan(&larges); err != nil {
-		return "", 0, &pg.Error{Doing: "count the large objects", On: x.Closing.Server.String(), Err: err}
+	return print, nil
+}
+
+// countLarges counts the large objects of a database.
+func (x *crossing) countLarges(ctx context.Context, conn *pgx.Conn) (n int64, err error) {
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_largeobject_metadata").Scan(&n); err != nil {
+		return 0, &pg.Error{Doing: "count the large objects", On: x.Closing.Server.String(), Err: err}
 	}
-	return print, larges, nil
+	return n, nil
 }
 
 // drain waits until the opening side has applied and flushed everything up to
@@ -140,50 +150,155 @@ func (x *crossing) aheadEffects() []flow.Effect {
 }
 
 // aheadOfTheWindow sets the sequences once before anybody is blocked, so that
-// only those that move meanwhile are written inside.
+// only those that move meanwhile are written inside, and of those that do not
+// nothing but the values is read.
 func (x *crossing) aheadOfTheWindow(ctx context.Context) error {
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
-		_, err := x.copySequences(ctx, db)
+		x.mu.Lock()
+		before := x.seqs[db.Name]
+		x.mu.Unlock()
+		now, err := x.knowSequences(ctx, db)
+		if err != nil {
+			return err
+		}
+		if before != nil { // the gate has read them, a while ago
+			x.mu.Lock()
+			for _, s := range moved(before, now) {
+				x.moving[db.Name+"."+s.SQL()] = true
+			}
+			x.mu.Unlock()
+		}
+		_, err = x.setSequences(ctx, db, before, now)
 		return err
 	})
 }
 
-// copySequences writes the sequences that moved since the last time, reads
-// them back, and returns how many it wrote.
-func (x *crossing) copySequences(ctx context.Context, db *Database) (int, error) {
+// busy are the sequences of a database that moved between the gate and the
+// barrier: those that may be expected to have moved since. All are read when the
+// last client is gone.
+func (x *crossing) busy(db *Database) []schema.Sequence {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var some []schema.Sequence
+	for _, s := range x.seqs[db.Name] {
+		if x.moving[db.Name+"."+s.SQL()] {
+			some = append(some, s)
+		}
+	}
+	return some
+}
+
+// knowSequences reads all of the sequences of a database, on both sides.
+func (x *crossing) knowSequences(ctx context.Context, db *Database) ([]schema.Sequence, error) {
+	from, err := x.near(ctx, db.Name)
+	if err != nil {
+		return nil, err
+	}
+	to, err := x.away(ctx, db.Name)
+	if err != nil {
+		return nil, err
+	}
+	now, err := schema.ReadSequences(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := schema.ReadSequences(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[string]schema.Sequence, len(theirs))
+	for _, s := range theirs {
+		at[s.SQL()] = s
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.theirs[db.Name] = at
+	return db.ours(now), nil
+}
+
+// copyAllSequences is copySequences for every sequence. There are no others than
+// those that are known: from arm on nobody makes any, and the fingerprint would
+// tell.
+func (x *crossing) copyAllSequences(ctx context.Context, db *Database) (int, error) {
+	x.mu.Lock()
+	known := x.seqs[db.Name]
+	x.mu.Unlock()
+	if known != nil {
+		return x.copySequences(ctx, db, known)
+	}
+	now, err := x.knowSequences(ctx, db) // this run has not begun the attempt
+	if err != nil {
+		return 0, err
+	}
+	return x.setSequences(ctx, db, nil, now)
+}
+
+// copySequences writes those of some sequences that moved since the last time,
+// reads them back, and returns how many it wrote.
+func (x *crossing) copySequences(ctx context.Context, db *Database, some []schema.Sequence) (int, error) {
+	if len(some) == 0 {
+		return 0, nil
+	}
 	from, err := x.near(ctx, db.Name)
 	if err != nil {
 		return 0, err
 	}
-	to, err := x.away(ctx, db.Name)
+	now, err := schema.ReadValues(ctx, from, x.Closing.Version, some)
 	if err != nil {
 		return 0, err
 	}
-	now, err := schema.ReadSequences(ctx, from)
-	if err != nil {
-		return 0, err
-	}
-	now = db.ours(now)
-	moved := moved(x.seqs[db.Name], now)
+	return x.setSequences(ctx, db, some, now)
+}
+
+// setSequences sets those of now that stood elsewhere before, sees that they
+// stand there, and remembers where.
+func (x *crossing) setSequences(ctx context.Context, db *Database, before, now []schema.Sequence) (int, error) {
+	moved := moved(before, now)
 	sql, n := schema.SetSequences(moved, x.Margin)
-	if n == 0 {
-		return 0, nil
-	}
-	if x.rehearsal == nil {
-		if err := pg.Exec(ctx, to, sql); err != nil {
-			return 0, &pg.Error{Doing: "set the sequences", On: x.Opening.Server.String() + ", database " + db.Name, Err: err}
+	if n > 0 {
+		to, err := x.away(ctx, db.Name)
+		if err != nil {
+			return 0, err
 		}
-	}
-	back, err := schema.ReadSequences(ctx, to)
-	if err != nil {
-		return 0, err
-	}
-	if behind := schema.Stale(moved, back, x.Margin); x.rehearsal == nil && len(behind) > 0 {
-		return 0, fmt.Errorf("sequences of %s on %s do not stand where they were set: %v", db.Name, x.Opening.Name, behind)
+		if x.rehearsal == nil {
+			if err := pg.Exec(ctx, to, sql); err != nil {
+				return 0, &pg.Error{Doing: "set the sequences", On: x.Opening.Server.String() + ", database " + db.Name, Err: err}
+			}
+		}
+		x.mu.Lock()
+		theirs := x.theirs[db.Name]
+		x.mu.Unlock()
+		var there []schema.Sequence
+		for _, s := range moved {
+			if t, ok := theirs[s.SQL()]; ok {
+				there = append(there, t)
+			}
+		}
+		back, err := schema.ReadValues(ctx, to, x.Opening.Version, there)
+		if err != nil {
+			return 0, err
+		}
+		if behind := schema.Stale(moved, back, x.Margin); x.rehearsal == nil && len(behind) > 0 {
+			return 0, fmt.Errorf("sequences of %s on %s do not stand where they were set: %v", db.Name, x.Opening.Name, behind)
+		}
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.seqs[db.Name] = now
+	if len(now) >= len(x.seqs[db.Name]) {
+		x.seqs[db.Name] = now
+		return n, nil
+	}
+	at := make(map[uint32]schema.Sequence, len(now))
+	for _, s := range now {
+		at[s.OID] = s
+	}
+	all := slices.Clone(x.seqs[db.Name])
+	for i, s := range all {
+		if t, ok := at[s.OID]; ok {
+			all[i] = t
+		}
+	}
+	x.seqs[db.Name] = all
 	return n, nil
 }
 
@@ -218,8 +333,13 @@ func moved(before, now []schema.Sequence) []schema.Sequence {
 
 func (x *crossing) sequences() flow.Step {
 	return x.blockedStep(flow.Step{
-		ID: "sequences", Title: "Set the sequences that moved", Does: x.aheadEffects(),
-		Do: func(ctx context.Context, _ *flow.Turn) error { return x.aheadOfTheWindow(ctx) },
+		ID: "sequences", Title: "Set the sequences that move", Does: x.aheadEffects(),
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			return x.each(ctx, func(ctx context.Context, db *Database) error {
+				_, err := x.copySequences(ctx, db, x.busy(db))
+				return err
+			})
+		},
 	})
 }
 

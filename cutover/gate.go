@@ -156,12 +156,20 @@ func (x *crossing) builtin() []Gate {
 	}
 }
 
-// fast are the gates that are read again under the locks.
-func (x *crossing) fast() []Gate {
+// cataloged are the gates that are read again just before the barrier, with the
+// fingerprint that holds for what they say.
+func (x *crossing) cataloged() []Gate {
 	return []Gate{
 		{ID: "tables", Look: x.perDatabase(x.tablesGate)},
-		{ID: "links", Look: x.perDatabase(x.linksGate)},
 		{ID: "armed", Look: x.perDatabase(x.armedGate)},
+	}
+}
+
+// fast are the gates that are read again under the locks. That the fence is on
+// every table is seen behind close: no lock of the barrier lets it be taken off.
+func (x *crossing) fast() []Gate {
+	return []Gate{
+		{ID: "links", Look: x.perDatabase(x.linksGate)},
 		{ID: "closing", Look: x.perDatabase(x.preparedGate)},
 	}
 }

@@ -382,7 +382,7 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 		x.mu.Lock()
 		x.prints[db.Name], x.larges[db.Name] = d.Prints[db.Name], d.Larges[db.Name]
 		x.mu.Unlock()
-		if _, err := x.copySequences(ctx, db); err != nil {
+		if _, err := x.copyAllSequences(ctx, db); err != nil {
 			return err
 		}
 		if err := x.lookAgain(ctx, db); err != nil {

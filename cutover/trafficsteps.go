@@ -31,7 +31,7 @@ func (x *crossing) trafficPrepare() flow.Step {
 func (x *crossing) trafficPause() flow.Step {
 	return flow.Step{
 		ID: "traffic/pause", Title: "Hold clients in the pooler", Done: never, Serves: true,
-		Does: x.Traffic.Does(traffic.Pause, x.Point), Undoes: x.Traffic.Does(traffic.Resume, x.Point),
+		Does: append(x.meetEffects(), x.Traffic.Does(traffic.Pause, x.Point)...), Undoes: x.Traffic.Does(traffic.Resume, x.Point),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := x.mayBegin(ctx, t); err != nil {
 				return err
@@ -40,6 +40,10 @@ func (x *crossing) trafficPause() flow.Step {
 			clear(x.fence) // that of an attempt that was undone tells nothing of this one
 			x.mu.Unlock()
 			if err := x.meet(ctx); err != nil {
+				return err
+			}
+			// With many tables that takes a while, in which others have begun.
+			if err := x.mayBegin(ctx, t); err != nil {
 				return err
 			}
 			if len(x.Traffic) == 0 {

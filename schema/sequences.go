@@ -58,6 +58,49 @@ func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
 	return readSequences(ctx, conn, true)
 }
 
+// ValuesBatch is how many sequences ReadValues reads by one statement, which
+// locks each until it ends: so few that they fit into the lock table beside as
+// many locks of tables as it has room for by Facts of check.
+const ValuesBatch = 1000
+
+// ReadValues reads where sequences stand now that an earlier ReadSequences of the
+// same server has found: Last and Called. What there is, and its parameters,
+// stay as they were known. It is what little is read while clients wait.
+func ReadValues(ctx context.Context, conn *pgx.Conn, version int, known []Sequence) ([]Sequence, error) {
+	now := slices.Clone(known)
+	var readable, uncalled []int
+	for n, s := range now {
+		if s.Last != nil {
+			readable = append(readable, n)
+		}
+	}
+	for part := range slices.Chunk(readable, ValuesBatch) {
+		oids := make([]uint32, len(part))
+		for i, n := range part {
+			oids[i] = now[n].OID
+		}
+		rows, err := conn.Query(ctx, query("sequence_values", version), oids)
+		if err != nil {
+			return nil, fmt.Errorf("read where sequences stand: %w", err)
+		}
+		var at int
+		var last *int64
+		var called bool
+		_, err = pgx.ForEachRow(rows, []any{&at, &last, &called}, func() error {
+			n := part[at-1]
+			now[n].Last, now[n].Called = last, called
+			if last == nil {
+				uncalled = append(uncalled, n)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read where sequences stand: %w", err)
+		}
+	}
+	return now, readUncalled(ctx, conn, now, uncalled)
+}
+
 // readSequences is ReadSequences, with or without those that are not called.
 func readSequences(ctx context.Context, conn *pgx.Conn, all bool) ([]Sequence, error) {
 	version, err := serverVersion(ctx, conn)

@@ -3,6 +3,7 @@ package schema
 import (
 	"embed"
 	"strings"
+	"sync"
 	"text/template"
 
 	"crossfade/upgrade/pg"
@@ -43,7 +44,21 @@ func aclSQL(acl, kind, owner string) string {
 
 // query is the catalog query of sql/<name>.sql for a server of version
 // (server_version_num). In the files {{if since 14}} is what 14 and later know.
-func query(name string, version int) string { return queryWith(name, version, nil) }
+func query(name string, version int) string {
+	type key struct {
+		name    string
+		version int
+	}
+	if sql, ok := made.Load(key{name, version}); ok {
+		return sql.(string)
+	}
+	sql := queryWith(name, version, nil)
+	made.Store(key{name, version}, sql)
+	return sql
+}
+
+// made are the queries that were made once: some are asked for while clients wait.
+var made sync.Map
 
 // queryWith is query for a file that takes a value, its dot.
 func queryWith(name string, version int, dot any) string {

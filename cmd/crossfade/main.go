@@ -36,6 +36,7 @@ func crossfade(args []string) int {
 	}
 	out := newOutput(os.Stdin, os.Stdout, os.Stderr)
 	out.json = wantsJSON(args)
+	defer profiled(out.sayf)()
 	ctx, stop := signals(context.Background(), func(cause error) {
 		out.sayf("%v: ending, and undoing first what must be undone; a second signal kills", cause)
 	})

@@ -56,6 +56,7 @@ var sections = []section{
 	{"copy", (*bench).copies},
 	{"shapes", (*bench).shapes},
 	{"growth", (*bench).growth},
+	{"profile", (*bench).profiles},
 	{"limit", (*bench).limits},
 	{"compare", (*bench).compares},
 	{"cutover", (*bench).cutovers},

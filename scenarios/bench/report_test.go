@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -69,5 +70,32 @@ func TestSections(t *testing.T) {
 	err := Run(t.Context(), Options{Sections: []string{"copy", "cpoy"}}, "nowhere")
 	if err == nil || !strings.Contains(err.Error(), "cpoy") || !strings.Contains(err.Error(), "growth") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestReadTop(t *testing.T) {
+	const text = `File: crossfade
+Type: cpu
+Time: 2026-11-28 05:00:26 UTC
+Duration: 55.71s, Total samples = 2.51s ( 4.51%)
+Showing nodes accounting for 2510ms, 100% of 2510ms total
+      flat  flat%   sum%        cum   cum%
+     200ms  7.97%  7.97%      210ms  8.37%  runtime.memmove
+    1510ms 60.16% 68.13%     1510ms 60.16%  internal/runtime/syscall.Syscall6
+      10ms   0.4% 68.53%       20ms   0.8%  github.com/jackc/pgx/v5/pgtype.(*Map).Scan (inline)
+         0     0% 68.53%     1510ms 60.16%  internal/poll.(*FD).Read`
+	got := readTop(text)
+	want := []spent{{"internal/runtime/syscall.Syscall6", 1.51}, {"runtime.memmove", 0.2}, {"github.com/jackc/pgx/v5/pgtype.(*Map).Scan (inline)", 0.01}}
+	if !slices.Equal(got, want) {
+		t.Errorf("read %v, want %v", got, want)
+	}
+	for function, kind := range map[string]string{
+		"internal/runtime/syscall.Syscall6": "system calls", "runtime.memmove": "moving bytes", "runtime.mallocgc": "Go's runtime",
+		"github.com/jackc/pgx/v5/pgtype.(*Map).Scan (inline)": "decoding of rows and values", "github.com/jackc/pgx/v5/pgproto3.(*Frontend).Receive": "messages of the protocol",
+		"encoding/json.Marshal": "decoding of rows and values", "main.main": otherKind,
+	} {
+		if got := kindOf(function); got != kind {
+			t.Errorf("%s is %s, want %s", function, got, kind)
+		}
 	}
 }

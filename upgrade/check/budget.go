@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"crossfade/schema"
 )
 
 // Budget is one thing of which a server has only so many.
@@ -177,11 +179,12 @@ func (s *Server) lockTable() int64 {
 }
 
 // tablesLocked is how many tables the barrier locks at once: all of every
-// database that is moved, whatever is excluded.
+// database that is moved, whatever is excluded; and beside them as many sequences
+// as are read at a time.
 func (f *Facts) tablesLocked() (n int64) {
 	for _, d := range f.Databases {
 		if d.Inventory != nil {
-			n += int64(len(d.Inventory.Tables))
+			n += int64(len(d.Inventory.Tables) + min(len(d.Inventory.Sequences), schema.ValuesBatch))
 		}
 	}
 	return n
@@ -263,7 +266,7 @@ func judgeLockTable(f *Facts) []Finding {
 		want := per * (b.Needed/max(b.Have, 1) + 1)
 		out = append(out, Finding{
 			Level: level, On: b.On, Object: b.Setting,
-			Says: fmt.Sprintf("the lock table has room for %d locks (max_locks_per_transaction is %d), and the databases have %d tables; %s", b.Have, per, b.Needed, would),
+			Says: fmt.Sprintf("the lock table has room for %d locks (max_locks_per_transaction is %d), and a cutover takes %d at once, one for each table and each sequence that it reads at a time; %s", b.Have, per, b.Needed, would),
 			Fix:  f.raise(b.On, b.Setting, want),
 		})
 	}

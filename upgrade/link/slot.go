@@ -116,3 +116,34 @@ func olderTransactions(ctx context.Context, conn *pgx.Conn) string {
 	}
 	return *who
 }
+
+// followTime is how long the transactions of the moment are waited for before 16.
+const followTime = "500ms"
+
+// FollowEffects let the restart_lsn of a server's slots follow: it does so where
+// the server writes down which transactions run, by itself every 15 seconds.
+// From 16 on a function does it (pg_log_standby_snapshot); before, the making of a
+// slot does, which then waits for those transactions and is given up.
+func (e End) FollowEffects() []flow.Effect {
+	if e.Version >= 160000 {
+		return []flow.Effect{e.effect("SELECT pg_log_standby_snapshot()")}
+	}
+	return []flow.Effect{
+		e.effect("SET statement_timeout = '" + followTime + "'"),
+		e.effect("SELECT pg_drop_replication_slot(slot_name) FROM pg_create_logical_replication_slot('crossfade_follow', 'pgoutput', true)"),
+		e.effect("SET statement_timeout = 0"),
+	}
+}
+
+// Follow executes FollowEffects. Whoever looks into a slot
+// (pg_logical_slot_peek_binary_changes) has all decoded from its restart_lsn on,
+// and behind 15 seconds of a busy server that takes as long as it serves nobody.
+// Where the server refuses, nothing is lost but that time.
+func (e End) Follow(ctx context.Context, conn *pgx.Conn) error {
+	for _, f := range e.FollowEffects() {
+		if err := pg.Exec(ctx, conn, f.SQL); err != nil && (pg.SQLState(err) == "" || conn.IsClosed()) {
+			return &pg.Error{Doing: pg.Brief(f.SQL), On: e.Server.String() + ", database " + e.Server.Database(), Err: err}
+		}
+	}
+	return nil
+}
