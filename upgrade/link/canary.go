@@ -91,6 +91,7 @@ func Drain(ctx context.Context, from, to *pgx.Conn, links []Link, token int64, f
 	}
 	var progress map[string]pg.LSN
 	var behind string
+	woken := time.Now()
 	err := pg.Poll(ctx, time.Millisecond, "the slots to confirm the fence LSN "+fence.String(), func(ctx context.Context) (bool, error) {
 		var err error
 		// Forcing the flush again: the second canary may not be flushed yet.
@@ -98,6 +99,12 @@ func Drain(ctx context.Context, from, to *pgx.Conn, links []Link, token int64, f
 			return false, err
 		}
 		behind, err = notConfirmed(ctx, from, links, fence)
+		if err == nil && behind != "" && time.Since(woken) > wakeEvery {
+			// The fence may be behind the first canary, where others wrote WAL in
+			// between; and what the second one reported was flushed only since.
+			_, err = Pass(ctx, from, to, links)
+			woken = time.Now()
+		}
 		return behind == "", err
 	})
 	if err != nil && behind != "" {
@@ -105,6 +112,11 @@ func Drain(ctx context.Context, from, to *pgx.Conn, links []Link, token int64, f
 	}
 	return progress, err
 }
+
+// wakeEvery is how long a report is waited for before a worker is woken again:
+// some times what it takes, and far less than the wal_writer_delay that it would
+// sleep through.
+const wakeEvery = 10 * time.Millisecond
 
 // originProgress reads, and by reading flushes, how far each link is applied.
 func originProgress(ctx context.Context, to *pgx.Conn, links []Link) (map[string]pg.LSN, error) {
