@@ -185,7 +185,7 @@ func (b *bench) tools(ctx context.Context) (err error) {
 func settings() map[string]string {
 	return map[string]string{
 		"shared_buffers": "256MB", "maintenance_work_mem": "256MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
-		"max_wal_senders": "40", "max_replication_slots": "40", "max_worker_processes": "40",
+		"max_wal_senders": "40", "max_replication_slots": "160", "max_worker_processes": "40",
 		"max_logical_replication_workers": "24", "max_sync_workers_per_subscription": "4",
 		"wal_retrieve_retry_interval": "100ms", "autovacuum": "off", "max_connections": "100",
 	}

@@ -24,14 +24,48 @@ const catchupTables = 4
 
 // catchups measures how fast subscriptions apply: the same changes each time,
 // from slots that were made before them.
-func (b *bench) catchups(ctx context.Context) (r *Report, err error) {
-	old, err := b.oldCluster(ctx)
+func (b *bench) catchups(ctx context.Context) (*Report, error) {
+	var ways []applied
+	for _, sets := range []int{1, 2, 4} {
+		for _, binary := range []string{"false", "true"} {
+			for _, streaming := range []string{"off", "parallel"} {
+				ways = append(ways, applied{sets, binary, streaming})
+			}
+		}
+	}
+	changes, took, err := b.catchup(ctx, b.MB, ways)
 	if err != nil {
 		return nil, err
 	}
+	r := &Report{
+		Title: "Catching up",
+		Says: []string{
+			fmt.Sprintf("%d changes of small transactions and of four that are larger than logical_decoding_work_mem, over %d tables, written before the subscriptions are there; the time is from CREATE SUBSCRIPTION to the last row. Parallel streaming needs 16 on both sides; between others it streams into files.", changes, catchupTables),
+			"crossfade makes one set a database unless the runbook has more. Its subscriptions take text, because binary demands that types are the same on both sides, and stream: `on`, or `parallel` where old is 16 or later and new has the fix of 16.12, 17.8 and 18.2.",
+		},
+		Tables: []Table{{Header: []string{"sets", "format", "streaming", "median", "spread", "changes a second", "per link"}}},
+	}
+	for i, w := range ways {
+		m := median(took[i])
+		rate := float64(changes) / m
+		format := map[string]string{"true": "binary", "false": "text"}[w.binary]
+		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{
+			fmt.Sprint(w.sets), format, w.streaming, seconds(m), spread(took[i]), fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.0f", rate/float64(w.sets)),
+		})
+	}
+	return r, nil
+}
+
+// catchup lets each way apply the same changes, round by round, as many as go
+// with so many megabytes.
+func (b *bench) catchup(ctx context.Context, mb int, ways []applied) (changes int, took [][]float64, err error) {
+	old, err := b.oldCluster(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
 	fresh, err := b.newCluster(ctx)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer func() { err = errors.Join(err, fresh.Remove(context.WithoutCancel(ctx))) }()
 	const db = "catchup"
@@ -42,56 +76,40 @@ func (b *bench) catchups(ctx context.Context) (r *Report, err error) {
 	tables = append(tables, "CREATE TABLE marks (id int PRIMARY KEY)")
 	for _, c := range []*lab.Cluster{old, fresh} {
 		if err := c.Exec(ctx, "", "CREATE DATABASE "+db); err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 		if err := c.Exec(ctx, db, tables...); err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 	}
-	var ways []applied
-	for _, sets := range []int{1, 2, 4} {
-		for _, binary := range []string{"false", "true"} {
-			for _, streaming := range []string{"off", "parallel"} {
-				ways = append(ways, applied{sets, binary, streaming})
+	if err := slotsFor(ctx, old, db, ways, b.Rounds); err != nil {
+		return 0, nil, err
+	}
+	if changes, err = b.changes(ctx, old, db, mb); err != nil {
+		return 0, nil, err
+	}
+	took = make([][]float64, len(ways))
+	for round := range b.Rounds {
+		for i := range ways {
+			i := (i + round) % len(ways)
+			d, err := apply(ctx, old, fresh, db, ways[i], round)
+			if err != nil {
+				return 0, nil, fmt.Errorf("%s: %w", ways[i], err)
 			}
+			b.Say(fmt.Sprintf("%d changes, round %d: %s: %.2f s", changes, round+1, ways[i], d.Seconds()))
+			took[i] = append(took[i], d.Seconds())
 		}
 	}
-	if err := slotsFor(ctx, old, db, ways); err != nil {
-		return nil, err
-	}
-	changes, err := b.changes(ctx, old, db)
-	if err != nil {
-		return nil, err
-	}
-	r = &Report{
-		Title: "Catching up", Once: true,
-		Says: []string{
-			fmt.Sprintf("%d changes of small transactions and of four that are larger than logical_decoding_work_mem, over %d tables, written before the subscriptions are there; the time is from CREATE SUBSCRIPTION to the last row. Parallel streaming needs 16 on both sides; between others it streams into files.", changes, catchupTables),
-			"crossfade makes one set a database unless the runbook has more. Its subscriptions take text, because binary demands that types are the same on both sides, and stream: `on`, or `parallel` where old is 16 or later and new has the fix of 16.12, 17.8 and 18.2.",
-		},
-		Tables: []Table{{Header: []string{"sets", "format", "streaming", "time", "changes a second", "per link"}}},
-	}
-	for _, w := range ways {
-		took, err := apply(ctx, old, fresh, db, w)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", w, err)
-		}
-		b.Say(fmt.Sprintf("%s: %.2f s", w, took.Seconds()))
-		rate := float64(changes) / took.Seconds()
-		format := map[string]string{"true": "binary", "false": "text"}[w.binary]
-		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{
-			fmt.Sprint(w.sets), format, w.streaming, seconds(took.Seconds()), fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.0f", rate/float64(w.sets)),
-		})
-	}
-	return r, old.Exec(ctx, "", "DROP DATABASE "+db)
+	return changes, took, old.Exec(ctx, "", "DROP DATABASE "+db)
 }
 
-func (a applied) link(set int) string {
-	return fmt.Sprintf("c_%d_%s_%s_%d", a.sets, a.binary[:1], a.streaming, set)
+func (a applied) link(set, round int) string {
+	return fmt.Sprintf("c_%d_%s_%s_%d_%d", a.sets, a.binary[:1], a.streaming, set, round)
 }
 
-// slotsFor makes a publication of each set, and a slot of each way's every set.
-func slotsFor(ctx context.Context, old *lab.Cluster, db string, ways []applied) error {
+// slotsFor makes a publication of each set, and for each round a slot of each
+// way's every set.
+func slotsFor(ctx context.Context, old *lab.Cluster, db string, ways []applied, rounds int) error {
 	published := map[string]bool{}
 	for _, w := range ways {
 		for set := range w.sets {
@@ -106,8 +124,10 @@ func slotsFor(ctx context.Context, old *lab.Cluster, db string, ways []applied) 
 					return err
 				}
 			}
-			if err := old.Exec(ctx, db, "SELECT pg_create_logical_replication_slot('"+w.link(set)+"', 'pgoutput')"); err != nil {
-				return err
+			for round := range rounds {
+				if err := old.Exec(ctx, db, "SELECT pg_create_logical_replication_slot('"+w.link(set, round)+"', 'pgoutput')"); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -115,8 +135,8 @@ func slotsFor(ctx context.Context, old *lab.Cluster, db string, ways []applied) 
 }
 
 // changes writes them and says how many there are.
-func (b *bench) changes(ctx context.Context, old *lab.Cluster, db string) (int, error) {
-	small, large := b.MB*50, b.MB*250
+func (b *bench) changes(ctx context.Context, old *lab.Cluster, db string, mb int) (int, error) {
+	small, large := mb*50, mb*250
 	n := 0
 	for i := range catchupTables {
 		sql := fmt.Sprintf(`DO $do$ BEGIN FOR i IN 1..%d LOOP
@@ -138,7 +158,7 @@ func (b *bench) changes(ctx context.Context, old *lab.Cluster, db string) (int, 
 }
 
 // apply subscribes and waits for the mark of every set.
-func apply(ctx context.Context, old, fresh *lab.Cluster, db string, w applied) (took time.Duration, err error) {
+func apply(ctx context.Context, old, fresh *lab.Cluster, db string, w applied, round int) (took time.Duration, err error) {
 	// One mark a set: the sets' subscriptions would collide on its key.
 	if err := fresh.Exec(ctx, db, "TRUNCATE marks, c_0, c_1, c_2, c_3", "ALTER TABLE marks DROP CONSTRAINT IF EXISTS marks_pkey", "CHECKPOINT"); err != nil {
 		return 0, err
@@ -146,7 +166,7 @@ func apply(ctx context.Context, old, fresh *lab.Cluster, db string, w applied) (
 	began := time.Now()
 	for set := range w.sets {
 		err := fresh.Exec(ctx, db, fmt.Sprintf("CREATE SUBSCRIPTION %s CONNECTION '%s' PUBLICATION p_%d_%d WITH (create_slot = false, copy_data = false, binary = %s, streaming = %s, synchronous_commit = off)",
-			w.link(set), old.Conninfo(db), w.sets, set, w.binary, w.streaming))
+			w.link(set, round), old.Conninfo(db), w.sets, set, w.binary, w.streaming))
 		if err != nil {
 			return 0, err
 		}
@@ -156,7 +176,7 @@ func apply(ctx context.Context, old, fresh *lab.Cluster, db string, w applied) (
 	}
 	took = time.Since(began)
 	for set := range w.sets {
-		if err := fresh.Exec(ctx, db, "DROP SUBSCRIPTION "+w.link(set)); err != nil {
+		if err := fresh.Exec(ctx, db, "DROP SUBSCRIPTION "+w.link(set, round)); err != nil {
 			return 0, err
 		}
 	}

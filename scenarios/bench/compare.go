@@ -35,14 +35,47 @@ psql -XAtF' ' -d "$OLD" -c "SELECT oid::regclass, oid FROM pg_class WHERE relkin
 	xargs -P $JOBS -L 1 bash -c 'one $0 $1'`},
 }
 
+// comparing are those who can run.
+func (b *bench) comparing() []comparer {
+	var field []comparer
+	for _, c := range comparers {
+		if !c.pgcopydb || b.noPgcopydb == nil {
+			field = append(field, c)
+		}
+	}
+	return field
+}
+
 // compares measures the comparison of a quiet database that is kept in step.
-func (b *bench) compares(ctx context.Context) (r *Report, err error) {
+func (b *bench) compares(ctx context.Context) (*Report, error) {
+	t, err := b.compare(ctx, b.MB)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{
+		Title: "The comparison",
+		Says: []string{
+			fmt.Sprintf("The data set of the copy, %s, quiet. Aims: at least as fast as `pgcopydb compare data`, and within 1.5 of what both servers need to read and hash every row once.", megabytes(t.bytes)),
+			"crossfade's command looks at both clusters, and takes its two snapshots around a canary through every set, before it reads.",
+		},
+		Tables: []Table{{Header: []string{"comparison", "median", "spread", "to the floor", "processor"}}},
+	}
+	for _, c := range b.comparing() {
+		m := t.median(c.name)
+		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{c.name, seconds(m), spread(t.seconds[c.name]), ratio(m, t.median(bothHash)), seconds(median(t.cpu[c.name]))})
+		r.Commands = append(r.Commands, Command{c.name, c.script})
+	}
+	return r, nil
+}
+
+// compare lets everybody compare a data set of so many megabytes.
+func (b *bench) compare(ctx context.Context, mb int) (t *times, err error) {
 	old, err := b.oldCluster(ctx)
 	if err != nil {
 		return nil, err
 	}
 	const db = "bench"
-	bytes, err := fill(ctx, old, db, plain, b.MB)
+	bytes, err := fill(ctx, old, db, plain, mb)
 	if err != nil {
 		return nil, err
 	}
@@ -68,13 +101,8 @@ func (b *bench) compares(ctx context.Context) (r *Report, err error) {
 	if err := p.runbook(ctx); err != nil {
 		return nil, err
 	}
-	t := &times{bytes: bytes}
-	var field []comparer
-	for _, c := range comparers {
-		if !c.pgcopydb || b.noPgcopydb == nil {
-			field = append(field, c)
-		}
-	}
+	t = &times{bytes: bytes}
+	field := b.comparing()
 	for round := range b.Rounds {
 		for i := range field {
 			c := field[(i+round)%len(field)]
@@ -82,27 +110,14 @@ func (b *bench) compares(ctx context.Context) (r *Report, err error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
-			b.Say(fmt.Sprintf("round %d: %.2f s, %s", round+1, got.Seconds, c.name))
+			b.Say(fmt.Sprintf("%d MB, round %d: %.2f s, %s", mb, round+1, got.Seconds, c.name))
 			t.add(c.name, got)
 		}
 	}
 	if _, err := p.run(ctx, "crossfade abort --yes -q > /dev/null"); err != nil {
 		return nil, err
 	}
-	r = &Report{
-		Title: "The comparison",
-		Says: []string{
-			fmt.Sprintf("The data set of the copy, %s, quiet. Aims: at least as fast as `pgcopydb compare data`, and within 1.5 of what both servers need to read and hash every row once.", megabytes(bytes)),
-			"crossfade's command looks at both clusters, and takes its two snapshots around a canary through every set, before it reads.",
-		},
-		Tables: []Table{{Header: []string{"comparison", "median", "spread", "to the floor", "processor"}}},
-	}
-	for _, c := range field {
-		m := t.median(c.name)
-		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{c.name, seconds(m), spread(t.seconds[c.name]), ratio(m, t.median(bothHash)), seconds(median(t.cpu[c.name]))})
-		r.Commands = append(r.Commands, Command{c.name, c.script})
-	}
-	return r, old.Exec(ctx, "", "DROP DATABASE "+db)
+	return t, old.Exec(ctx, "", "DROP DATABASE "+db)
 }
 
 // limits measures whether copy.limit holds.

@@ -288,38 +288,3 @@ func (b *bench) shapes(ctx context.Context) (*Report, error) {
 	}
 	return r, nil
 }
-
-// growth is the copy of the plain data set at three sizes.
-func (b *bench) growth(ctx context.Context) (*Report, error) {
-	field := b.field(ours, pgcdb, floor)
-	r := &Report{
-		Title:    "How the copy grows",
-		Tables:   []Table{{Header: []string{"competitor"}}},
-		Says:     []string{"Slope: the exponent of time over size; 1 is twice the time for twice the data."},
-		Commands: commands(field),
-	}
-	var size []float64
-	took := map[string][]float64{}
-	memory := map[string]int64{}
-	for _, mb := range []int{b.MB / 2, b.MB, b.MB * 2} {
-		t, err := b.race(ctx, plain, max(1, mb), field)
-		if err != nil {
-			return nil, err
-		}
-		size = append(size, float64(t.bytes))
-		r.Tables[0].Header = append(r.Tables[0].Header, megabytes(t.bytes))
-		for _, c := range field {
-			took[c.name] = append(took[c.name], t.median(c.name))
-			memory[c.name] = max(memory[c.name], t.memory[c.name])
-		}
-	}
-	r.Tables[0].Header = append(r.Tables[0].Header, "slope", "memory")
-	for _, c := range field {
-		row := []string{c.name}
-		for _, s := range took[c.name] {
-			row = append(row, seconds(s))
-		}
-		r.Tables[0].Rows = append(r.Tables[0].Rows, append(row, fmt.Sprintf("%.2f", slope(size, took[c.name])), megabytes(memory[c.name])))
-	}
-	return r, nil
-}

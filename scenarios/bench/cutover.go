@@ -56,6 +56,7 @@ func (b *bench) cutovers(ctx context.Context) (*Report, error) {
 	}
 	steps := map[string][]string{}
 	var order []string
+	var pooledOutages []float64
 	for column, tables := range b.Tables {
 		for _, pooled := range []bool{true, false} {
 			all, err := b.crossings(ctx, tables, pooled)
@@ -66,6 +67,7 @@ func (b *bench) cutovers(ctx context.Context) (*Report, error) {
 			if !pooled {
 				continue
 			}
+			pooledOutages = append(pooledOutages, median(each(all, "cutover", func(c crossed) float64 { return c.outage.Seconds() })))
 			r.Tables[1].Header = append(r.Tables[1].Header, fmt.Sprintf("%d tables", tables))
 			for _, c := range all {
 				if c.command != "cutover" {
@@ -84,6 +86,11 @@ func (b *bench) cutovers(ctx context.Context) (*Report, error) {
 				steps[id] = append(steps[id], milliseconds(median(each(all, "cutover", func(c crossed) float64 { return c.steps[id] }))))
 			}
 		}
+	}
+	if n := len(b.Tables); n > 1 {
+		last, first := float64(b.Tables[n-1]), float64(b.Tables[0])
+		r.Says = append(r.Says, fmt.Sprintf("From %.0f to %.0f tables the outage through PgBouncer grows with a slope of %.2f (1 would be ten times the outage for ten times the tables).",
+			first, last, slope([]float64{first, last}, []float64{pooledOutages[0], pooledOutages[n-1]})))
 	}
 	for _, id := range order {
 		r.Tables[1].Rows = append(r.Tables[1].Rows, append([]string{"`" + id + "`"}, steps[id]...))

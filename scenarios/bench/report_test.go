@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -97,5 +98,20 @@ Showing nodes accounting for 2510ms, 100% of 2510ms total
 		if got := kindOf(function); got != kind {
 			t.Errorf("%s is %s, want %s", function, got, kind)
 		}
+	}
+}
+
+func TestGrownTable(t *testing.T) {
+	g := &grown{title: "x:", took: map[string][]float64{}, memory: map[string]int64{}}
+	for _, s := range []float64{1, 2, 4} {
+		var one times
+		one.add("linear", cost{Seconds: 3 * s, Memory: 1 << 20})
+		one.add("linear", cost{Seconds: 3 * s, Memory: 3 << 20})
+		one.add("flat", cost{Seconds: 5})
+		g.add(s, fmt.Sprint(s), &one)
+	}
+	want := [][]string{{"flat", "5.00 s", "5.00 s", "5.00 s", "0.00", "0 MB"}, {"linear", "3.00 s", "6.00 s", "12.00 s", "1.00", "3 MB"}}
+	if got := g.table(); fmt.Sprint(got.Rows) != fmt.Sprint(want) || len(got.Header) != 6 {
+		t.Errorf("%v under %v, want %v", got.Rows, got.Header, want)
 	}
 }
