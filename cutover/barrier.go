@@ -215,8 +215,12 @@ func (x *crossing) meet(ctx context.Context) error {
 	return x.aheadOfTheWindow(ctx)
 }
 
+// freshTime is how long slots may take to begin where the server is.
+const freshTime = 2 * time.Second
+
 // freshen lets the slots begin where the server is now, so that there is little
-// to be decoded when close looks for leaks.
+// to be decoded when close looks for leaks. Where that does not come in time,
+// close takes longer, and nothing else.
 func (x *crossing) freshen(ctx context.Context) error {
 	end, ok := x.sender()
 	if !ok {
@@ -229,7 +233,10 @@ func (x *crossing) freshen(ctx context.Context) error {
 	if err := end.Follow(ctx, conn); err != nil {
 		return err
 	}
-	return x.each(ctx, func(ctx context.Context, db *Database) error {
+	late := fmt.Errorf("a canary was not there within %s", freshTime)
+	bounded, cancel := context.WithTimeoutCause(ctx, freshTime, late)
+	defer cancel()
+	err = x.each(bounded, func(ctx context.Context, db *Database) error {
 		if len(db.Links) == 0 {
 			return nil
 		}
@@ -244,6 +251,10 @@ func (x *crossing) freshen(ctx context.Context) error {
 		_, err = link.Pass(ctx, from, to, db.Links)
 		return err
 	})
+	if errors.Is(context.Cause(bounded), late) {
+		return nil
+	}
+	return err
 }
 
 // sender is the closing side as a link knows it; false where nothing is sent.

@@ -90,11 +90,16 @@ func Rehearse(c Config, traffic bool) *Crossing {
 	c.KillAfter = 0
 	x := newCrossing(c)
 	x.rehearsal = &rehearsal{traffic: traffic, took: map[string]time.Duration{}}
+	x.stopped = false // what a real attempt has left is no leftover of this one
 	begin := x.quiet()
 	if traffic {
 		begin = x.trafficPause()
 	}
-	steps := append([]flow.Step{x.arm()}, x.reversible(begin)...)
+	steps := []flow.Step{x.arm()}
+	if x.Stopped {
+		steps = append(steps, x.forwardAgain())
+	}
+	steps = append(steps, x.reversible(begin)...)
 	for i := range steps {
 		steps[i] = x.timed(steps[i], i == len(steps)-1)
 	}

@@ -131,7 +131,7 @@ func (e End) FollowEffects() []flow.Effect {
 	return []flow.Effect{
 		e.effect("SET statement_timeout = '" + followTime + "'"),
 		e.effect("SELECT pg_drop_replication_slot(slot_name) FROM pg_create_logical_replication_slot('crossfade_follow', 'pgoutput', true)"),
-		e.effect("SET statement_timeout = 0"),
+		e.effect("RESET statement_timeout"),
 	}
 }
 
