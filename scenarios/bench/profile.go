@@ -26,7 +26,7 @@ var kinds = []struct {
 	{name: "decoding of rows and values", prefixes: []string{"github.com/jackc/pgx/v5/pgtype.", "github.com/jackc/pgx/v5.(*baseRows)", "encoding/", "strconv.", "reflect."}},
 	{name: "system calls", prefixes: []string{"internal/runtime/syscall", "syscall.", "internal/poll.", "net.", "runtime.futex", "runtime.epoll"}},
 	{name: "messages of the protocol", prefixes: []string{"github.com/jackc/pgx/v5/pgproto3.", "github.com/jackc/pgx/v5/pgconn.", "github.com/jackc/pgx/v5/internal/", "github.com/jackc/pgx/v5."}},
-	{name: "moving bytes", prefixes: []string{"runtime.memmove", "runtime.memclr", "bufio.", "io.", "bytes.", "crossfade/upgrade/load."}},
+	{name: "moving bytes", prefixes: []string{"runtime.memmove", "runtime.memclr", "bufio.", "io.", "bytes.", "crossfade/upgrade/load.(*counter)", "crossfade/upgrade/load.pipe", "crossfade/upgrade/load.(*loader).stream"}},
 	{name: "Go's runtime", prefixes: []string{"runtime.", "runtime/", "internal/", "sync", "gogo", "aeshash"}},
 }
 

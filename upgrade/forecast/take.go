@@ -151,7 +151,7 @@ func (t *taking) reading(ctx context.Context, s *pg.Server) (*pgx.Conn, error) {
 		"enable_indexscan": "off", "enable_indexonlyscan": "off", "enable_bitmapscan": "off",
 		"statement_timeout": fmt.Sprint(max(time.Until(t.end)+time.Second, time.Second).Milliseconds()),
 	}
-	conn, err := s.ConnectWith(ctx, settings)
+	conn, err := s.ConnectCopying(ctx, settings)
 	if err != nil {
 		return nil, err
 	}

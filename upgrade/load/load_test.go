@@ -2,6 +2,7 @@ package load
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -124,6 +125,28 @@ func TestShapes(t *testing.T) {
 }
 
 // TestEncodings copies bytes that are no UTF-8, without converting them.
+// TestLongRows: however long a row is, the tool never holds it as a whole.
+func TestLongRows(t *testing.T) {
+	const size = 50_000_000
+	w := newWorld(t, 15, 18, lab.Options{}, "CREATE TABLE long (id int PRIMARY KEY, b bytea); ALTER TABLE long ALTER b SET STORAGE external",
+		fmt.Sprintf("INSERT INTO long SELECT g, decode(repeat('ab', %d), 'hex') FROM generate_series(1, 3) g", size))
+	w.restore()
+	sets := []schema.Set{{Name: "main", Tables: w.tables(nil)}}
+	w.publish(sets...)
+	o := w.options(sets...)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	how, err := w.run(t.Context(), o)
+	runtime.ReadMemStats(&after)
+	if err != nil || how != "end" {
+		t.Fatalf("%s: %v", how, err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > size {
+		t.Errorf("3 rows of %d bytes took %d bytes of memory on their way", size, n)
+	}
+	w.same(sets[0].Tables)
+}
+
 func TestEncodings(t *testing.T) {
 	for _, encoding := range []string{"SQL_ASCII", "LATIN1"} {
 		t.Run(encoding, func(t *testing.T) {

@@ -40,7 +40,7 @@ var both = map[string]string{
 func (o Options) openOld(ctx context.Context) (*pgx.Conn, error) {
 	settings := maps.Clone(both)
 	maps.Copy(settings, reading)
-	return o.Old.ConnectWith(ctx, settings)
+	return o.Old.ConnectCopying(ctx, settings)
 }
 
 func (o Options) openNew(ctx context.Context) (*pgx.Conn, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -58,17 +59,27 @@ const pinLater = `
 // Connect opens a pinned session: search_path pg_catalog, every timeout off,
 // synchronous_commit local, session_replication_role replica where permitted.
 func (s *Server) Connect(ctx context.Context) (*pgx.Conn, error) {
-	return s.connect(ctx, nil)
+	return s.connect(ctx, nil, false)
 }
 
 // ConnectWith opens a pinned session with some settings of its own, sent at
 // startup (statement_timeout of a barrier, maintenance_work_mem of a load).
 func (s *Server) ConnectWith(ctx context.Context, settings map[string]string) (*pgx.Conn, error) {
-	return s.connect(ctx, settings)
+	return s.connect(ctx, settings, false)
 }
 
-func (s *Server) connect(ctx context.Context, settings map[string]string) (*pgx.Conn, error) {
+// ConnectCopying is ConnectWith for COPY … TO STDOUT: however long a row is, it
+// takes no more memory than 64 kB at a time. With channel_binding=require, which
+// needs the connection as it is, a row is held in memory as a whole.
+func (s *Server) ConnectCopying(ctx context.Context, settings map[string]string) (*pgx.Conn, error) {
+	return s.connect(ctx, settings, true)
+}
+
+func (s *Server) connect(ctx context.Context, settings map[string]string, copying bool) (*pgx.Conn, error) {
 	conf := s.conf.Copy()
+	if copying && conf.ChannelBinding != "require" {
+		conf.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) { return framed(conn), nil }
+	}
 	maps.Copy(conf.RuntimeParams, pinned)
 	conf.RuntimeParams["application_name"] = s.app()
 	maps.Copy(conf.RuntimeParams, settings)
