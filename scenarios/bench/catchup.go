@@ -41,7 +41,7 @@ func (b *bench) catchups(ctx context.Context) (*Report, error) {
 		Title: "Catching up",
 		Says: []string{
 			fmt.Sprintf("%d changes of small transactions and of four that are larger than logical_decoding_work_mem, over %d tables, written before the subscriptions are there; the time is from CREATE SUBSCRIPTION to the last row. Parallel streaming needs 16 on both sides; between others it streams into files.", changes, catchupTables),
-			"crossfade makes one set a database unless the runbook has more. Its subscriptions take text, because binary demands that types are the same on both sides, and stream: `on`, or `parallel` where old is 16 or later and new has the fix of 16.12, 17.8 and 18.2.",
+			"crossfade makes one set a database unless the runbook has more. Its subscriptions take binary where each column of the set has a type whose binary form is the same on all majors (no enum, composite or reg…), else text, and stream: `on`, or `parallel` where old is 16 or later and new has the fix of 16.12, 17.8 and 18.2.",
 		},
 		Tables: []Table{{Header: []string{"sets", "format", "streaming", "median", "spread", "changes a second", "per link"}}},
 	}

@@ -54,46 +54,51 @@ func (b *bench) cutovers(ctx context.Context) (*Report, error) {
 			{"once", "crossfade prepare"}, {"each round", "crossfade cutover --now --yes --json\ncrossfade rollback --now --yes --json"},
 		},
 	}
-	steps := map[string][]string{}
 	var order []string
+	var columns []map[string]float64
 	var pooledOutages []float64
-	for column, tables := range b.Tables {
+	for _, tables := range b.Tables {
 		for _, pooled := range []bool{true, false} {
 			all, err := b.crossings(ctx, tables, pooled)
 			if err != nil {
 				return nil, fmt.Errorf("%d tables: %w", tables, err)
 			}
 			r.Tables[0].Rows = append(r.Tables[0].Rows, outages(tables, pooled, all))
-			if !pooled {
-				continue
+			head := fmt.Sprintf("%d tables, direct", tables)
+			if pooled {
+				head = fmt.Sprintf("%d tables, pooled", tables)
+				pooledOutages = append(pooledOutages, median(each(all, "cutover", func(c crossed) float64 { return c.outage.Seconds() })))
 			}
-			pooledOutages = append(pooledOutages, median(each(all, "cutover", func(c crossed) float64 { return c.outage.Seconds() })))
-			r.Tables[1].Header = append(r.Tables[1].Header, fmt.Sprintf("%d tables", tables))
+			r.Tables[1].Header = append(r.Tables[1].Header, head)
 			for _, c := range all {
-				if c.command != "cutover" {
-					continue
-				}
 				for _, id := range c.order {
-					if !slices.Contains(order, id) {
+					if c.command == "cutover" && !slices.Contains(order, id) {
 						order = append(order, id)
 					}
 				}
 			}
+			took := map[string]float64{}
 			for _, id := range order {
-				for len(steps[id]) < column {
-					steps[id] = append(steps[id], "–")
-				}
-				steps[id] = append(steps[id], milliseconds(median(each(all, "cutover", func(c crossed) float64 { return c.steps[id] }))))
+				took[id] = median(each(all, "cutover", func(c crossed) float64 { return c.steps[id] }))
+			}
+			columns = append(columns, took)
+		}
+	}
+	for _, id := range order {
+		row := []string{"`" + id + "`"}
+		for _, took := range columns {
+			if s, ok := took[id]; ok {
+				row = append(row, milliseconds(s))
+			} else {
+				row = append(row, "–")
 			}
 		}
+		r.Tables[1].Rows = append(r.Tables[1].Rows, row)
 	}
 	if n := len(b.Tables); n > 1 {
 		last, first := float64(b.Tables[n-1]), float64(b.Tables[0])
 		r.Says = append(r.Says, fmt.Sprintf("From %.0f to %.0f tables the outage through PgBouncer grows with a slope of %.2f (1 would be ten times the outage for ten times the tables).",
 			first, last, slope([]float64{first, last}, []float64{pooledOutages[0], pooledOutages[n-1]})))
-	}
-	for _, id := range order {
-		r.Tables[1].Rows = append(r.Tables[1].Rows, append([]string{"`" + id + "`"}, steps[id]...))
 	}
 	return r, nil
 }

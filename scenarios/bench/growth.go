@@ -27,7 +27,7 @@ func (b *bench) growth(ctx context.Context) (*Report, error) {
 			return nil, err
 		}
 		h.add(float64(t.bytes), megabytes(t.bytes), t)
-		way := applied{1, "false", "on"}
+		way := applied{1, "true", "on"}
 		changes, took, err := b.catchup(ctx, mb, []applied{way})
 		if err != nil {
 			return nil, err

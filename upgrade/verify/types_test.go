@@ -37,24 +37,32 @@ var nearly = map[string][2]string{
 	"tstzmultirange": {"{(2026-01-01,2026-01-02)}", "{[2026-01-01,2026-01-02)}"},
 }
 
-// TestEveryType: a value, a NULL and an element of an array that differ are
-// found in columns of every type that PostgreSQL ships and takes from a client.
-func TestEveryType(t *testing.T) {
-	w := newWorld(t, 15, 18, "SELECT 1")
-	rows, err := w.old.Query(t.Context(), db, `
+// typed is a table with a column of one type, and of its arrays.
+type typed struct {
+	table  string // qualified, not quoted
+	make   string
+	fill   string   // four rows of the first value
+	spoil  string   // others in some of them
+	differ []string // what verify says then
+}
+
+// everyType makes a table for every type that PostgreSQL ships and takes from a
+// client.
+func everyType(w *world) []typed {
+	w.tb.Helper()
+	rows, err := w.old.Query(w.tb.Context(), db, `
 		SELECT typname, typarray <> 0 FROM pg_type
 		WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype IN ('b', 'r', 'm') AND typcategory <> 'A' AND typname !~ '^_'
 		  -- What nobody but the server makes: their input functions raise.
 		  AND typname NOT IN ('pg_node_tree', 'pg_ndistinct', 'pg_dependencies', 'pg_mcv_list', 'pg_brin_bloom_summary', 'pg_brin_minmax_multi_summary', 'gtsvector')
 		ORDER BY 1`)
 	w.lab.Must(err)
-	var make, fill, spoil []string
-	want := map[string][]string{}
+	var all []typed
 	for _, r := range rows {
 		name, array := r[0], r[1] == "t"
 		v, ok := nearly[name]
 		if !ok {
-			t.Errorf("no values of type %s", name)
+			w.tb.Errorf("no values of type %s", name)
 			continue
 		}
 		quoted := "pg_catalog." + pg.Ident(name)
@@ -64,15 +72,30 @@ func TestEveryType(t *testing.T) {
 		if array {
 			columns, aa, bb = ", va "+quoted+"[]", ", ARRAY["+a+"]", "ARRAY["+b+"]"
 		}
-		make = append(make, fmt.Sprintf("CREATE TABLE %s (id int PRIMARY KEY, v %s%s)", table, quoted, columns))
-		fill = append(fill, fmt.Sprintf("INSERT INTO %s SELECT g, %s%s FROM generate_series(1, 4) g", table, a, aa))
-		spoil = append(spoil, fmt.Sprintf("UPDATE %s SET v = %s WHERE id = 1; UPDATE %s SET v = NULL WHERE id = 2", table, b, table))
-		differ := []string{"id = 1: differs in v", "id = 2: differs in v"}
-		if array {
-			spoil = append(spoil, fmt.Sprintf("UPDATE %s SET va = %s WHERE id = 3", table, bb))
-			differ = append(differ, "id = 3: differs in va")
+		one := typed{
+			table: "public.t_" + name, make: fmt.Sprintf("CREATE TABLE %s (id int PRIMARY KEY, v %s%s)", table, quoted, columns),
+			fill:   fmt.Sprintf("INSERT INTO %s SELECT g, %s%s FROM generate_series(1, 4) g", table, a, aa),
+			spoil:  fmt.Sprintf("UPDATE %s SET v = %s WHERE id = 1; UPDATE %s SET v = NULL WHERE id = 2", table, b, table),
+			differ: []string{"id = 1: differs in v", "id = 2: differs in v"},
 		}
-		want["public.t_"+name] = differ
+		if array {
+			one.spoil += fmt.Sprintf("; UPDATE %s SET va = %s WHERE id = 3", table, bb)
+			one.differ = append(one.differ, "id = 3: differs in va")
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// TestEveryType: a value, a NULL and an element of an array that differ are
+// found in columns of every type that PostgreSQL ships and takes from a client.
+func TestEveryType(t *testing.T) {
+	w := newWorld(t, 15, 18, "SELECT 1")
+	want := map[string][]string{}
+	var make, fill, spoil []string
+	for _, one := range everyType(w) {
+		want[one.table] = one.differ
+		make, fill, spoil = append(make, one.make), append(fill, one.fill), append(spoil, one.spoil)
 	}
 	w.lab.Exec(w.old, db, strings.Join(append(slices.Clone(make), fill...), ";\n"))
 	w.lab.Exec(w.new, db, strings.Join(make, ";\n"))
@@ -87,5 +110,44 @@ func TestEveryType(t *testing.T) {
 		if !slices.Equal(r.Differing, want[table]) {
 			t.Errorf("%s: differing %q, want %q", table, r.Differing, want[table])
 		}
+	}
+}
+
+// TestEveryTypeInBinary: where schema says that a table's columns travel in binary
+// (schema.Table.Binary), a subscription applies them so, both values of each type,
+// from the oldest to the newest major and back.
+func TestEveryTypeInBinary(t *testing.T) {
+	for _, majors := range [][2]int{{15, 18}, {18, 15}} {
+		t.Run(fmt.Sprintf("%d→%d", majors[0], majors[1]), func(t *testing.T) {
+			w := newWorld(t, majors[0], majors[1], "SELECT 1")
+			all := everyType(w)
+			for _, one := range all {
+				w.lab.Exec(w.old, db, one.make)
+			}
+			binary := map[string]bool{}
+			for _, table := range w.tables() {
+				binary[table.Schema+"."+table.Name] = table.Binary()
+			}
+			var spoil []string
+			for _, one := range all {
+				if !binary[one.table] {
+					w.lab.Exec(w.old, db, "DROP TABLE "+pg.Ident("public", strings.TrimPrefix(one.table, "public.")))
+					continue
+				}
+				w.lab.Exec(w.old, db, one.fill)
+				w.lab.Exec(w.new, db, one.make)
+				spoil = append(spoil, one.spoil)
+			}
+			if len(spoil) < 40 {
+				t.Errorf("only %d types travel in binary", len(spoil))
+			}
+			w.follow("binary = true")
+			w.lab.Exec(w.old, db, strings.Join(spoil, ";\n"))
+			for table, r := range w.verify(w.options()) {
+				if !r.Equal || r.Skipped != "" {
+					t.Errorf("%s: %+v", table, r)
+				}
+			}
+		})
 	}
 }

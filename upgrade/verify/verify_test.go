@@ -40,11 +40,12 @@ func newWorld(tb testing.TB, oldMajor, newMajor int, schemaSQL string) *world {
 	return w
 }
 
-// follow publishes all tables that can be and lets new follow, rows included.
-func (w *world) follow(extra ...string) {
+// follow publishes all tables that can be and lets new follow, rows included, with
+// options of the subscription.
+func (w *world) follow(options ...string) {
 	w.tb.Helper()
 	w.lab.Exec(w.old, db, "INSERT INTO crossfade.canary_main VALUES (1, 0)", "CREATE PUBLICATION p FOR ALL TABLES")
-	w.lab.Exec(w.new, db, fmt.Sprintf("CREATE SUBSCRIPTION s CONNECTION %s PUBLICATION p", pg.Literal(w.old.Conninfo(db))))
+	w.lab.Exec(w.new, db, fmt.Sprintf("CREATE SUBSCRIPTION s CONNECTION %s PUBLICATION p WITH (%s)", pg.Literal(w.old.Conninfo(db)), strings.Join(append([]string{"copy_data = true"}, options...), ", ")))
 	w.lab.Until(w.new, db, "SELECT count(*) > 0 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel")
 	if _, err := w.pass(w.tb.Context()); err != nil {
 		w.tb.Fatal(err)
