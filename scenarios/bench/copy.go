@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"crossfade/scenarios/lab"
 )
@@ -143,7 +145,7 @@ func (b *bench) race(ctx context.Context, sh shape, mb int, field []competitor) 
 	for round := range b.Rounds {
 		for i := range field {
 			c := field[(i+round)%len(field)]
-			got, err := b.lap(ctx, old, db, sh, mb, c)
+			got, err := b.bounded(ctx, func(ctx context.Context) (cost, error) { return b.lap(ctx, old, db, sh, mb, c) })
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", sh.name, c.name, err)
 			}
@@ -152,6 +154,22 @@ func (b *bench) race(ctx context.Context, sh shape, mb int, field []competitor) 
 		}
 	}
 	return t, old.Exec(ctx, "", "DROP DATABASE "+db)
+}
+
+// lapLimit is how long one run may take: a competitor that hangs is told, and the
+// others are measured.
+const lapLimit = 5 * time.Minute
+
+// bounded is a lap that may take no longer than lapLimit: its time is not a number
+// then.
+func (b *bench) bounded(ctx context.Context, lap func(context.Context) (cost, error)) (cost, error) {
+	limited, cancel := context.WithTimeout(ctx, lapLimit)
+	defer cancel()
+	got, err := lap(limited)
+	if limited.Err() != nil && ctx.Err() == nil {
+		return cost{Seconds: math.NaN(), CPU: math.NaN()}, nil
+	}
+	return got, err
 }
 
 // lap is one run of one competitor into a cluster of its own.
@@ -281,6 +299,11 @@ func (b *bench) shapes(ctx context.Context) (*Report, error) {
 		}
 		m, p, f := t.median(ours), t.median(pgcdb), t.median(floor)
 		r.Says = append(r.Says, "`"+sh.name+"`: "+sh.says+".")
+		for _, c := range field {
+			if math.IsNaN(t.median(c.name)) {
+				r.Says = append(r.Says, fmt.Sprintf("%s did not end within %s on `%s`.", c.name, lapLimit, sh.name))
+			}
+		}
 		r.Tables[0].Rows = append(r.Tables[0].Rows, []string{
 			sh.name, megabytes(t.bytes), seconds(m), seconds(median(t.steps)), megabytes(t.memory[ours]), seconds(p), seconds(f), ratio(m, p), ratio(m, f),
 			seconds(median(t.cpu[ours])), seconds(median(t.cpu[pgcdb])), seconds(median(t.cpu[floor])),

@@ -176,7 +176,7 @@ func ratio(a, b float64) string {
 func megabytes(n int64) string { return fmt.Sprintf("%d MB", n>>20) }
 
 func spread(values []float64) string {
-	if len(values) == 0 {
+	if len(values) == 0 || slices.ContainsFunc(values, math.IsNaN) {
 		return "–"
 	}
 	return fmt.Sprintf("%.2f … %.2f s", slices.Min(values), slices.Max(values))

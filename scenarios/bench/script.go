@@ -60,6 +60,10 @@ func (p *place) run(ctx context.Context, script string) (cost, error) {
 	cmd.Stdout, cmd.Stderr = &out, &said
 	began, before := time.Now(), p.cpu()
 	err := cmd.Run()
+	if ctx.Err() != nil && cmd.Process != nil {
+		// What bash has started may not listen to it. It is gone where that fails.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
 	c := cost{Seconds: time.Since(began).Seconds(), Stdout: out.String(), CPU: p.cpu() - before}
 	if u, ok := rusage(cmd); ok {
 		c.Memory = u.Maxrss << 10
