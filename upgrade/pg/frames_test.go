@@ -88,8 +88,7 @@ func TestFrames(t *testing.T) {
 // TestFramesDoNotWait: what has come is handed on although more is to come.
 func TestFramesDoNotWait(t *testing.T) {
 	near, far := net.Pipe()
-	defer near.Close()
-	defer far.Close()
+	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
 	go func() {
 		_, _ = far.Write(append(message('Z', []byte{'I'}), copyData, 0)) // a message, and the begin of another
 	}()
