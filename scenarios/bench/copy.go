@@ -158,7 +158,7 @@ func (b *bench) race(ctx context.Context, sh shape, mb int, field []competitor) 
 
 // lapLimit is how long one run may take: a competitor that hangs is told, and the
 // others are measured.
-const lapLimit = 5 * time.Minute
+const lapLimit = 2 * time.Minute
 
 // bounded is a lap that may take no longer than lapLimit: its time is not a number
 // then.

@@ -262,14 +262,14 @@ func (y *yard) builds() int {
 
 // builder builds indexes until there are no more.
 func (l *loader) builder(ctx context.Context, y *yard) error {
-	var conn *pgx.Conn
-	defer func() { closeQuietly(conn) }()
+	var b bench
+	defer func() { closeQuietly(b.conn) }()
 	for {
 		u, ok := y.take(ctx)
 		if !ok {
 			return ctx.Err()
 		}
-		if err := l.build(ctx, &conn, u.entry, y.builds()); err != nil {
+		if err := l.build(ctx, &b, u.entry, y.builds()); err != nil {
 			return err
 		}
 		y.built(u)
@@ -278,14 +278,14 @@ func (l *loader) builder(ctx context.Context, y *yard) error {
 
 // tail builds what had to wait for all tables.
 func (l *loader) tail(ctx context.Context, m marks) error {
-	var conn *pgx.Conn
-	defer func() { closeQuietly(conn) }()
+	var b bench
+	defer func() { closeQuietly(b.conn) }()
 	for _, e := range l.o.Tail {
 		if m.has(e) {
 			l.built.Add(1)
 			continue
 		}
-		if err := l.build(ctx, &conn, e, 1); err != nil {
+		if err := l.build(ctx, &b, e, 1); err != nil {
 			return err
 		}
 	}
@@ -298,28 +298,35 @@ func (l *loader) workers(running int) int64 {
 	return (int64(l.o.Jobs) - l.copying.Load()) / int64(max(running, 1))
 }
 
-// build restores one entry in the session of *conn, opening it where needed.
-// running is how many builds there are now.
-func (l *loader) build(ctx context.Context, conn **pgx.Conn, e schema.Entry, running int) error {
+// bench is where a builder works: his session, and how many workers it was given.
+type bench struct {
+	conn    *pgx.Conn
+	workers int64
+}
+
+// build restores one entry in the session of b, opening it where needed. running
+// is how many builds there are now.
+func (l *loader) build(ctx context.Context, b *bench, e schema.Entry, running int) error {
 	err := l.again(ctx, "build "+e.Object(), func(bool) (err error) {
-		c := *conn
+		c := b.conn
 		if c == nil || c.IsClosed() {
 			closeQuietly(c)
 			if c, err = l.reopen(ctx, l.o.openBuilder); err != nil {
 				return err
 			}
-			*conn = c
+			b.conn, b.workers = c, -1
 		}
 		if c.PgConn().TxStatus() != 'I' {
 			if err := pg.Exec(ctx, c, "ROLLBACK"); err != nil {
 				return err
 			}
 		}
-		if builds(e) && l.o.Settings[parallelWorkers] == "" {
-			set := l.o.parallel().Fill(map[string]string{"workers": fmt.Sprint(l.workers(running))})
+		if w := l.workers(running); builds(e) && l.o.Settings[parallelWorkers] == "" && w != b.workers {
+			set := l.o.parallel().Fill(map[string]string{"workers": fmt.Sprint(w)})
 			if err := l.sql(ctx, c, l.o.New, set.SQL); err != nil {
 				return err
 			}
+			b.workers = w
 		}
 		return l.o.restore(ctx, c, e)
 	})

@@ -34,6 +34,11 @@ type table struct {
 // chunk is a range of pages; to is the first page behind it.
 type chunk struct{ from, to int64 }
 
+// small is the size in bytes, toast included, below which a TRUNCATE costs more
+// than FREEZE saves: it makes new files, and at its end the server looks through
+// all of shared_buffers for pages of the old ones.
+const small = 1 << 20
+
 // last is behind every page that a table can have: the last chunk takes what
 // was added since the size was read.
 const last = 1<<32 - 1
@@ -81,9 +86,12 @@ func (o Options) table(set string, t schema.Table) *table {
 	w.out = o.onOld(out + " TO STDOUT WITH (" + format + ")")
 
 	w.empty = o.onNew("TRUNCATE ONLY " + t.SQL())
-	if o.Referenced(t) {
+	switch {
+	case o.Referenced(t):
 		w.empty = o.onNew("DELETE FROM ONLY " + t.SQL())
-	} else if single {
+	case single && t.Bytes < small:
+		w.empty = o.onNew("DO " + pg.Literal("BEGIN IF pg_catalog.pg_relation_size("+pg.Literal(t.SQL())+") > 0 THEN TRUNCATE ONLY "+t.SQL()+"; END IF; END"))
+	case single:
 		format += ", FREEZE" // permitted in the transaction of the TRUNCATE only
 	}
 	w.in = o.onNew("COPY " + target + " FROM STDIN WITH (" + format + ")")
