@@ -59,8 +59,8 @@ func ReadSequences(ctx context.Context, conn *pgx.Conn) ([]Sequence, error) {
 }
 
 // ValuesBatch is how many sequences ReadValues reads by one statement, which
-// locks each until it ends: so few that they fit into the lock table beside as
-// many locks of tables as it has room for by Facts of check.
+// locks each until it ends. The check lock-table counts as many beside the tables
+// that a cutover locks.
 const ValuesBatch = 1000
 
 // ReadValues reads where sequences stand now that an earlier ReadSequences of the

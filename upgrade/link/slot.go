@@ -136,9 +136,9 @@ func (e End) FollowEffects() []flow.Effect {
 }
 
 // Follow executes FollowEffects. Whoever looks into a slot
-// (pg_logical_slot_peek_binary_changes) has all decoded from its restart_lsn on,
-// and behind 15 seconds of a busy server that takes as long as it serves nobody.
-// Where the server refuses, nothing is lost but that time.
+// (pg_logical_slot_peek_binary_changes) has all decoded from its restart_lsn on:
+// up to 15 seconds of WAL, while no side takes writes. Where the server refuses,
+// only the look takes longer.
 func (e End) Follow(ctx context.Context, conn *pgx.Conn) error {
 	for _, f := range e.FollowEffects() {
 		if err := pg.Exec(ctx, conn, f.SQL); err != nil && (pg.SQLState(err) == "" || conn.IsClosed()) {

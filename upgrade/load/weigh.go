@@ -56,7 +56,8 @@ func (all indexes) of(t schema.Table, e schema.Entry) (index, bool) {
 // copied in the same time. A build reads the heap, and then sorts what it reads:
 // entries of a few bytes cost as much as wider ones, and of equal ones a btree
 // keeps little. The factors were measured on 17 with tables of 300 to 420 MB
-// and enough memory; what has to be right is only which of two is longer.
+// and enough memory, but for that of gist and the like, which is a guess; what
+// has to be right is only which of two is longer.
 func (x index) cost(heap int64) int64 {
 	const entry = 16
 	size := max(x.bytes, x.rows*entry)

@@ -115,7 +115,7 @@ func TestEveryType(t *testing.T) {
 
 // TestEveryTypeInBinary: where schema says that a table's columns travel in binary
 // (schema.Table.Binary), a subscription applies them so, both values of each type,
-// from the oldest to the newest major and back.
+// from 15 to 18 and back.
 func TestEveryTypeInBinary(t *testing.T) {
 	for _, majors := range [][2]int{{15, 18}, {18, 15}} {
 		t.Run(fmt.Sprintf("%d→%d", majors[0], majors[1]), func(t *testing.T) {
