@@ -122,19 +122,25 @@ func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
 // lockEffects are the statements of the barrier of one database. The limits
 // are what the server itself does when the tool is gone, stopped or cut off.
 func (x *crossing) lockEffects(db *Database) []flow.Effect {
-	unheard := "SET LOCAL tcp_user_timeout = 3000; "
-	if x.Closing.Version < 120000 {
-		unheard = "" // keepalives notice it then; an idle session is ended at any rate
-	}
 	e := []flow.Effect{
-		x.on(x.Closing, db.Name, "BEGIN; SET LOCAL idle_in_transaction_session_timeout = $left; SET LOCAL tcp_keepalives_idle = 1; SET LOCAL tcp_keepalives_interval = 1;"+
-			" SET LOCAL tcp_keepalives_count = 3; "+unheard+"SET LOCAL lock_timeout = $lock; SET LOCAL statement_timeout = $statement"),
+		x.on(x.Closing, db.Name, x.whileHeard()+"; SET LOCAL lock_timeout = $lock; SET LOCAL statement_timeout = $statement"),
 		x.on(x.Closing, db.Name, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'autovacuum worker'"),
 	}
 	if len(db.Tables) > 0 {
 		e = append(e, x.on(x.Closing, db.Name, "LOCK TABLE "+db.only()+" IN SHARE ROW EXCLUSIVE MODE"))
 	}
 	return append(e, x.on(x.Closing, db.Name, "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = $left"))
+}
+
+// whileHeard begins a transaction that the server ends by itself, and with it what
+// the session holds, when the budget is used up or the tool is not heard of any
+// more.
+func (x *crossing) whileHeard() string {
+	sql := "BEGIN; SET LOCAL idle_in_transaction_session_timeout = $left; SET LOCAL tcp_keepalives_idle = 1; SET LOCAL tcp_keepalives_interval = 1; SET LOCAL tcp_keepalives_count = 3"
+	if x.Closing.Version >= 120000 {
+		sql += "; SET LOCAL tcp_user_timeout = 3000" // before, keepalives notice it; an idle session is ended at any rate
+	}
+	return sql
 }
 
 // lock is the barrier: one session for each database holds every table, so

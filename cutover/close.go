@@ -23,30 +23,33 @@ import (
 func (x *crossing) close() flow.Step {
 	does := []flow.Effect{}
 	for _, db := range x.Databases {
-		does = append(does, x.on(x.Closing, db.Name, x.Part.Raised(x.Upgrade)))
+		does = append(does, x.on(x.Closing, db.Name, x.Part.Detain()), x.on(x.Closing, db.Name, x.Part.Raised(x.Upgrade)))
 		for _, sql := range db.Quiet {
 			does = append(does, x.on(x.Closing, db.Name, sql))
 		}
 	}
-	does = append(does, x.on(x.Closing, x.Home, x.Part.Own(closeDecision)), x.endEffect(x.Closing, x.Home))
+	does = append(does, x.on(x.Closing, x.Home, x.Part.Own(closeDecision)))
+	for _, db := range x.Databases {
+		does = append(does, x.on(x.Closing, db.Name, x.whileHeard()))
+	}
+	does = append(does, x.endOthersEffect())
 	does = append(does, x.aheadEffects()...)
 	return x.blockedStep(flow.Step{
 		ID: "close", Title: "Close " + x.Closing.Name, Does: does, Serves: true,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if err := x.raise(ctx); err != nil {
+			waiting, err := x.raise(ctx)
+			if err != nil {
 				return err
 			}
-			// They hold nothing any more, and read beside the others until the end.
-			err := x.afterClose(ctx, t)
-			x.release()
-			return err
+			return x.afterClose(ctx, t, waiting)
 		},
 		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.flipBack(ctx) },
 	})
 }
 
-func (x *crossing) raise(ctx context.Context) error {
-	err := x.each(ctx, func(ctx context.Context, db *Database) error {
+// raise closes every database, and returns the clients that stood at the barrier.
+func (x *crossing) raise(ctx context.Context) (waiting []int32, err error) {
+	err = x.each(ctx, func(ctx context.Context, db *Database) error {
 		held, err := x.held(db.Name)
 		if err != nil {
 			return err
@@ -58,7 +61,7 @@ func (x *crossing) raise(ctx context.Context) error {
 				return err
 			}
 		}
-		sql := append([]string{x.Part.Raised(x.Upgrade)}, db.Quiet...)
+		sql := append([]string{x.Part.Detain(), x.Part.Raised(x.Upgrade)}, db.Quiet...)
 		if err := pg.Exec(ctx, held, strings.Join(sql, ";\n")); err != nil {
 			return &pg.Error{Doing: "raise the fence", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 		}
@@ -72,23 +75,28 @@ func (x *crossing) raise(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	home, err := x.held(x.Home)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	vars, err := x.vars(x.memory())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := change(ctx, home, x.on(x.Closing, x.Home, x.Part.Own(closeDecision)).Fill(vars)); err != nil {
-		return &pg.Error{Doing: "write the decision closed", On: x.Closing.Server.String(), Err: err}
+		return nil, &pg.Error{Doing: "write the decision closed", On: x.Closing.Server.String(), Err: err}
 	}
-	return x.commit(ctx, home)
+	if waiting, err = x.atBarrier(ctx, home); err != nil {
+		return nil, err
+	}
+	return waiting, x.commit(ctx, home)
 }
 
-// commit commits every database, the decision's last.
+// commit commits every database, the decision's last. The sessions hold no table
+// any more then, but read beside the others, and let wait whom the fence stops:
+// until clients find the other side open, or for as long as one hears of the tool.
 func (x *crossing) commit(ctx context.Context, home *pgx.Conn) error {
 	for _, db := range x.Databases {
 		if db.Name == x.Home {
@@ -109,7 +117,17 @@ func (x *crossing) commit(ctx context.Context, home *pgx.Conn) error {
 	if err != nil {
 		return &pg.Error{Doing: "close database " + x.Home, On: x.Closing.Server.String(), Err: err}
 	}
-	return nil
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		held, err := x.held(db.Name)
+		if err != nil {
+			return err
+		}
+		e := x.on(x.Closing, db.Name, x.whileHeard()).Fill(map[string]string{"left": ms(x.left())})
+		if err := pg.Exec(ctx, held, e.SQL); err != nil {
+			return &pg.Error{Doing: "let clients wait at the fence", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+		}
+		return nil
+	})
 }
 
 func (x *crossing) memory() Memory {
@@ -127,10 +145,10 @@ func (x *crossing) memory() Memory {
 	}
 }
 
-// afterClose ends every client session of the closing side: those that were
-// open could still use sequences, large objects and what they had read. Then
+// afterClose ends every client session of the closing side that does not wait at
+// the fence: it could still use sequences, large objects and what it had read. Then
 // it looks once more for everything that may have happened until the end.
-func (x *crossing) afterClose(ctx context.Context, t *flow.Turn) error {
+func (x *crossing) afterClose(ctx context.Context, t *flow.Turn, waiting []int32) error {
 	conn, err := x.near(ctx, x.Home)
 	if err != nil {
 		return err
@@ -138,7 +156,7 @@ func (x *crossing) afterClose(ctx context.Context, t *flow.Turn) error {
 	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()").Scan(&x.closed); err != nil {
 		return &pg.Error{Doing: "read the position of close", On: x.Closing.Server.String(), Err: err}
 	}
-	if err := x.endClients(ctx, conn, x.Closing); err != nil {
+	if err := x.endOthers(ctx, conn, waiting); err != nil {
 		return err
 	}
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
@@ -236,7 +254,8 @@ func (x *crossing) samePrint(ctx context.Context, conn *pgx.Conn, db *Database) 
 // a table from others, such as DISABLE TRIGGER: a session that is not ended with
 // the clients, because it calls itself as ours do, gets its lock when close
 // commits, and what it does is seen only when it has committed, too. It is in
-// pg_locks from before close until then.
+// pg_locks from before close until then. Who has come to the fence has done
+// nothing: a TRUNCATE waits there with its lock.
 func (x *crossing) through(ctx context.Context, conn *pgx.Conn, db *Database) error {
 	err := pg.Poll(ctx, 2*time.Millisecond, "who waits for locks of tables to be through", func(ctx context.Context) (done bool, err error) {
 		err = conn.QueryRow(ctx, `
@@ -244,7 +263,7 @@ func (x *crossing) through(ctx context.Context, conn *pgx.Conn, db *Database) er
 			  SELECT FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
 			  WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 			    AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') AND l.pid <> pg_backend_pid()
-			    AND c.relkind IN ('r', 'p') AND c.oid >= 16384)`).Scan(&done)
+			    AND c.relkind IN ('r', 'p') AND c.oid >= 16384 AND NOT `+x.Part.detained("l.pid")+`)`).Scan(&done)
 		return done, err
 	})
 	if err != nil {
@@ -265,34 +284,114 @@ func (x *crossing) noLeaks(ctx context.Context, conn *pgx.Conn, db *Database) er
 	return nil
 }
 
-// endEffect is the statement that terminates every client backend of the
-// databases, on a side, that was there at $clock, the tool's own left out.
-func (x *crossing) endEffect(s Side, db string) flow.Effect {
+// clients are the client backends of the databases, on a side, that were there at
+// $clock, the tool's own left out.
+func (x *crossing) clients() string {
 	dbs := make([]string, len(x.Databases))
 	for i, db := range x.Databases {
 		dbs[i] = pg.Literal(db.Name)
 	}
 	app := pg.Literal(x.app())
-	return x.on(s, db, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname IN ("+strings.Join(dbs, ", ")+
-		") AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> "+app+
-		" AND application_name NOT LIKE "+app+" || ' %' AND backend_start <= $clock")
+	return "FROM pg_stat_activity a WHERE datname IN (" + strings.Join(dbs, ", ") + ") AND backend_type = 'client backend' AND pid <> pg_backend_pid()" +
+		" AND application_name <> " + app + " AND application_name NOT LIKE " + app + " || ' %' AND backend_start <= $clock"
 }
 
-// endClients terminates these backends and waits until they are gone.
+// endEffect is the statement that terminates every client.
+func (x *crossing) endEffect(s Side, db string) flow.Effect {
+	return x.on(s, db, "SELECT count(pg_terminate_backend(pid)) "+x.clients())
+}
+
+// endOthersEffect is endEffect without $spared, who wait at the fence or are on
+// their way there.
+func (x *crossing) endOthersEffect() flow.Effect {
+	return x.on(x.Closing, x.Home, "SELECT count(pg_terminate_backend(pid)) "+x.clients()+" AND pid <> ALL ($spared)")
+}
+
+// endClients terminates every client and waits until they are gone.
 func (x *crossing) endClients(ctx context.Context, conn *pgx.Conn, s Side) error {
-	var mine string
-	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()::text").Scan(&mine); err != nil {
-		return &pg.Error{Doing: "read the server's clock", On: s.Server.String(), Err: err}
+	clock, err := clock(ctx, conn, s)
+	if err != nil {
+		return err
 	}
-	end := x.endEffect(s, "").Fill(map[string]string{"clock": pg.Literal(mine)}).SQL
+	end := x.endEffect(s, "").Fill(map[string]string{"clock": clock})
 	return pg.Poll(ctx, 2*time.Millisecond, "client sessions on "+s.Name+" to end", func(ctx context.Context) (bool, error) {
-		var left int
-		err := conn.QueryRow(ctx, end, pgx.QueryExecModeSimpleProtocol).Scan(&left)
-		if err != nil {
-			return false, &pg.Error{Doing: "end client sessions", On: s.Server.String(), Err: err}
-		}
-		return left == 0, nil
+		left, err := count(ctx, conn, s, end)
+		return left == 0, err
 	})
+}
+
+// arrivalTime is how long those who stood at the barrier may take from its end
+// to the fence, a few times what a busy machine needs.
+const arrivalTime = 100 * time.Millisecond
+
+// endOthers terminates every client but those of waiting, who stood at the
+// barrier, and waits until they are gone. Those it sees wait at the fence, where all
+// that is left for them to do is to hear that they must go to the other side: each
+// that was terminated would be back at once, and take more from the looks behind
+// close than to let it wait does.
+func (x *crossing) endOthers(ctx context.Context, conn *pgx.Conn, waiting []int32) error {
+	clock, err := clock(ctx, conn, x.Closing)
+	if err != nil {
+		return err
+	}
+	until := time.Now().Add(arrivalTime)
+	return pg.Poll(ctx, 2*time.Millisecond, "client sessions on "+x.Closing.Name+" to end", func(ctx context.Context) (bool, error) {
+		var there, coming []int32
+		if len(waiting) > 0 {
+			err := conn.QueryRow(ctx, `
+				SELECT coalesce(array_agg(pid) FILTER (WHERE there), '{}'), coalesce(array_agg(pid) FILTER (WHERE NOT there), '{}')
+				FROM (SELECT a.pid, `+x.Part.detained("a.pid")+` there FROM pg_stat_activity a WHERE a.pid = ANY ($1)) w`, waiting).Scan(&there, &coming)
+			if err != nil {
+				return false, &pg.Error{Doing: "see who waits at the fence", On: x.Closing.Server.String(), Err: err}
+			}
+		}
+		if time.Now().After(until) {
+			coming = nil
+		}
+		left, err := count(ctx, conn, x.Closing, x.endOthersEffect().Fill(map[string]string{"clock": clock, "spared": pidsLiteral(append(there, coming...))}))
+		return left == 0 && len(coming) == 0, err
+	})
+}
+
+// atBarrier are the clients that wait to write to a table. Others that wait for
+// one want to alter it.
+func (x *crossing) atBarrier(ctx context.Context, conn *pgx.Conn) (pids []int32, err error) {
+	sql := strings.ReplaceAll(x.clients(), "$clock", "clock_timestamp()")
+	err = conn.QueryRow(ctx, "SELECT coalesce(array_agg(pid), '{}') "+sql+" AND wait_event_type = 'Lock' AND wait_event = 'relation'").Scan(&pids)
+	if err == nil && len(pids) > 0 { // with many tables pg_locks is long
+		err = conn.QueryRow(ctx, `
+			SELECT coalesce(array_agg(DISTINCT pid), '{}') FROM pg_locks
+			WHERE pid = ANY ($1) AND locktype = 'relation' AND mode = 'RowExclusiveLock' AND NOT granted`, pids).Scan(&pids)
+	}
+	if err != nil {
+		return nil, &pg.Error{Doing: "see who waits at the barrier", On: x.Closing.Server.String(), Err: err}
+	}
+	return pids, nil
+}
+
+func pidsLiteral(pids []int32) string {
+	text := make([]string, len(pids))
+	for i, pid := range pids {
+		text[i] = fmt.Sprint(pid)
+	}
+	return pg.Literal("{" + strings.Join(text, ",") + "}")
+}
+
+// clock reads a server's clock, as a literal.
+func clock(ctx context.Context, conn *pgx.Conn, s Side) (string, error) {
+	var now string
+	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()::text").Scan(&now); err != nil {
+		return "", &pg.Error{Doing: "read the server's clock", On: s.Server.String(), Err: err}
+	}
+	return pg.Literal(now), nil
+}
+
+// count executes an effect that terminates backends, and returns how many.
+func count(ctx context.Context, conn *pgx.Conn, s Side, e flow.Effect) (n int, err error) {
+	if err := conn.QueryRow(ctx, e.SQL, pgx.QueryExecModeSimpleProtocol).Scan(&n); err != nil {
+		return 0, &pg.Error{Doing: "end client sessions", On: s.Server.String(), Err: err}
+	}
+	return n, nil
 }
 
 // Leaks looks into slots of links, which nobody reads from, for transactions

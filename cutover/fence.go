@@ -65,17 +65,34 @@ BEGIN
   RETURN NULL;
 END $fence$`
 
-// Raised is the statement that closes the fence. The sequence counts what was
-// refused: it keeps its value although the statement fails. It is SECURITY
-// DEFINER because applications have no right in schema crossfade.
+// Raised is the statement that closes the fence. Whom it stops waits first until
+// the session is gone that executed Detain: a client that was refused at once
+// would come back at once, and many of them would take the processors from what
+// they wait for. The sequence counts what was refused: it keeps its value although
+// the statement fails. It is SECURITY DEFINER because applications have no right
+// in schema crossfade.
 func (p Part) Raised(upgrade string) string {
 	return p.Own(`CREATE OR REPLACE FUNCTION crossfade.fence() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $fence$
 BEGIN
+  PERFORM pg_advisory_xact_lock_shared(hashtext('crossfade.fence'), 0);
   PERFORM nextval('crossfade.refused');
   RAISE EXCEPTION USING ERRCODE = '25006',
     MESSAGE = format('cannot write to %I.%I: this cluster is closed by the upgrade ` + upgrade + `', TG_TABLE_SCHEMA, TG_TABLE_NAME),
     HINT = 'Writes go to the other primary. See: crossfade status';
 END $fence$`)
+}
+
+// Detain is the statement with which a session lets everybody wait whom the raised
+// fence stops in its database, from then until it ends. It takes nothing where
+// another session has, and waits for nobody.
+func (p Part) Detain() string {
+	return p.Own("SELECT pg_try_advisory_lock(hashtext('crossfade.fence'), 0)")
+}
+
+// detained is the condition that the backend pid waits there.
+func (p Part) detained(pid string) string {
+	return p.Own("EXISTS (SELECT FROM pg_locks f WHERE f.pid = " + pid + " AND f.locktype = 'advisory' AND NOT f.granted" +
+		" AND f.classid = (hashtext('crossfade.fence')::bigint & 4294967295)::oid AND f.objid = 0)")
 }
 
 // Ground are the statements that make what the fence needs in one database.

@@ -180,6 +180,8 @@ func (x *crossing) readOnly() flow.Step {
 	return flow.Step{
 		ID: "read-only", Title: "Make new sessions of " + x.Closing.Name + " read-only", Does: all, Late: true, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
+			// Who waits at the fence is let go on when he finds the other side.
+			defer x.release()
 			if len(does) == 0 {
 				return nil
 			}
