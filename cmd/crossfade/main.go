@@ -23,8 +23,8 @@ func main() {
 }
 
 // memory is what the garbage collector works harder to stay below. The plans of
-// 10,000 tables hold some 100 MB, and are to fit into 200 MB with the program.
-const memory = 150 << 20
+// 10,000 tables hold some 100 MB, and are to fit into 150 MB with the program.
+const memory = 125 << 20
 
 // crossfade is the whole program: it returns the exit code.
 func crossfade(args []string) int {

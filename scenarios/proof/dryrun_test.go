@@ -235,7 +235,7 @@ func TestPlanScales(t *testing.T) {
 		if more := m - n; more > few {
 			t.Errorf("%s: %d statements with %d tables, %d with %d", form, m, many, n, few)
 		}
-		if mb > 200 {
+		if mb > 150 {
 			t.Errorf("%s: %d MB", form, mb)
 		}
 		if slices.Equal(form, []string{"plan"}) && strings.Count(text, "\n") > strings.Count(fewText, "\n")+60 {

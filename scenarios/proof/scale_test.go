@@ -20,7 +20,7 @@ import (
 func TestCheckScales(t *testing.T) {
 	long(t)
 	const schemas, tables, roles = 100, 100, 500
-	const mostMemory = 200 << 20
+	const mostMemory = 150 << 20
 	settings := map[string]string{"log_statement": "all", "autovacuum": "off"}
 	w := newWorld(t, setting{oldSet: settings, newSet: settings, dbs: "  - name: shop\n"})
 	few, small := w.checked()

@@ -21,8 +21,13 @@ func (p *Panic) Error() string { return fmt.Sprintf("panic: %v", p.Value) }
 // Run runs plan p from its first step that is not done. It returns nil, or a
 // *Failure. A nil journal remembers nothing beyond the process; a nil observe
 // is silent. From the Commit step on, cancelling ctx no longer stops anything,
-// but for Plan.Interrupt.
+// but for Plan.Interrupt. What the steps list (Does, Undoes) it lets go of at once:
+// nobody reads it who runs a plan, and with many tables it is most of the plan.
 func Run(ctx context.Context, p Plan, j *Journal, observe func(Event)) error {
+	p.Steps = slices.Clone(p.Steps)
+	for i := range p.Steps {
+		p.Steps[i].Does, p.Steps[i].Undoes = nil, nil
+	}
 	r := newRunner(p, j, observe)
 	asked := ctx
 	for i := 0; i < len(p.Steps); i++ {

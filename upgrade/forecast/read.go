@@ -52,7 +52,7 @@ func (t *taking) targets() []target {
 	}
 	size := func(x target) int64 { return x.table.Bytes + x.table.IndexBytes }
 	slices.SortStableFunc(all, func(a, b target) int { return int(min(max(size(b)-size(a), -1), 1)) })
-	all = all[:min(len(all), sampledTables)]
+	all = slices.Clone(all[:min(len(all), sampledTables)])
 	slices.SortStableFunc(all, func(a, b target) int { return strings.Compare(a.db.Name, b.db.Name) })
 	return all
 }

@@ -160,12 +160,12 @@ func (l *loader) copyWhole(ctx context.Context, p *pair, t task) error {
 	if err := l.sql(ctx, p.new, l.o.New, "BEGIN"); err != nil {
 		return err
 	}
-	done, err := l.markFirst(ctx, p.new, t, t.mark, loadedKey(t.set, t.Table))
+	done, err := l.markFirst(ctx, p.new, t, t.copying().mark, loadedKey(t.set, t.Table))
 	if err != nil {
 		return err
 	}
 	if !done {
-		if err := l.sql(ctx, p.new, l.o.New, l.fill(t, t.empty).SQL); err != nil {
+		if err := l.sql(ctx, p.new, l.o.New, l.fill(t, t.copying().empty).SQL); err != nil {
 			return err
 		}
 		if err := l.stream(ctx, p, t); err != nil {
@@ -211,7 +211,7 @@ func (l *loader) oneChunk(ctx context.Context, p *pair, t task) error {
 	if err := l.sql(ctx, p.new, l.o.New, "BEGIN"); err != nil {
 		return err
 	}
-	done, err := l.markFirst(ctx, p.new, t, t.part, chunkPrefix(t.set, t.Table)+tid(t.chunk.from))
+	done, err := l.markFirst(ctx, p.new, t, t.copying().part, chunkPrefix(t.set, t.Table)+tid(t.chunk.from))
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,8 @@ func (l *loader) makeRoom(ctx context.Context, p *pair, t task) error {
 }
 
 func (l *loader) emptyAll(ctx context.Context, p *pair, t task) error {
-	for _, sql := range []string{"BEGIN", t.unpart.SQL, t.empty.SQL, l.fill(t, t.emptied).SQL, "COMMIT"} {
+	s := t.copying()
+	for _, sql := range []string{"BEGIN", s.unpart.SQL, s.empty.SQL, l.fill(t, s.emptied).SQL, "COMMIT"} {
 		if err := l.sql(ctx, p.new, l.o.New, sql); err != nil {
 			return err
 		}
@@ -297,7 +298,7 @@ func (l *loader) closeTable(ctx context.Context, p *pair, t *table) (bool, error
 	if parts != len(t.chunks)+1 { // and the mark of having been emptied
 		return false, nil
 	}
-	_, err := l.markFirst(ctx, p.new, task{table: t}, t.mark, loadedKey(t.set, t.Table))
+	_, err := l.markFirst(ctx, p.new, task{table: t}, t.copying().mark, loadedKey(t.set, t.Table))
 	return err == nil, err
 }
 
@@ -347,7 +348,8 @@ func (l *loader) stream(ctx context.Context, p *pair, t task) error {
 	if len(t.chunks) == 1 {
 		share = t.Bytes
 	}
-	_, err := pipe(ctx, p.old.PgConn(), p.new.PgConn(), l.fill(t, t.out).SQL, l.fill(t, t.in).SQL, func(n int64) error {
+	s := t.copying()
+	_, err := pipe(ctx, p.old.PgConn(), p.new.PgConn(), l.fill(t, s.out).SQL, l.fill(t, s.in).SQL, func(n int64) error {
 		counts := min(n, share-told) // on disk and on the wire, sizes differ
 		told += counts
 		l.bytes.Add(counts)
@@ -362,8 +364,9 @@ func (l *loader) stream(ctx context.Context, p *pair, t task) error {
 }
 
 func (l *loader) fill(t task, e flow.Effect) flow.Effect {
+	holes := t.copying().holes
 	return e.Fill(map[string]string{
-		t.holes.point: l.points[t.set].String(), t.holes.from: tid(t.chunk.from), t.holes.to: tid(t.chunk.to),
+		holes.point: l.points[t.set].String(), holes.from: tid(t.chunk.from), holes.to: tid(t.chunk.to),
 	})
 }
 

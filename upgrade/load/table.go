@@ -12,23 +12,28 @@ import (
 	"crossfade/upgrade/pg"
 )
 
-// table is one table on its way: the statements that copy it, and how far it is.
+// table is one table on its way, and how far it is.
 type table struct {
 	schema.Table
+	o      *Options
 	set    string
 	chunks []chunk
 
+	mu      sync.Mutex
+	left    int    // tasks to do
+	node    string // which file on old the chunks are read from
+	spoiled bool   // it was another one later
+}
+
+// copying is what copies one table. The statements are made when they are asked for: those of many
+// tables are more than all the rest that is known of them.
+type copying struct {
 	// out and in are the two ends of the pipe. empty makes room on new. mark
 	// says that the table is loaded. Where there are several chunks, emptied
 	// says that there was made room, part that one of them is loaded, and unpart
 	// takes these marks away.
 	out, in, empty, mark, emptied, part, unpart flow.Effect
 	holes                                       holes
-
-	mu      sync.Mutex
-	left    int    // tasks to do
-	node    string // which file on old the chunks are read from
-	spoiled bool   // it was another one later
 }
 
 // chunk is a range of pages; to is the first page behind it.
@@ -45,7 +50,7 @@ const last = 1<<32 - 1
 
 func tid(page int64) string { return fmt.Sprintf("(%d,0)", page) }
 
-// work makes the tables' statements, in the order in which they are begun.
+// work are the tables, in the order in which they are begun.
 func (o Options) work() []*table {
 	var work []*table
 	for _, s := range o.Sets {
@@ -61,45 +66,49 @@ func (o Options) work() []*table {
 	return work
 }
 
-func (o Options) table(set string, t schema.Table) *table {
-	w := &table{Table: t, set: set, chunks: []chunk{{0, last}}}
-	columns := copied(t)
-	if o.Version >= 140000 && t.Bytes > o.Chunk && len(columns) > 0 {
+func (o *Options) table(set string, t schema.Table) *table {
+	w := &table{Table: t, o: o, set: set, chunks: []chunk{{0, last}}}
+	if o.Version >= 140000 && t.Bytes > o.Chunk && len(copied(t)) > 0 {
 		w.chunks = split(t.Pages, t.Bytes, o.Chunk)
 	}
-	single := len(w.chunks) == 1
+	return w
+}
+
+func (t *table) copying() (s copying) {
+	o, single := t.o, len(t.chunks) == 1
+	columns := copied(t.Table)
+	list := strings.Join(columns, ", ")
+	s.holes = newHoles(t.SQL() + list)
 
 	format := "FORMAT text, ENCODING " + pg.Literal(o.Encoding)
 	if t.Binary() && o.Encoding == "UTF8" && len(columns) > 0 {
 		format = "FORMAT binary"
 	}
-	list := strings.Join(columns, ", ")
-	w.holes = newHoles(t.SQL() + list)
 	target := t.SQL()
 	if len(columns) > 0 {
 		target += " (" + list + ")"
 	}
 	out := "COPY " + target
 	if !single {
-		out = fmt.Sprintf("COPY (SELECT %s FROM ONLY %s WHERE ctid >= '$%s' AND ctid < '$%s')", list, t.SQL(), w.holes.from, w.holes.to)
+		out = fmt.Sprintf("COPY (SELECT %s FROM ONLY %s WHERE ctid >= '$%s' AND ctid < '$%s')", list, t.SQL(), s.holes.from, s.holes.to)
 	}
-	w.out = o.onOld(out + " TO STDOUT WITH (" + format + ")")
+	s.out = o.onOld(out + " TO STDOUT WITH (" + format + ")")
 
-	w.empty = o.onNew("TRUNCATE ONLY " + t.SQL())
+	s.empty = o.onNew("TRUNCATE ONLY " + t.SQL())
 	switch {
-	case o.Referenced(t):
-		w.empty = o.onNew("DELETE FROM ONLY " + t.SQL())
+	case o.Referenced(t.Table):
+		s.empty = o.onNew("DELETE FROM ONLY " + t.SQL())
 	case single && t.Bytes < small:
-		w.empty = o.onNew("DO " + pg.Literal("BEGIN IF pg_catalog.pg_relation_size("+pg.Literal(t.SQL())+") > 0 THEN TRUNCATE ONLY "+t.SQL()+"; END IF; END"))
+		s.empty = o.onNew("DO " + pg.Literal("BEGIN IF pg_catalog.pg_relation_size("+pg.Literal(t.SQL())+") > 0 THEN TRUNCATE ONLY "+t.SQL()+"; END IF; END"))
 	case single:
 		format += ", FREEZE" // permitted in the transaction of the TRUNCATE only
 	}
-	w.in = o.onNew("COPY " + target + " FROM STDIN WITH (" + format + ")")
-	w.mark = o.insertMark(loadedKey(set, t), w.holes)
-	w.emptied = o.insertMark(chunkPrefix(set, t)+emptiedKey, w.holes)
-	w.part = o.insertMark(chunkPrefix(set, t)+"$"+w.holes.from, w.holes)
-	w.unpart = o.deleteMarks(chunkPrefix(set, t))
-	return w
+	s.in = o.onNew("COPY " + target + " FROM STDIN WITH (" + format + ")")
+	s.mark = o.insertMark(loadedKey(t.set, t.Table), s.holes)
+	s.emptied = o.insertMark(chunkPrefix(t.set, t.Table)+emptiedKey, s.holes)
+	s.part = o.insertMark(chunkPrefix(t.set, t.Table)+"$"+s.holes.from, s.holes)
+	s.unpart = o.deleteMarks(chunkPrefix(t.set, t.Table))
+	return s
 }
 
 // copied are the quoted names of the columns that are sent: generated ones are
@@ -129,8 +138,9 @@ func split(pages, bytes, size int64) []chunk {
 
 // effects are what copying t does, each once.
 func (t *table) effects() []flow.Effect {
+	s := t.copying()
 	if len(t.chunks) == 1 {
-		return []flow.Effect{t.mark, t.empty, t.out, t.in}
+		return []flow.Effect{s.mark, s.empty, s.out, s.in}
 	}
-	return []flow.Effect{t.unpart, t.empty, t.emptied, t.part, t.out, t.in, t.mark}
+	return []flow.Effect{s.unpart, s.empty, s.emptied, s.part, s.out, s.in, s.mark}
 }
