@@ -45,6 +45,17 @@ var objectQueries = []string{
 
 func readObjects(ctx context.Context, conn *pgx.Conn, version int) ([]Object, error) {
 	var objects []Object
+	// Of many tables most say the same: it is kept once.
+	said := map[string]string{}
+	once := func(s string) string {
+		if len(s) > 24 {
+			return s
+		}
+		if _, ok := said[s]; !ok {
+			said[s] = s
+		}
+		return said[s]
+	}
 	for _, q := range objectQueries {
 		rows, err := conn.Query(ctx, query(q, version))
 		if err != nil {
@@ -53,10 +64,16 @@ func readObjects(ctx context.Context, conn *pgx.Conn, version int) ([]Object, er
 		var o Object
 		var pairs []*string
 		_, err = pgx.ForEachRow(rows, []any{&o.Kind, &o.Name, &pairs}, func() error {
-			o.Properties = make([]Property, 0, 4)
+			n := 0
+			for i := 1; i < len(pairs); i += 2 {
+				if pairs[i] != nil {
+					n++
+				}
+			}
+			o.Kind, o.Properties = once(o.Kind), make([]Property, 0, n)
 			for i := 0; i+1 < len(pairs); i += 2 {
 				if pairs[i+1] != nil {
-					o.Properties = append(o.Properties, Property{*pairs[i], *pairs[i+1]})
+					o.Properties = append(o.Properties, Property{once(*pairs[i]), once(*pairs[i+1])})
 				}
 			}
 			slices.SortFunc(o.Properties, func(a, b Property) int { return cmp.Compare(a.Name, b.Name) })
