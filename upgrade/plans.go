@@ -93,7 +93,7 @@ func (s *survey) lookBefore() time.Duration {
 		}
 	}
 	long := time.Duration(float64(bytes) / (1 << 30) * float64(time.Second))
-	return min(max(long, 500*time.Millisecond), forecast.DefaultLimit)
+	return min(max(long, 200*time.Millisecond), forecast.DefaultLimit)
 }
 
 // PrepareOptions are what the person at the terminal decides.

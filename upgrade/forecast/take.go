@@ -202,7 +202,7 @@ func (t *taking) ask(ctx context.Context) {
 	t.facts.Connect = time.Since(began)
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it was only read from
 	if t.facts.TripNew, err = trip(ctx, conn); err == nil {
-		t.facts.ProbeNew, err = probe(ctx, conn)
+		t.facts.ProbeNew, err = t.probe(ctx, conn)
 	}
 	if err != nil {
 		t.missing("new", err)
@@ -226,14 +226,19 @@ func trip(ctx context.Context, conn *pgx.Conn) (time.Duration, error) {
 }
 
 // probes is how often the probe is tried: the quickest counts, because what
-// else a machine does for a moment says nothing of it.
+// else a machine does for a moment says nothing of it. It is tried once where that
+// takes a tenth of the limit.
 const probes = 5
 
 // probe is a fixed piece of work.
-func probe(ctx context.Context, conn *pgx.Conn) (time.Duration, error) {
+func (t *taking) probe(ctx context.Context, conn *pgx.Conn) (time.Duration, error) {
 	var best time.Duration
+	until := time.Now().Add(t.o.limit() / 10)
 	for range probes {
 		began := time.Now()
+		if best > 0 && began.After(until) {
+			break
+		}
 		var n int64
 		const work = `SELECT count(*) FROM (SELECT hashint8(g) AS h FROM generate_series(1, 100000) g ORDER BY 1 OFFSET 0) s`
 		if err := conn.QueryRow(ctx, work).Scan(&n); err != nil {
@@ -252,7 +257,7 @@ func (t *taking) watch(ctx context.Context) {
 	conn, err := t.session(ctx, "")
 	if err == nil {
 		if t.facts.TripOld, err = trip(ctx, conn); err == nil {
-			t.facts.ProbeOld, err = probe(ctx, conn)
+			t.facts.ProbeOld, err = t.probe(ctx, conn)
 		}
 	}
 	if err == nil {
