@@ -9,16 +9,16 @@ import (
 	"crossfade/upgrade/pg"
 )
 
-// queries are the statements that look at one table. The text of a row is that
-// of PostgreSQL's own record output over the columns by name: NULL differs from
-// ”, blanks at the end of char(n) count, so do a numeric's scale, a float's
-// last bit (extra_float_digits) and the sign of zero. Everything that text
-// depends on is pinned in the session. Hashes are taken in collation C, or
-// texts that a collation calls equal would be.
+// queries are the statements that look at one table. What is hashed of a value is
+// what the output function of its type writes: blanks at the end of char(n) count,
+// so do a numeric's scale, a float's last bit (extra_float_digits) and the sign of
+// zero. Everything that text depends on is pinned in the session. Hashes are taken
+// in collation C, or texts that a collation calls equal would be.
 type queries struct {
 	from string // ONLY schema.table AS t
 	// row, key and version are hashes: of everything, of what the row is found
-	// by (nothing without an identity: then key is row), of where it lies.
+	// by (everything, without an identity), of where it lies. text is what a row
+	// without an identity is shown by.
 	text, row, key, version string
 	keyColumns              []schema.Column // nil without an identity
 	columns                 []schema.Column
@@ -27,9 +27,9 @@ type queries struct {
 func newQueries(t schema.Table) queries {
 	q := queries{from: "ONLY " + t.SQL() + " AS t", columns: t.Columns}
 	q.text = record(t.Columns)
-	q.row = hash(q.text, 0)
-	q.version = hash(`t.xmin::text || t.ctid::text`, 0)
-	q.key = hash(q.text, 1)
+	q.row = hashed(t.Columns, 0)
+	q.version = "hashtextextended((t.xmin::text || t.ctid::text) COLLATE \"C\", 0)"
+	q.key = hashed(t.Columns, 1)
 	for _, name := range t.Identity.Columns {
 		i := slices.IndexFunc(t.Columns, func(c schema.Column) bool { return c.Name == name })
 		if i < 0 {
@@ -39,7 +39,7 @@ func newQueries(t schema.Table) queries {
 		q.keyColumns = append(q.keyColumns, t.Columns[i])
 	}
 	if len(q.keyColumns) > 0 {
-		q.key = hash(record(q.keyColumns), 1)
+		q.key = hashed(q.keyColumns, 1)
 	}
 	return q
 }
@@ -50,23 +50,73 @@ func (q queries) keyed() bool { return len(q.keyColumns) > 0 }
 func record(columns []schema.Column) string {
 	parts := make([]string, len(columns))
 	for i, c := range columns {
-		parts[i] = value(c)
+		parts[i] = "t." + pg.Ident(c.Name)
+		if c.Type == "bytea" {
+			parts[i] = digest(parts[i])
+		}
 	}
 	return "ROW(" + strings.Join(parts, ", ") + ")::text"
 }
 
-// value is a column as it enters the text. A bytea enters as its digest: as
-// hexadecimal text, one of more than half a gigabyte would not fit.
-func value(c schema.Column) string {
-	v := "t." + pg.Ident(c.Name)
-	if c.Type == "bytea" {
-		return "sha256(" + v + ")"
+// digest stands for a bytea: as hexadecimal text, one of more than half a gigabyte
+// would not fit.
+func digest(v string) string { return "sha256(" + v + ")" }
+
+// longest is how many columns are hashed into each other. PostgreSQL's parser
+// cannot nest calls as deep as a table may have columns.
+const longest = 64
+
+// hashed is the hash of some columns of a row, a bigint: that of each column is the
+// seed of the next one's, so that where a value ends counts, and in which column it
+// is. The record's own text says as much, and takes three times as long to write:
+// record_out looks at each character.
+func hashed(columns []schema.Column, seed int) string {
+	all := []string{}
+	for part := range slices.Chunk(columns, longest) {
+		h := fmt.Sprintf("%d::bigint", seed)
+		for _, c := range part {
+			h = mixed(c, h)
+		}
+		all = append(all, h)
 	}
-	return v
+	switch len(all) {
+	case 0:
+		return fmt.Sprintf("%d::bigint", seed)
+	case 1:
+		return all[0]
+	}
+	return fmt.Sprintf(`hashtextextended(concat_ws(' ', %s) COLLATE "C", %d)`, strings.Join(all, ", "), seed)
 }
 
-func hash(text string, seed int) string {
-	return fmt.Sprintf(`hashtextextended((%s) COLLATE "C", %d)`, text, seed)
+// mixed is the hash of a column with a seed; a NULL counts by another seed than what
+// stands for it. Common types are taken as they are where that has all of the value
+// in it (hashint8extended folds a bigint to half its bits), others as text: by
+// concat, because a cast may cut blanks off.
+func mixed(c schema.Column, seed string) string {
+	v := "t." + pg.Ident(c.Name)
+	seed += " # CASE WHEN " + v + " IS NULL THEN 1 ELSE 0 END"
+	number := func(v, seed string) string { return "hashint4extended(coalesce(" + v + ", 0), " + seed + ")" }
+	text := func(v string) string { return "hashtextextended(" + v + ` COLLATE "C", ` + seed + ")" }
+	switch name, _, _ := strings.Cut(c.Type, "("); {
+	case strings.HasSuffix(c.Type, "[]"):
+	case name == "smallint", name == "integer":
+		return number(v, seed)
+	case name == "boolean":
+		return number(v+"::int4", seed)
+	case name == "bigint":
+		return number("("+v+" >> 32)::int4", number("(("+v+" << 32) >> 32)::int4", seed))
+	case name == "uuid":
+		return "uuid_hash_extended(coalesce(" + v + ", '00000000-0000-0000-0000-000000000000'), " + seed + ")"
+	case name == "text", name == "character varying":
+		return text("coalesce(" + v + ", '')")
+	case strings.HasPrefix(name, "timestamp") && strings.HasSuffix(c.Type, " with time zone"):
+		return text("coalesce(encode(timestamptz_send(" + v + "), 'hex'), '')")
+	case strings.HasPrefix(name, "timestamp") && strings.HasSuffix(c.Type, " without time zone"):
+		return text("coalesce(encode(timestamp_send(" + v + "), 'hex'), '')")
+	case name == "bytea":
+		return text("concat(" + digest(v) + ")")
+	}
+	return text("concat(" + v + ")")
 }
 
 // count is the number of rows; versions adds where they lie, so that a later
@@ -112,7 +162,7 @@ func (q queries) selectKeyed(columns bool) string {
 	if columns {
 		parts := make([]string, len(q.columns))
 		for i, c := range q.columns {
-			parts[i] = hash("ROW("+value(c)+")::text", 0) + "::text"
+			parts[i] = mixed(c, "0::bigint") + "::text"
 		}
 		each = "ARRAY[" + strings.Join(parts, ", ") + "]"
 	}

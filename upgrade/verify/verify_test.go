@@ -212,3 +212,52 @@ func TestFindsWhatDiffers(t *testing.T) {
 		"public.quiet":        {"cannot be read on new: " + `ERROR: relation "public.quiet" does not exist (SQLSTATE 42P01)`},
 	})
 }
+
+// near are rows whose values could be taken for each other where they are hashed:
+// old's, new's, and the columns to be named.
+var near = []struct{ old, new, columns string }{
+	{"'ab', 'c', 1, NULL, NULL, 1, 1", "'a', 'bc', 1, NULL, NULL, 1, 1", "a, b"},
+	{"'', NULL, 1, NULL, NULL, 1, 1", "NULL, '', 1, NULL, NULL, 1, 1", "a, b"},
+	{"'', '', NULL, NULL, NULL, 1, 1", "'', '', 0, NULL, NULL, 1, 1", "n"},
+	{"'', '', 1, NULL, NULL, 1, 1", "'', '', 1, '00000000-0000-0000-0000-000000000000', NULL, 1, 1", "u"},
+	{"'', '', 1, NULL, NULL, 1, 1", "'', '', 1, NULL, '', 1, 1", "y"},
+	{"'', '', 1, NULL, NULL, 1, 2", "'', '', 1, NULL, NULL, 2, 1", "s, l"},
+	{"'', '', 1, NULL, NULL, 1, 0", "'', '', 1, NULL, NULL, 1, 4294967297", "l"}, // the folded halves of a bigint
+	{"'', '', 1, NULL, NULL, 1, NULL", "'', '', 1, NULL, NULL, 1, 0", "l"},
+	{"'x', '', 8, NULL, NULL, 1, 1", "'y', '', 8, NULL, NULL, 1, 1", "a"}, // the same values
+	{"'y', '', 9, NULL, NULL, 1, 1", "'x', '', 9, NULL, NULL, 1, 1", "a"}, // in each other's rows
+}
+
+// TestNearRows: values that a hash of the row could take for each other, and a table
+// of as many columns as there can be.
+func TestNearRows(t *testing.T) {
+	const most = 1600
+	var columns, old, fresh []string
+	for i := range most - 1 {
+		columns = append(columns, fmt.Sprintf("c%d %s", i, []string{"text", "bigint"}[i%2]))
+	}
+	var want []string
+	for i, n := range near {
+		old = append(old, fmt.Sprintf("(%d, %s)", i, n.old))
+		fresh = append(fresh, fmt.Sprintf("(%d, %s)", i, n.new))
+		want = append(want, fmt.Sprintf("id = %d: differs in %s", i, n.columns))
+	}
+	w := newWorld(t, 15, 18, "CREATE TABLE near (id int PRIMARY KEY, a text, b text, n int, u uuid, y bytea, s smallint, l bigint);"+
+		"CREATE TABLE wide (id int PRIMARY KEY, "+strings.Join(columns, ", ")+")")
+	w.lab.Exec(w.old, db, "INSERT INTO near VALUES "+strings.Join(old, ", "), "INSERT INTO wide (id, c0, c1598) SELECT g, 'x', NULL FROM generate_series(1, 3) g")
+	w.follow()
+	for table, r := range w.verify(w.options()) {
+		if !r.Equal || r.Skipped != "" {
+			t.Errorf("%s, untouched: %+v", table, r)
+		}
+	}
+	w.lab.Exec(w.new, db, "DELETE FROM near", "INSERT INTO near VALUES "+strings.Join(fresh, ", "),
+		"UPDATE wide SET c1598 = '' WHERE id = 2", "UPDATE wide SET c700 = 'x', c0 = NULL WHERE id = 3")
+	results := w.verify(w.options())
+	if got := results["public.near"].Differing; !slices.Equal(got, want) {
+		t.Errorf("near: differing\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if got, want := results["public.wide"].Differing, []string{"id = 2: differs in c1598", "id = 3: differs in c0, c700"}; !slices.Equal(got, want) {
+		t.Errorf("wide: differing %q, want %q", got, want)
+	}
+}
