@@ -90,11 +90,7 @@ func (x *crossing) backProve() flow.Step {
 
 // dropWay takes the way back away, whatever of it is there.
 func (x *crossing) dropWay(ctx context.Context, db *Database) error {
-	sender, err := x.away(ctx, db.Name)
-	if err != nil {
-		return err
-	}
-	applier, err := x.near(ctx, db.Name)
+	applier, sender, err := x.ends(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -185,11 +181,7 @@ func (x *crossing) proveDatabase(ctx context.Context, db *Database) error {
 	if len(db.Way) == 0 {
 		return nil
 	}
-	sender, err := x.away(ctx, db.Name)
-	if err != nil {
-		return err
-	}
-	applier, err := x.near(ctx, db.Name)
+	applier, sender, err := x.ends(ctx, db)
 	if err != nil {
 		return err
 	}

@@ -177,7 +177,7 @@ func (x *crossing) lock() flow.Step {
 // fingerprint of the catalogs, looks behind it at what depends on them alone, and
 // sets the sequences once more: what is true then needs not be asked under the
 // locks, as long as the fingerprint stays.
-func (x *crossing) meet(ctx context.Context) error {
+func (x *crossing) meet(ctx context.Context, t *flow.Turn) error {
 	x.release()
 	x.mu.Lock()
 	x.released = nil // of earlier attempts: their pids may be others' by now
@@ -215,7 +215,7 @@ func (x *crossing) meet(ctx context.Context) error {
 			return &ErrGate{[]GateState{s}}
 		}
 	}
-	if err := x.freshen(ctx); err != nil {
+	if err := x.freshen(ctx, t); err != nil {
 		return err
 	}
 	return x.aheadOfTheWindow(ctx)
@@ -227,7 +227,7 @@ const freshTime = 2 * time.Second
 // freshen lets the slots begin where the server is now, so that there is little
 // to be decoded when close looks for leaks. Where that does not come in time,
 // close takes longer, and nothing else.
-func (x *crossing) freshen(ctx context.Context) error {
+func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
 	end, ok := x.sender()
 	if !ok {
 		return nil
@@ -236,8 +236,12 @@ func (x *crossing) freshen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := end.Follow(ctx, conn); err != nil {
+	refused, err := end.Follow(ctx, conn)
+	if err != nil {
 		return err
+	}
+	if refused != nil {
+		t.Note("the slots of %s do not follow at once, so that the look for leaks takes longer: %v", x.Closing.Name, refused)
 	}
 	late := fmt.Errorf("a canary was not there within %s", freshTime)
 	bounded, cancel := context.WithTimeoutCause(ctx, freshTime, late)
@@ -246,11 +250,7 @@ func (x *crossing) freshen(ctx context.Context) error {
 		if len(db.Links) == 0 {
 			return nil
 		}
-		from, err := x.near(ctx, db.Name)
-		if err != nil {
-			return err
-		}
-		to, err := x.away(ctx, db.Name)
+		from, to, err := x.ends(ctx, db)
 		if err != nil {
 			return err
 		}

@@ -377,6 +377,14 @@ func (x *crossing) away(ctx context.Context, db string) (*pgx.Conn, error) {
 	return x.conn(ctx, x.far, x.Opening, db)
 }
 
+// ends are the sessions of a database on both sides.
+func (x *crossing) ends(ctx context.Context, db *Database) (near, away *pgx.Conn, err error) {
+	if near, err = x.near(ctx, db.Name); err == nil {
+		away, err = x.away(ctx, db.Name)
+	}
+	return near, away, err
+}
+
 // run executes effects of the closing or the opening side on kept sessions.
 func (x *crossing) run(ctx context.Context, effects []flow.Effect, vars map[string]string) error {
 	for _, e := range effects {

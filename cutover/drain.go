@@ -112,11 +112,7 @@ func (x *crossing) drain() flow.Step {
 		ID: "drain", Title: "Wait until " + x.Opening.Name + " has everything", Does: does,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *Database) error {
-				from, err := x.near(ctx, db.Name)
-				if err != nil {
-					return err
-				}
-				to, err := x.away(ctx, db.Name)
+				from, to, err := x.ends(ctx, db)
 				if err != nil {
 					return err
 				}
@@ -190,11 +186,7 @@ func (x *crossing) busy(db *Database) []schema.Sequence {
 
 // knowSequences reads all of the sequences of a database, on both sides.
 func (x *crossing) knowSequences(ctx context.Context, db *Database) ([]schema.Sequence, error) {
-	from, err := x.near(ctx, db.Name)
-	if err != nil {
-		return nil, err
-	}
-	to, err := x.away(ctx, db.Name)
+	from, to, err := x.ends(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -393,11 +385,7 @@ func (x *crossing) forwardStop() flow.Step {
 				return err
 			}
 			return x.each(ctx, func(ctx context.Context, db *Database) error {
-				from, err := x.near(ctx, db.Name)
-				if err != nil {
-					return err
-				}
-				to, err := x.away(ctx, db.Name)
+				from, to, err := x.ends(ctx, db)
 				if err != nil {
 					return err
 				}

@@ -279,11 +279,7 @@ func (x *crossing) tablesGate(ctx context.Context, db *Database) (string, error)
 
 // linksGate wants every link of a database healthy.
 func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) {
-	from, err := x.near(ctx, db.Name)
-	if err != nil {
-		return "", err
-	}
-	to, err := x.away(ctx, db.Name)
+	from, to, err := x.ends(ctx, db)
 	if err != nil {
 		return "", err
 	}

@@ -230,11 +230,7 @@ func (x *crossing) follow() flow.Step {
 			}
 			return x.ifThere(ctx, t, "the way back does not move", func(ctx context.Context) error {
 				return x.each(ctx, func(ctx context.Context, db *Database) error {
-					from, err := x.away(ctx, db.Name)
-					if err != nil {
-						return err
-					}
-					to, err := x.near(ctx, db.Name)
+					to, from, err := x.ends(ctx, db)
 					if err != nil {
 						return err
 					}

@@ -126,7 +126,7 @@ func (x *crossing) quiet() flow.Step {
 			if err := x.mayBegin(ctx, t); err != nil {
 				return err
 			}
-			return x.meet(ctx)
+			return x.meet(ctx, t)
 		},
 	}
 }
@@ -315,11 +315,7 @@ func (x *crossing) nothingLeft() flow.Step {
 }
 
 func (x *crossing) asBefore(ctx context.Context, db *Database) error {
-	near, err := x.near(ctx, db.Name)
-	if err != nil {
-		return err
-	}
-	away, err := x.away(ctx, db.Name)
+	near, away, err := x.ends(ctx, db)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (x *crossing) trafficPause() flow.Step {
 			x.mu.Lock()
 			clear(x.fence) // that of an attempt that was undone tells nothing of this one
 			x.mu.Unlock()
-			if err := x.meet(ctx); err != nil {
+			if err := x.meet(ctx, t); err != nil {
 				return err
 			}
 			// With many tables that takes a while, in which others have begun.

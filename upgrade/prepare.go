@@ -16,6 +16,7 @@ import (
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // ErrFindings is a check that found what stands in the way.
@@ -196,25 +197,33 @@ func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
 }
 
 func (u *Upgrade) differences(ctx context.Context, db *database) ([]schema.Difference, error) {
-	var invs [2]*schema.Inventory
-	var diff []schema.Difference
-	for i, side := range []string{"old", "new"} {
-		err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
-			var err error
-			invs[i], err = schema.Read(ctx, conn, schema.Filter{NoSizes: true})
-			if err == nil && side == "old" {
-				invs[i] = invs[i].Without(db.apart)
-			}
-			if err == nil && side == "new" {
-				diff, err = schema.Compare(ctx, conn, invs[0], invs[1])
-			}
-			return err
+	var want, got *schema.Inventory
+	g, both := errgroup.WithContext(ctx)
+	for side, inv := range map[string]**schema.Inventory{"old": &want, "new": &got} {
+		g.Go(func() error {
+			return u.catalogs(both, side, db, func(conn *pgx.Conn) (err error) {
+				*inv, err = schema.Read(both, conn, schema.Filter{NoSizes: true, NoUncalled: true})
+				return err
+			})
 		})
-		if err != nil {
-			return nil, &pg.Error{Doing: "compare the catalogs of " + db.name, On: u.side(side).String(), Err: err}
-		}
 	}
-	return diff, nil
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	var diff []schema.Difference
+	err := u.catalogs(ctx, "new", db, func(conn *pgx.Conn) (err error) {
+		diff, err = schema.Compare(ctx, conn, want.Without(db.apart), got)
+		return err
+	})
+	return diff, err
+}
+
+// catalogs runs f, which has to do with the catalogs of a database on one side.
+func (u *Upgrade) catalogs(ctx context.Context, side string, db *database, f func(*pgx.Conn) error) error {
+	if err := u.sessions.Do(ctx, u.side(side).With(db.name), f); err != nil {
+		return &pg.Error{Doing: "compare the catalogs of " + db.name, On: u.side(side).String(), Err: err}
+	}
+	return nil
 }
 
 // subscribeStep makes the subscriptions on the slots that the copy began with,

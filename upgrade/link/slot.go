@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,13 +138,19 @@ func (e End) FollowEffects() []flow.Effect {
 
 // Follow executes FollowEffects. Whoever looks into a slot
 // (pg_logical_slot_peek_binary_changes) has all decoded from its restart_lsn on:
-// up to 15 seconds of WAL, while no side takes writes. Where the server refuses,
-// only the look takes longer.
-func (e End) Follow(ctx context.Context, conn *pgx.Conn) error {
+// up to 15 seconds of WAL, while no side takes writes. refused is why the server
+// would not: then only the look takes longer.
+func (e End) Follow(ctx context.Context, conn *pgx.Conn) (refused, err error) {
 	for _, f := range e.FollowEffects() {
-		if err := pg.Exec(ctx, conn, f.SQL); err != nil && (pg.SQLState(err) == "" || conn.IsClosed()) {
-			return &pg.Error{Doing: pg.Brief(f.SQL), On: e.Server.String() + ", database " + e.Server.Database(), Err: err}
+		err := pg.Exec(ctx, conn, f.SQL)
+		if err == nil {
+			continue
 		}
+		err = &pg.Error{Doing: pg.Brief(f.SQL), On: e.Server.String() + ", database " + e.Server.Database(), Err: err}
+		if pg.SQLState(err) == "" || conn.IsClosed() {
+			return refused, err
+		}
+		refused = cmp.Or(refused, err)
 	}
-	return nil
+	return refused, nil
 }
