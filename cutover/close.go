@@ -88,8 +88,12 @@ func (x *crossing) raise(ctx context.Context) (waiting []int32, err error) {
 	if err := change(ctx, home, x.on(x.Closing, x.Home, x.Part.Own(closeDecision)).Fill(vars)); err != nil {
 		return nil, &pg.Error{Doing: "write the decision closed", On: x.Closing.Server.String(), Err: err}
 	}
-	if waiting, err = x.atBarrier(ctx, home); err != nil {
-		return nil, err
+	// Where a part of a database stays, its clients are not sent to the other side
+	// as a whole: they are ended, and connect again.
+	if !slices.ContainsFunc(x.Databases, func(db Database) bool { return db.Shared }) {
+		if waiting, err = x.atBarrier(ctx, home); err != nil {
+			return nil, err
+		}
 	}
 	return waiting, x.commit(ctx, home)
 }

@@ -201,7 +201,7 @@ func (b *bench) oldCluster(ctx context.Context) (*lab.Cluster, error) {
 	if b.old != nil {
 		return b.old, nil
 	}
-	c, err := b.start(ctx, "old", b.Old)
+	c, err := b.start(ctx, fmt.Sprintf("old%d", b.Old), b.Old)
 	if err == nil {
 		b.old = c
 	}
