@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo picture plan-picture bench test test-all lint clean
+.PHONY: build demo picture plan-picture bench faults test test-all lint clean
 
 # Two packages at a time: each boots servers of its own, and waits more than it
 # works.
@@ -49,6 +49,13 @@ plan-picture: build
 ## bench: docs/benchmarks.md, from what is measured on this machine beside the peers; about an hour (bin/lab bench --help)
 bench: build
 	bin/lab bench --crossfade bin/crossfade
+
+## faults: docs/faults.md, from the tests that cut lines, kill the tool and do things by hand at every step; about an hour
+faults:
+	mkdir -p bin
+	go build -buildvcs=false -o bin/lab ./cmd/lab
+	CROSSFADE_ALL=1 go test ./scenarios/proof -run '^(TestIsolation|TestCutoverKilled|TestHumanError)$$' -v -timeout 3h | bin/lab faults > bin/faults.md
+	mv bin/faults.md docs/faults.md
 
 ## lint: formatting, vet, staticcheck, errcheck
 lint:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -105,24 +104,6 @@ func errNotRefused(err error) error {
 		return errors.New("success")
 	}
 	return nil
-}
-
-// poll calls f every so often until it says true or fails, or ctx ends.
-func poll(ctx context.Context, every time.Duration, f func() (bool, error)) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-timer.C:
-		}
-		done, err := f()
-		if err != nil || done {
-			return err
-		}
-		timer.Reset(every)
-	}
 }
 
 // lastLines is the end of a text.

@@ -210,7 +210,7 @@ func (p *prover) contents(ctx context.Context) (string, error) {
 	for _, d := range p.stage.Scenario.Databases {
 		var differ string
 		var want map[string]content
-		err := poll(ctx, 200*time.Millisecond, func() (bool, error) {
+		err := lab.Poll(ctx, 200*time.Millisecond, func() (bool, error) {
 			var err error
 			if want, err = contents(ctx, p.serves(), d.Name); err != nil {
 				return false, err

@@ -233,7 +233,7 @@ func (s *splitProver) contents(ctx context.Context) (string, error) {
 		maps.DeleteFunc(all, func(table string, _ content) bool { return !strings.HasPrefix(table, s.of.Schema+".") })
 		return all, err
 	}
-	err := poll(ctx, 200*time.Millisecond, func() (bool, error) {
+	err := lab.Poll(ctx, 200*time.Millisecond, func() (bool, error) {
 		var err error
 		if want, err = mine(s.serves); err != nil {
 			return false, err

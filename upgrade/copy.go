@@ -156,23 +156,13 @@ func (u *Upgrade) restoreStep(id, title string, db *database, entries []schema.E
 			if err != nil {
 				return err
 			}
-			defer closeSession(conn)
+			defer pg.Leave(conn)
 			n := int64(0)
 			return schema.Restore(ctx, conn, entries, func(e schema.Entry) {
 				n++
 				t.Progress(n, int64(len(entries)), "objects", e.Object())
 			})
 		},
-	}
-}
-
-// closeSession ends a session that nobody needs any more; whether the server
-// heard of it changes nothing.
-func closeSession(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if err := conn.Close(ctx); err != nil {
-		return
 	}
 }
 

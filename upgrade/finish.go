@@ -418,19 +418,11 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 		u.dropLinksStep("forward/drop", "Drop what is left of the links from old to new", s, forwardLinks),
 		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
 	}
-	let, err := u.letGoSteps(ctx, s, true)
+	around, err := u.outsideSteps(ctx, s, u.forgetStandbys)
 	if err != nil {
 		return p, err
 	}
-	standbys, err := u.forgetStandbys(ctx, s)
-	if err != nil {
-		return p, err
-	}
-	scratch, err := u.scratchSteps(ctx, s)
-	if err != nil {
-		return p, err
-	}
-	p.Steps = slices.Concat(p.Steps, let, standbys, scratch)
+	p.Steps = append(p.Steps, around...)
 	if s.phase == report.PhaseRolledBack {
 		// Old serves. New is given up: its fence stays, as old's would.
 		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"), u.slimStep(s, "new"))
@@ -448,6 +440,21 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 	return p, nil
 }
 
+// outsideSteps end what the upgrade has outside its databases: managers that were
+// paused, standbys, scratch databases.
+func (u *Upgrade) outsideSteps(ctx context.Context, s *survey, standbys func(context.Context, *survey) ([]flow.Step, error)) ([]flow.Step, error) {
+	let, err := u.letGoSteps(ctx, s, true)
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := standbys(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	scratch, err := u.scratchSteps(ctx, s)
+	return slices.Concat(let, theirs, scratch), err
+}
+
 // abortPlan takes everything back: old is as it was, and new has nothing of
 // this upgrade, where it made a database not even that.
 func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
@@ -456,19 +463,11 @@ func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 		u.dropLinksStep("forward/drop", "Drop the links from old to new", s, forwardLinks),
 		u.dropLinksStep("back/drop", "Drop the links back", s, backLinks),
 	}
-	let, err := u.letGoSteps(ctx, s, true)
+	around, err := u.outsideSteps(ctx, s, u.removeStandbys)
 	if err != nil {
 		return p, err
 	}
-	standbys, err := u.removeStandbys(ctx, s)
-	if err != nil {
-		return p, err
-	}
-	scratch, err := u.scratchSteps(ctx, s)
-	if err != nil {
-		return p, err
-	}
-	p.Steps = slices.Concat(p.Steps, let, standbys, scratch)
+	p.Steps = append(p.Steps, around...)
 	p.Steps = append(p.Steps,
 		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
 		// What this upgrade made on new goes while it is closed: nobody may

@@ -71,7 +71,7 @@ func (u *Upgrade) restoreScratch(ctx context.Context, s *survey, observe func(fl
 	if err != nil {
 		return nil, err
 	}
-	defer closeSession(lock)
+	defer pg.Leave(lock)
 	left, strange, err := u.scratchLeft(ctx, lock)
 	if err == nil && len(strange) > 0 {
 		err = strange[0]
@@ -112,7 +112,7 @@ func (u *Upgrade) scratchLock(ctx context.Context) (*pgx.Conn, error) {
 		err = &ExitError{Code: ExitHeld, Says: "another check --restore of this upgrade runs", Hint: "wait for it, or end it"}
 	}
 	if err != nil {
-		closeSession(lock)
+		pg.Leave(lock)
 		return nil, err
 	}
 	return lock, nil
@@ -173,7 +173,7 @@ func (u *Upgrade) scratchSteps(ctx context.Context, s *survey) ([]flow.Step, err
 		if err != nil {
 			return err
 		}
-		defer closeSession(lock)
+		defer pg.Leave(lock)
 		for _, name := range left {
 			if err := u.dropDatabase(ctx, lock, name); err != nil {
 				return err
@@ -189,7 +189,7 @@ func (u *Upgrade) strangeIn(ctx context.Context, database string) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	defer closeSession(conn)
+	defer pg.Leave(conn)
 	return schema.Strange(ctx, conn)
 }
 
@@ -243,7 +243,7 @@ func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db 
 	if err != nil {
 		return nil, err
 	}
-	defer closeSession(conn)
+	defer pg.Leave(conn)
 	some := schema.Entries(entries, schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late)
 	rejected, err := schema.TryOut(ctx, conn, some, roles, func(n int) {
 		t.Progress(int64(n), int64(len(some)), "objects", db.name)

@@ -228,7 +228,7 @@ func (c *Cluster) Boot(ctx context.Context) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // reaps the server, whenever it ends
-	err = poll(ctx, 10*time.Millisecond, func() (bool, error) {
+	err = Poll(ctx, 10*time.Millisecond, func() (bool, error) {
 		select {
 		case err := <-ended:
 			return false, fmt.Errorf("the server ended at once: %w: %s", err, tail(c.Log(), 2000))
@@ -258,7 +258,7 @@ func (c *Cluster) ready() bool {
 
 // Wait waits until the server takes connections.
 func (c *Cluster) Wait(ctx context.Context) error {
-	err := poll(ctx, 10*time.Millisecond, func() (bool, error) { return c.ready(), nil })
+	err := Poll(ctx, 10*time.Millisecond, func() (bool, error) { return c.ready(), nil })
 	if err != nil {
 		return fmt.Errorf("wait for %s: %w", c.Name, err)
 	}

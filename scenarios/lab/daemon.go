@@ -124,7 +124,7 @@ func (m *Manager) Paused(ctx context.Context) (bool, error) { return m.held(ctx)
 
 // Until waits until the manager is paused, or is not.
 func (m *Manager) Until(ctx context.Context, paused bool) error {
-	err := poll(ctx, pollAgain, func() (bool, error) {
+	err := Poll(ctx, pollAgain, func() (bool, error) {
 		is, err := m.held(ctx)
 		return is == paused, err
 	})

@@ -294,7 +294,7 @@ func (t thing) bury(ctx context.Context) error {
 	}
 	patience, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
-	err = poll(patience, 5*time.Millisecond, func() (bool, error) {
+	err = Poll(patience, 5*time.Millisecond, func() (bool, error) {
 		return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH), nil
 	})
 	if err == nil {

@@ -153,8 +153,8 @@ func (o owner) write(path string, text string, mode os.FileMode) error {
 	return os.Chown(path, o.uid, o.gid)
 }
 
-// poll calls f every so often until it says true or fails, or the context ends; the error then is the context's cause.
-func poll(ctx context.Context, every time.Duration, f func() (bool, error)) error {
+// Poll calls f every so often until it says true or fails, or the context ends; the error then is the context's cause.
+func Poll(ctx context.Context, every time.Duration, f func() (bool, error)) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

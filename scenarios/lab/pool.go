@@ -176,7 +176,7 @@ func (p *Pool) Boot(ctx context.Context) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // reaps it, whenever it ends
-	err = poll(ctx, 10*time.Millisecond, func() (bool, error) {
+	err = Poll(ctx, 10*time.Millisecond, func() (bool, error) {
 		select {
 		case err := <-ended:
 			return false, fmt.Errorf("it ended at once: %w: %s", err, tail(p.Log(), 2000))

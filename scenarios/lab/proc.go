@@ -171,7 +171,7 @@ func kill(ctx context.Context, pid int) error {
 
 // gone waits until none of the processes runs any more.
 func gone(ctx context.Context, pids ...int) error {
-	return poll(ctx, 5*time.Millisecond, func() (bool, error) {
+	return Poll(ctx, 5*time.Millisecond, func() (bool, error) {
 		for _, p := range pids {
 			if alive(p) {
 				return false, nil

@@ -65,7 +65,7 @@ func (c *Cluster) Value(ctx context.Context, db, sql string) (string, error) {
 // Until asks a query that answers true or false, every 20 ms, until it says true. Errors of the query end it.
 func (c *Cluster) Until(ctx context.Context, db, sql string) error {
 	err := c.with(ctx, db, func(conn *pgx.Conn) error {
-		return poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		return Poll(ctx, 20*time.Millisecond, func() (bool, error) {
 			var yes *bool
 			err := conn.QueryRow(ctx, sql).Scan(&yes)
 			return err == nil && yes != nil && *yes, err
@@ -106,7 +106,7 @@ func (c *Cluster) Set(ctx context.Context, pairs ...string) error {
 	if err := c.Exec(ctx, "", "SELECT pg_reload_conf()"); err != nil {
 		return err
 	}
-	return poll(ctx, 10*time.Millisecond, func() (bool, error) {
+	return Poll(ctx, 10*time.Millisecond, func() (bool, error) {
 		rows, err := c.Query(ctx, "", "SELECT pg_conf_load_time() > '"+before+"', (SELECT string_agg(name, ', ') FROM pg_settings WHERE pending_restart)")
 		if err != nil || rows[0][0] != "t" {
 			return false, err

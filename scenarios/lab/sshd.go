@@ -155,7 +155,7 @@ func (s *SSHD) boot(ctx context.Context) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // reaps it, whenever it ends
-	return poll(ctx, 50*time.Millisecond, func() (bool, error) {
+	return Poll(ctx, 50*time.Millisecond, func() (bool, error) {
 		select {
 		case err := <-ended:
 			return false, fmt.Errorf("it ended at once: %w: %s", err, tail(s.Log(), 2000))

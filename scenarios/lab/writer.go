@@ -244,7 +244,7 @@ func (w *Writer) GapSince(t time.Time) Gap { return w.gaps.longest(t, time.Now()
 // Flow waits until n more rows than now were acknowledged: the sign that writes get through.
 func (w *Writer) Flow(ctx context.Context, n int64) error {
 	want := w.Acked() + n
-	err := poll(ctx, time.Millisecond, func() (bool, error) { return w.Acked() >= want, nil })
+	err := Poll(ctx, time.Millisecond, func() (bool, error) { return w.Acked() >= want, nil })
 	if err != nil {
 		return fmt.Errorf("writer stands still at %d rows: %w; errors: %v", w.Acked(), err, w.Errors())
 	}

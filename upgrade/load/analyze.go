@@ -60,7 +60,7 @@ func Analyze(o Options, tables []schema.Table) flow.Step {
 			if err != nil {
 				return err
 			}
-			defer closeQuietly(conn)
+			defer pg.Leave(conn)
 			return pg.Exec(ctx, conn, end.SQL)
 		},
 	}
@@ -92,7 +92,7 @@ func (o Options) analyze(ctx context.Context, stage []flow.Effect) error {
 			if err != nil {
 				return err
 			}
-			defer closeQuietly(conn)
+			defer pg.Leave(conn)
 			if err := o.each(ctx, conn, before); err != nil {
 				return err
 			}

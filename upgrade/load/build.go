@@ -263,7 +263,7 @@ func (y *yard) builds() int {
 // builder builds indexes until there are no more.
 func (l *loader) builder(ctx context.Context, y *yard) error {
 	var b bench
-	defer func() { closeQuietly(b.conn) }()
+	defer func() { pg.Leave(b.conn) }()
 	for {
 		u, ok := y.take(ctx)
 		if !ok {
@@ -279,7 +279,7 @@ func (l *loader) builder(ctx context.Context, y *yard) error {
 // tail builds what had to wait for all tables.
 func (l *loader) tail(ctx context.Context, m marks) error {
 	var b bench
-	defer func() { closeQuietly(b.conn) }()
+	defer func() { pg.Leave(b.conn) }()
 	for _, e := range l.o.Tail {
 		if m.has(e) {
 			l.built.Add(1)
@@ -310,7 +310,7 @@ func (l *loader) build(ctx context.Context, b *bench, e schema.Entry, running in
 	err := l.again(ctx, "build "+e.Object(), func(bool) (err error) {
 		c := b.conn
 		if c == nil || c.IsClosed() {
-			closeQuietly(c)
+			pg.Leave(c)
 			if c, err = l.reopen(ctx, l.o.openBuilder); err != nil {
 				return err
 			}

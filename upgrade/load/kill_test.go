@@ -191,7 +191,7 @@ func TestAgainBehindForeignKeys(t *testing.T) {
 	conn, err := schema.Session(t.Context(), w.server(w.new), nil)
 	w.lab.Must(err)
 	w.lab.Must(schema.Restore(t.Context(), conn, w.entries, nil))
-	closeQuietly(conn)
+	pg.Leave(conn)
 	w.lab.Exec(w.old, db, "SELECT pg_drop_replication_slot('"+slotOf("a")+"')", "UPDATE a SET a = 2 WHERE id = 3", "INSERT INTO b VALUES (2, 2)")
 	for _, chunk := range []int64{0, 64 << 10} {
 		o.Chunk = chunk

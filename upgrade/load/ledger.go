@@ -155,7 +155,7 @@ func (o Options) readMarks(ctx context.Context) (marks, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	return readMarks(ctx, conn)
 }
 

@@ -90,7 +90,7 @@ func (l *loader) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	m, err := readMarks(ctx, conn)
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (l *loader) referencedNow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	return l.referenced(ctx, conn)
 }
 
@@ -165,7 +165,7 @@ func (l *loader) weigh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	if l.o.known, err = readIndexes(ctx, conn); err != nil {
 		return fail("read the sizes of the indexes", l.o.Old, "", err)
 	}
@@ -182,7 +182,7 @@ func (l *loader) encodings(ctx context.Context) error {
 		}
 		var encoding string
 		err = conn.QueryRow(ctx, "SHOW server_encoding").Scan(&encoding)
-		closeQuietly(conn)
+		pg.Leave(conn)
 		if err != nil {
 			return fail("read the encoding", s, "", err)
 		}
@@ -198,7 +198,7 @@ func (l *loader) marks(ctx context.Context) (m marks, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	return readMarks(ctx, conn)
 }
 
@@ -210,7 +210,7 @@ func (l *loader) finish(ctx context.Context) (whole bool, err error) {
 		if err != nil {
 			return err
 		}
-		defer closeQuietly(conn)
+		defer pg.Leave(conn)
 		e := l.o.flush()
 		if err := pg.Exec(ctx, conn, e.SQL); err != nil {
 			return fail("end the copy", l.o.New, "", err)
@@ -288,8 +288,8 @@ func (l *loader) tell() {
 type pair struct{ old, new *pgx.Conn }
 
 func (p *pair) close() {
-	closeQuietly(p.old)
-	closeQuietly(p.new)
+	pg.Leave(p.old)
+	pg.Leave(p.new)
 	p.old, p.new = nil, nil
 }
 
@@ -303,13 +303,13 @@ func (l *loader) open(ctx context.Context, p *pair) (err error) {
 		}
 	}
 	if p.old == nil || p.old.IsClosed() {
-		closeQuietly(p.old)
+		pg.Leave(p.old)
 		if p.old, err = l.reopen(ctx, l.o.openOld); err != nil {
 			return err
 		}
 	}
 	if p.new == nil || p.new.IsClosed() {
-		closeQuietly(p.new)
+		pg.Leave(p.new)
 		if p.new, err = l.reopen(ctx, l.o.openNew); err != nil {
 			return err
 		}

@@ -68,29 +68,10 @@ func (o Options) prepared(ctx context.Context, conn *pgx.Conn, err error) (*pgx.
 		err = pg.Exec(ctx, conn, o.settle().SQL)
 	}
 	if err != nil {
-		closeQuietly(conn)
+		pg.Leave(conn)
 		return nil, fail("prepare a session for loading", o.New, "", err)
 	}
 	return conn, nil
-}
-
-// closeTimeout limits saying goodbye to a server that may be gone.
-const closeTimeout = 5 * time.Second
-
-// closeQuietly ends a session and waits until the server was told, also where
-// a cancelled context cut a statement off: pgx cancels that one behind our back.
-// Nothing that matters is open in it, so there is no error to hand on.
-func closeQuietly(conn *pgx.Conn) {
-	if conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	_ = conn.Close(ctx)
-	select {
-	case <-conn.PgConn().CleanupDone():
-	case <-ctx.Done():
-	}
 }
 
 // fail says what was being done to what and where.
@@ -216,6 +197,6 @@ func (k *keeper) alive(ctx context.Context) error {
 
 func (k *keeper) close() {
 	if k != nil {
-		closeQuietly(k.conn)
+		pg.Leave(k.conn)
 	}
 }

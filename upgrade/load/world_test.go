@@ -57,7 +57,7 @@ func (w *world) restore() {
 	w.lab.Must(err)
 	conn, err := schema.Session(ctx, w.server(w.new), nil)
 	w.lab.Must(err)
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	w.lab.Must(schema.Restore(ctx, conn, schema.Entries(w.entries, schema.Before), nil))
 }
 
@@ -73,7 +73,7 @@ func (w *world) tables(pick func(schema.Table) bool) []schema.Table {
 	w.tb.Helper()
 	conn, err := w.server(w.old).Connect(w.tb.Context())
 	w.lab.Must(err)
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	inv, err := schema.Read(w.tb.Context(), conn, schema.Filter{NoObjects: true})
 	w.lab.Must(err)
 	return slices.DeleteFunc(inv.Tables, func(t schema.Table) bool {
@@ -114,7 +114,7 @@ func (w *world) snapshot(ctx context.Context, sets []string) (*Snapshot, error) 
 	if err != nil {
 		return nil, err
 	}
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	for _, s := range sets {
 		if err := pg.Exec(ctx, conn, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = "+pg.Literal(slotOf(s))); err != nil {
 			return nil, err
@@ -152,7 +152,7 @@ func (w *world) slot(ctx context.Context, set string) (pg.LSN, bool, error) {
 	if err != nil {
 		return 0, false, err
 	}
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	rows, err := conn.Query(ctx, "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = $1 AND wal_status <> 'lost'", slotOf(set))
 	if err != nil {
 		return 0, false, err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"crossfade/upgrade/flow"
 
@@ -167,6 +168,26 @@ func joinClose(err, closing error) error {
 func Exec(ctx context.Context, conn *pgx.Conn, sql string) error {
 	_, err := conn.PgConn().Exec(ctx, sql).ReadAll()
 	return err
+}
+
+// leaveTime limits saying goodbye to a server that may be gone.
+const leaveTime = 5 * time.Second
+
+// Leave ends a session in which nothing is open that matters, so that there is no
+// error to hand on. It waits until the server was told, also where a cancelled
+// context cut a statement off, whose end pgx sees to behind the caller's back. Nil is
+// no session.
+func Leave(conn *pgx.Conn) {
+	if conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	_ = conn.Close(ctx)
+	select {
+	case <-conn.PgConn().CleanupDone():
+	case <-ctx.Done():
+	}
 }
 
 // Sessions keeps pinned sessions open, one for each server and database, so

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"time"
 
 	"crossfade/upgrade/pg"
 
@@ -35,28 +34,9 @@ func (s *sessions) open(ctx context.Context) (err error) {
 }
 
 func (s *sessions) close() {
-	closeQuietly(s.a)
-	closeQuietly(s.b)
+	pg.Leave(s.a)
+	pg.Leave(s.b)
 	s.a, s.b = nil, nil
-}
-
-// closeTimeout limits saying goodbye to a server that may be gone.
-const closeTimeout = 5 * time.Second
-
-// closeQuietly ends a session and waits until the server was told, also where
-// a cancelled context cut a query off. It only read, so there is no error to
-// hand on.
-func closeQuietly(conn *pgx.Conn) {
-	if conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	_ = conn.Close(ctx)
-	select {
-	case <-conn.PgConn().CleanupDone():
-	case <-ctx.Done():
-	}
 }
 
 // look is one pair of snapshots.
@@ -71,8 +51,8 @@ type look struct {
 }
 
 func (l *look) close() {
-	closeQuietly(l.lead)
-	closeQuietly(l.follow)
+	pg.Leave(l.lead)
+	pg.Leave(l.follow)
 }
 
 // snapshots takes a pair: the leading side's, then a canary through every set,
@@ -180,7 +160,7 @@ func (l *look) both(ctx context.Context, at *sessions, ask func(ctx context.Cont
 	// The group's end cuts the other side off in mid-query.
 	for _, c := range []**pgx.Conn{&at.a, &at.b} {
 		if (*c).IsClosed() {
-			closeQuietly(*c)
+			pg.Leave(*c)
 			*c = nil
 		}
 	}

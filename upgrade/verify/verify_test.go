@@ -66,12 +66,12 @@ func (w *world) pass(ctx context.Context) (pg.LSN, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer closeQuietly(old)
+	defer pg.Leave(old)
 	fresh, err := w.server(w.new).Connect(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer closeQuietly(fresh)
+	defer pg.Leave(fresh)
 	n := w.passes.Add(1)
 	if _, err := old.Exec(ctx, "UPDATE crossfade.canary_main SET n = $1", n); err != nil {
 		return 0, err
@@ -95,7 +95,7 @@ func (w *world) tables() []schema.Table {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	defer closeQuietly(conn)
+	defer pg.Leave(conn)
 	inv, err := schema.Read(w.tb.Context(), conn, schema.Filter{NoObjects: true})
 	if err != nil {
 		w.tb.Fatal(err)

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+func faultsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "faults", Usage: "read go test -v of the tests that break things, and print docs/faults.md", Hidden: true,
+		Action: func(c *cli.Context) error {
+			if _, err := words(c, 0, 0); err != nil {
+				return err
+			}
+			return faults(os.Stdin, c.App.Writer)
+		},
+	}
+}
+
+// broken is what the tests say that break things.
+type broken struct {
+	steps, lines []string                     // of the isolation matrix, as they came
+	cells        map[string]map[string]string // by step and line
+	kills        []killed
+	byHand       []byHand
+	failed       []string
+}
+
+// killed is one SIGKILL.
+type killed struct{ command, step, phase, writable, gap string }
+
+// byHand is what somebody did by hand, and what was said of it.
+type byHand struct{ what, seen, said string }
+
+var (
+	runs       = regexp.MustCompile(`^=== RUN +(\S+)`)
+	ends       = regexp.MustCompile(`^ *--- FAIL: (\S+)`)
+	cutEnds    = regexp.MustCompile(`_test\.go:\d+: cut (\S+) at (\S+): exit (-?\d+) after`)
+	cutNone    = regexp.MustCompile(`_test\.go:\d+: cut (\S+) at (\S+): none took writes; cutover again: exit \d+, writable (\w+)`)
+	killAt     = regexp.MustCompile(`_test\.go:\d+: (cutover|rollback) killed at (\S+): phase (\w+), writable (\w+)(?:, longest gap (\S+))?`)
+	seenAfter  = regexp.MustCompile(`_test\.go:\d+: seen after (\S+)`)
+	prepareHas = regexp.MustCompile(`_test\.go:\d+: prepare said: (?:hint: )?(.*)`)
+)
+
+// serves is who takes writes behind an exit code of cutover.
+var serves = map[string]string{"0": "new", "5": "old", "6": "new"}
+
+// faults reads the output of go test -v and writes the page. A test that failed is
+// named in it, and is an error.
+func faults(from io.Reader, to io.Writer) error {
+	b := &broken{cells: map[string]map[string]string{}}
+	scan := bufio.NewScanner(from)
+	scan.Buffer(nil, 16<<20)
+	test := ""
+	for scan.Scan() {
+		if m := runs.FindStringSubmatch(scan.Text()); m != nil {
+			if test = m[1]; strings.HasPrefix(test, "TestHumanError/") {
+				b.byHand = append(b.byHand, byHand{what: strings.ReplaceAll(strings.TrimPrefix(test, "TestHumanError/"), "_", " ")})
+			}
+			continue
+		}
+		b.take(scan.Text())
+	}
+	if err := scan.Err(); err != nil {
+		return err
+	}
+	if len(b.cells)+len(b.kills)+len(b.byHand) == 0 {
+		return errors.New("nothing of the tests that break things was read")
+	}
+	if _, err := io.WriteString(to, b.markdown()); err != nil {
+		return err
+	}
+	if len(b.failed) > 0 {
+		return fmt.Errorf("failed: %s", strings.Join(b.failed, ", "))
+	}
+	return nil
+}
+
+func (b *broken) take(line string) {
+	if m := ends.FindStringSubmatch(line); m != nil {
+		b.failed = append(b.failed, m[1])
+	}
+	if m := cutEnds.FindStringSubmatch(line); m != nil {
+		who := serves[m[3]]
+		if who == "" {
+			who = "?"
+		}
+		b.cell(m[2], m[1], "exit "+m[3]+", "+who)
+	}
+	if m := cutNone.FindStringSubmatch(line); m != nil {
+		was, _, _ := strings.Cut(b.cells[m[2]][m[1]], ",")
+		b.cell(m[2], m[1], was+", none; `cutover` again: "+m[3])
+	}
+	if m := killAt.FindStringSubmatch(line); m != nil {
+		b.kills = append(b.kills, killed{m[1], m[2], m[3], m[4], m[5]})
+	}
+	if n := len(b.byHand) - 1; n >= 0 {
+		if m := seenAfter.FindStringSubmatch(line); m != nil {
+			b.byHand[n].seen = m[1]
+		}
+		if m := prepareHas.FindStringSubmatch(line); m != nil {
+			b.byHand[n].said = m[1]
+		}
+	}
+}
+
+func (b *broken) cell(step, line, says string) {
+	if b.cells[step] == nil {
+		b.cells[step] = map[string]string{}
+		b.steps = append(b.steps, step)
+	}
+	if !slices.Contains(b.lines, line) {
+		b.lines = append(b.lines, line)
+	}
+	b.cells[step][line] = says
+}
+
+func (b *broken) markdown() string {
+	var s strings.Builder
+	row := func(cells ...string) { s.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
+	head := func(cells ...string) {
+		s.WriteString("\n")
+		row(cells...)
+		s.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
+	}
+	s.WriteString("# Faults\n\nWritten by `make faults`, from what tests say that break things on purpose, against real servers and under clients that write. " +
+		"In every cell nothing is lost that a client was told of, and never do both sides take writes: that is what the tests want, by the writers' own list and by looking at both servers.\n")
+	if len(b.failed) > 0 {
+		s.WriteString("\n**Failed: " + strings.Join(b.failed, ", ") + "**\n")
+	}
+	if len(b.cells) > 0 {
+		s.WriteString("\n## The network is cut\n\nAt the beginning of a step of `cutover` every byte of a line is swallowed, and later the line is whole again. " +
+			"The cell has the exit code and who takes writes then. Where nobody does, the same command run again ends it.\n")
+		head(append([]string{"step"}, b.lines...)...)
+		for _, step := range b.steps {
+			cells := []string{"`" + step + "`"}
+			for _, line := range b.lines {
+				cells = append(cells, b.cells[step][line])
+			}
+			row(cells...)
+		}
+	}
+	if len(b.kills) > 0 {
+		s.WriteString("\n## The tool is killed\n\nSIGKILL at the beginning of a step. What `status` says then, from another machine and without the journal; where the side that closes serves on, the longest that clients of PgBouncer waited. " +
+			"The same command, run there, ends it each time.\n")
+		head("command", "step", "phase", "takes writes", "longest wait")
+		for _, k := range b.kills {
+			row("`"+k.command+"`", "`"+k.step+"`", k.phase, k.writable, k.gap)
+		}
+	}
+	if len(b.byHand) > 0 {
+		s.WriteString("\n## Somebody does something by hand\n\nBetween `prepare` and the cutover. `status` names it within so long, with what to do; no cutover begins where anything would be missing. " +
+			"`prepare` brings it along, or says what must be done first.\n")
+		head("what", "seen after", "`prepare` says")
+		for _, h := range b.byHand {
+			seen, said := h.seen, h.said
+			if seen == "" {
+				seen = "nothing is missing"
+			}
+			if said == "" {
+				said = "–"
+			}
+			row(h.what, seen, said)
+		}
+	}
+	return s.String()
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestFaults(t *testing.T) {
+	const said = `=== RUN   TestIsolation
+=== RUN   TestIsolation/close_tool-new
+    isolation_test.go:112: cut tool-new at close: it was still trying after 12s; old takes writes: false, new: false
+    isolation_test.go:123: cut tool-new at close: exit 5 after 14.2s: hint: old serves again
+=== RUN   TestIsolation/open_all
+    isolation_test.go:123: cut all at open: exit 1 after 14.2s: crossfade: something
+    isolation_test.go:130: cut all at open: none took writes; cutover again: exit 0, writable new
+=== RUN   TestCutoverKilled
+    kill_test.go:183: cutover killed at barrier: phase cutover, writable old, longest gap 1.2s
+    kill_test.go:186: rollback killed at open: phase cutover, writable none
+=== RUN   TestHumanError
+=== RUN   TestHumanError/a_role_is_made
+    human_test.go:134: seen after 310ms
+=== RUN   TestHumanError/a_table_is_truncated_on_old
+`
+	var out strings.Builder
+	if err := faults(strings.NewReader(said), &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| step | tool-new | all |", "| `close` | exit 5, old |  |", "| `open` |  | exit 1, none; `cutover` again: new |",
+		"| `cutover` | `barrier` | cutover | old | 1.2s |", "| `rollback` | `open` | cutover | none |  |",
+		"| a role is made | 310ms | – |", "| a table is truncated on old | nothing is missing | – |",
+	} {
+		if !strings.Contains(out.String(), want+"\n") {
+			t.Errorf("no line %q in\n%s", want, out.String())
+		}
+	}
+	out.Reset()
+	if err := faults(strings.NewReader(said+"    --- FAIL: TestIsolation/open_all (3.00s)\n"), &out); err == nil || !strings.Contains(out.String(), "**Failed: TestIsolation/open_all**") {
+		t.Errorf("a test that failed: %v\n%s", err, out.String())
+	}
+	if err := faults(strings.NewReader("ok\n"), &out); err == nil {
+		t.Error("nothing was read, and that is no error")
+	}
+}
