@@ -121,7 +121,7 @@ func Rehearsed(c Config, d Decision) *Crossing {
 // quiet is what traffic/pause begins with, where nothing is paused.
 func (x *crossing) quiet() flow.Step {
 	return flow.Step{
-		ID: quietStep, Title: "Wait until no old transaction writes", Done: never, Does: x.meetEffects(),
+		ID: quietStep, Title: "Wait until no old transaction writes, and look a last time", Done: never, Does: x.meetEffects(),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := x.mayBegin(ctx, t); err != nil {
 				return err
