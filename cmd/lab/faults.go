@@ -29,13 +29,11 @@ func faultsCommand() *cli.Command {
 type broken struct {
 	steps, lines []string                     // of the isolation matrix, as they came
 	cells        map[string]map[string]string // by step and line
-	kills        []killed
+	killed       []string                     // the steps at which the tool was killed
+	kills        map[string]map[string]string // by step and command
 	byHand       []byHand
 	failed       []string
 }
-
-// killed is one SIGKILL.
-type killed struct{ command, step, phase, writable, gap string }
 
 // byHand is what somebody did by hand, and what was said of it.
 type byHand struct{ what, seen, said string }
@@ -56,7 +54,7 @@ var serves = map[string]string{"0": "new", "5": "old", "6": "new"}
 // faults reads the output of go test -v and writes the page. A test that failed is
 // named in it, and is an error.
 func faults(from io.Reader, to io.Writer) error {
-	b := &broken{cells: map[string]map[string]string{}}
+	b := &broken{cells: map[string]map[string]string{}, kills: map[string]map[string]string{}}
 	scan := bufio.NewScanner(from)
 	scan.Buffer(nil, 16<<20)
 	test := ""
@@ -100,7 +98,15 @@ func (b *broken) take(line string) {
 		b.cell(m[2], m[1], was+", none; `cutover` again: "+m[3])
 	}
 	if m := killAt.FindStringSubmatch(line); m != nil {
-		b.kills = append(b.kills, killed{m[1], m[2], m[3], m[4], m[5]})
+		says := m[3] + ", " + m[4]
+		if m[5] != "" {
+			says += ", " + m[5]
+		}
+		if b.kills[m[2]] == nil {
+			b.kills[m[2]] = map[string]string{}
+			b.killed = append(b.killed, m[2])
+		}
+		b.kills[m[2]][m[1]] = says
 	}
 	if n := len(b.byHand) - 1; n >= 0 {
 		if m := seenAfter.FindStringSubmatch(line); m != nil {
@@ -149,11 +155,11 @@ func (b *broken) markdown() string {
 		}
 	}
 	if len(b.kills) > 0 {
-		s.WriteString("\n## The tool is killed\n\nSIGKILL at the beginning of a step. What `status` says then, from another machine and without the journal; where the side that closes serves on, the longest that clients of PgBouncer waited. " +
+		s.WriteString("\n## The tool is killed\n\nSIGKILL at the beginning of a step. The cell has the phase that `status` tells then, from another machine and without the journal, who takes writes, and where that is the side that was to be closed, the longest that clients of PgBouncer waited. " +
 			"The same command, run there, ends it each time.\n")
-		head("command", "step", "phase", "takes writes", "longest wait")
-		for _, k := range b.kills {
-			row("`"+k.command+"`", "`"+k.step+"`", k.phase, k.writable, k.gap)
+		head("step", "`cutover`", "`rollback`")
+		for _, step := range b.killed {
+			row("`"+step+"`", b.kills[step]["cutover"], b.kills[step]["rollback"])
 		}
 	}
 	if len(b.byHand) > 0 {

@@ -27,7 +27,7 @@ func TestFaults(t *testing.T) {
 	}
 	for _, want := range []string{
 		"| step | tool-new | all |", "| `close` | exit 5, old |  |", "| `open` |  | exit 1, none; `cutover` again: new |",
-		"| `cutover` | `barrier` | cutover | old | 1.2s |", "| `rollback` | `open` | cutover | none |  |",
+		"| `barrier` | cutover, old, 1.2s |  |", "| `open` |  | cutover, none |",
 		"| a role is made | 310ms | – |", "| a table is truncated on old | nothing is missing | – |",
 	} {
 		if !strings.Contains(out.String(), want+"\n") {
