@@ -29,7 +29,7 @@ func faultsCommand() *cli.Command {
 type broken struct {
 	steps, lines []string                     // of the isolation matrix, as they came
 	cells        map[string]map[string]string // by step and line
-	killed       []string                     // the steps at which the tool was killed
+	killed       []string                     // the steps at which a cutover was killed, as they came
 	kills        map[string]map[string]string // by step and command
 	byHand       []byHand
 	failed       []string
@@ -104,6 +104,8 @@ func (b *broken) take(line string) {
 		}
 		if b.kills[m[2]] == nil {
 			b.kills[m[2]] = map[string]string{}
+		}
+		if m[1] == "cutover" { // each step is killed in both, but a rollback's come in another order
 			b.killed = append(b.killed, m[2])
 		}
 		b.kills[m[2]][m[1]] = says

@@ -16,6 +16,8 @@ func TestFaults(t *testing.T) {
 === RUN   TestCutoverKilled
     kill_test.go:183: cutover killed at barrier: phase cutover, writable old, longest gap 1.2s
     kill_test.go:186: rollback killed at open: phase cutover, writable none
+    kill_test.go:183: rollback killed at barrier: phase cutover, writable new, longest gap 30ms
+    kill_test.go:186: cutover killed at open: phase cutover, writable none
 === RUN   TestHumanError
 === RUN   TestHumanError/a_role_is_made
     human_test.go:134: seen after 310ms
@@ -27,7 +29,7 @@ func TestFaults(t *testing.T) {
 	}
 	for _, want := range []string{
 		"| step | tool-new | all |", "| `close` | exit 5, old |  |", "| `open` |  | exit 1, none; `cutover` again: new |",
-		"| `barrier` | cutover, old, 1.2s |  |", "| `open` |  | cutover, none |",
+		"| `barrier` | cutover, old, 1.2s | cutover, new, 30ms |\n| `open` | cutover, none | cutover, none |",
 		"| a role is made | 310ms | – |", "| a table is truncated on old | nothing is missing | – |",
 	} {
 		if !strings.Contains(out.String(), want+"\n") {
