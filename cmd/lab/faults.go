@@ -48,6 +48,9 @@ var (
 	prepareHas = regexp.MustCompile(`_test\.go:\d+: prepare said: (?:hint: )?(.*)`)
 )
 
+// address is where a server of that run was.
+var address = regexp.MustCompile(` \(\S+ port \d+\)`)
+
 // serves is who takes writes behind an exit code of cutover.
 var serves = map[string]string{"0": "new", "5": "old", "6": "new"}
 
@@ -115,7 +118,7 @@ func (b *broken) take(line string) {
 			b.byHand[n].seen = m[1]
 		}
 		if m := prepareHas.FindStringSubmatch(line); m != nil {
-			b.byHand[n].said = m[1]
+			b.byHand[n].said = strings.TrimPrefix(address.ReplaceAllString(m[1], ""), "crossfade: ")
 		}
 	}
 }
