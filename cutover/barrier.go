@@ -253,7 +253,7 @@ func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
 			t.Note("the slots of %s do not follow at once, so that the look for leaks takes longer: %v", x.Closing.Name, refused)
 			return nil
 		}
-		err = x.passCanaries(bounded)
+		err = x.confirm(bounded)
 		if errors.Is(context.Cause(bounded), late) {
 			return nil
 		}
@@ -264,8 +264,10 @@ func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
 	return nil
 }
 
-// passCanaries sees a canary of each link at its other end.
-func (x *crossing) passCanaries(ctx context.Context) error {
+// confirm waits until each link has told the closing side that it has everything
+// up to now: that a canary was seen is not enough, because a worker tells so only
+// every wal_receiver_status_interval.
+func (x *crossing) confirm(ctx context.Context) error {
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
 		if len(db.Links) == 0 {
 			return nil
@@ -274,7 +276,12 @@ func (x *crossing) passCanaries(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		_, err = link.Pass(ctx, from, to, db.Links)
+		token := link.Token()
+		at, err := link.WriteCanary(ctx, from, db.Links, token)
+		if err != nil {
+			return err
+		}
+		_, err = link.Drain(ctx, from, to, db.Links, token, at)
 		return err
 	})
 }
