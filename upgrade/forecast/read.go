@@ -20,9 +20,10 @@ import (
 const (
 	// sampledTables is how many tables are read, the biggest of all databases.
 	sampledTables = 12
-	// firstPages is how many pages the first piece of a table has, onePiece how
-	// long reading one should take.
+	// firstPages is how many pages the first piece of a table has, with what lies
+	// elsewhere for them, onePiece how long reading one should take.
 	firstPages = 128
+	pageBytes  = 8192
 	onePiece   = 150 * time.Millisecond
 	// sortedRows is how many keys of an index are sorted, sortMemory what they
 	// may take: nothing goes to a temporary file.
@@ -103,7 +104,9 @@ func (t *taking) one(ctx context.Context, x *target) error {
 // held up.
 func (t *taking) read(ctx context.Context, conn *pgx.Conn, x *target, until time.Time) error {
 	pages := x.table.Pages
-	piece := int64(firstPages)
+	// Rows that lie in TOAST make a page of the table stand for many.
+	least := min(max(firstPages*pages*pageBytes/max(x.table.Bytes, 1), 1), firstPages)
+	piece := least
 	var read int64
 	var took time.Duration
 	first := true
@@ -127,7 +130,7 @@ func (t *taking) read(ctx context.Context, conn *pgx.Conn, x *target, until time
 		case one < onePiece/2:
 			piece *= 2
 		case one > onePiece*2:
-			piece = max(piece/2, firstPages)
+			piece = max(piece/2, least)
 		}
 	}
 	x.facts.Read = &Reading{Bytes: int64(float64(x.table.Bytes) * float64(read) / float64(pages)), Took: took}
