@@ -230,8 +230,8 @@ const freshTime = 2 * time.Second
 const follows = 2
 
 // freshen lets the slots begin where the server is now, so that there is little
-// to be decoded when close looks for leaks. Where that does not come in time,
-// close takes longer, and nothing else.
+// to be decoded when close looks for leaks. Where that does not come in time, close
+// takes longer; where it would take longer than max_blocked, it is undone.
 func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
 	end, ok := x.sender()
 	if !ok {
@@ -241,7 +241,7 @@ func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
 	if err != nil {
 		return err
 	}
-	late := fmt.Errorf("a canary was not there within %s", freshTime)
+	late := fmt.Errorf("a canary was not confirmed within %s", freshTime)
 	bounded, cancel := context.WithTimeoutCause(ctx, freshTime, late)
 	defer cancel()
 	for range follows {
@@ -255,6 +255,7 @@ func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
 		}
 		err = x.confirm(bounded)
 		if errors.Is(context.Cause(bounded), late) {
+			t.Note("the slots of %s do not follow at once, so that the look for leaks takes longer: %v", x.Closing.Name, late)
 			return nil
 		}
 		if err != nil {
@@ -440,16 +441,16 @@ func (x *crossing) endBarrier() flow.Effect {
 // may still execute what it had been sent, in the way of an undo or behind it.
 func (x *crossing) end(ctx context.Context) error {
 	x.mu.Lock()
-	var pids []string
+	var pids []int32
 	for _, c := range x.barrier {
-		pids = append(pids, fmt.Sprint(c.PgConn().PID()))
+		pids = append(pids, int32(c.PgConn().PID()))
 	}
 	x.mu.Unlock()
 	x.release()
 	if len(pids) == 0 {
 		return nil
 	}
-	end := x.endBarrier().Fill(map[string]string{"pids": pg.Literal("{" + strings.Join(pids, ",") + "}")}).SQL
+	end := x.endBarrier().Fill(map[string]string{"pids": pidsLiteral(pids)}).SQL
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("5 seconds have passed"))
 	defer cancel()
 	return pg.Poll(ctx, 5*time.Millisecond, "the sessions of the barrier to end", func(ctx context.Context) (bool, error) {

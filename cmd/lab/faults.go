@@ -60,11 +60,10 @@ func faults(from io.Reader, to io.Writer) error {
 	b := &broken{cells: map[string]map[string]string{}, kills: map[string]map[string]string{}}
 	scan := bufio.NewScanner(from)
 	scan.Buffer(nil, 16<<20)
-	test := ""
 	for scan.Scan() {
 		if m := runs.FindStringSubmatch(scan.Text()); m != nil {
-			if test = m[1]; strings.HasPrefix(test, "TestHumanError/") {
-				b.byHand = append(b.byHand, byHand{what: strings.ReplaceAll(strings.TrimPrefix(test, "TestHumanError/"), "_", " ")})
+			if what, ok := strings.CutPrefix(m[1], "TestHumanError/"); ok {
+				b.byHand = append(b.byHand, byHand{what: strings.ReplaceAll(what, "_", " ")})
 			}
 			continue
 		}

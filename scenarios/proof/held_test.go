@@ -27,7 +27,7 @@ func TestHeldAtTheFence(t *testing.T) {
 	w.Must(clients.Flow(t.Context(), 100))
 	l, wake := w.stopped("close/kept", "cutover", "--yes")
 	w.Until(w.old, "shop", held(writers))
-	time.Sleep(time.Second) // so long each of them would come back some hundred times
+	time.Sleep(time.Second) // so long each of them would come back tens of times
 	wake()
 	wantExit(t, l.end(), 0)
 	w.Must(clients.Flow(t.Context(), 100))
