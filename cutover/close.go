@@ -34,6 +34,7 @@ func (x *crossing) close() flow.Step {
 	}
 	does = append(does, x.endOthersEffect())
 	does = append(does, x.aheadEffects()...)
+	does = append(does, x.flushEffects()...)
 	return x.blockedStep(flow.Step{
 		ID: "close", Title: "Close " + x.Closing.Name, Does: does, Serves: true,
 		Do: func(ctx context.Context, t *flow.Turn) error {
@@ -278,7 +279,7 @@ func (x *crossing) through(ctx context.Context, conn *pgx.Conn, db *Database) er
 
 // noLeaks runs the leak detector.
 func (x *crossing) noLeaks(ctx context.Context, conn *pgx.Conn, db *Database) error {
-	leaks, err := Leaks(ctx, conn, db.Links, x.fence[db.Name])
+	leaks, err := x.leaked(ctx, conn, db, db.Links)
 	if err != nil {
 		return err
 	}
@@ -286,6 +287,37 @@ func (x *crossing) noLeaks(ctx context.Context, conn *pgx.Conn, db *Database) er
 		return fmt.Errorf("transactions were committed on %s behind the fence LSN %s of %s: %s", x.Closing.Name, x.fence[db.Name], db.Name, strings.Join(leaks, ", "))
 	}
 	return nil
+}
+
+// flushEffect has the closing side write to its disk what it has told of a database so
+// far. A slot shows no more than that: not a transaction that was committed with
+// synchronous_commit = off just before. And where what is on the disk ends within a
+// record, a look into a slot waits for the rest of it, for up to wal_writer_delay.
+// The message is that of a transaction, because that one's commit is what flushes; no
+// subscription asks for messages. Standbys are not waited for.
+func (x *crossing) flushEffect(db string) flow.Effect {
+	return x.on(x.Closing, db, "SET LOCAL synchronous_commit = local; SELECT pg_logical_emit_message(true, 'crossfade', '')")
+}
+
+// flushEffects are those of all databases.
+func (x *crossing) flushEffects() []flow.Effect {
+	var does []flow.Effect
+	for _, db := range x.Databases {
+		does = append(does, x.flushEffect(db.Name))
+	}
+	return does
+}
+
+// leaked looks for leaks in slots of links of a database, in everything that was
+// committed by now.
+func (x *crossing) leaked(ctx context.Context, conn *pgx.Conn, db *Database, links []link.Link) ([]string, error) {
+	if len(links) == 0 {
+		return nil, nil
+	}
+	if err := pg.Exec(ctx, conn, x.flushEffect(db.Name).SQL); err != nil {
+		return nil, &pg.Error{Doing: "flush before the look for leaks", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+	}
+	return leaks(ctx, conn, links, x.fence[db.Name])
 }
 
 // clients are the client backends of the databases, on a side, that were there at
@@ -398,12 +430,12 @@ func count(ctx context.Context, conn *pgx.Conn, s Side, e flow.Effect) (n int, e
 	return n, nil
 }
 
-// Leaks looks into slots of links, which nobody reads from, for transactions
+// leaks looks into slots of links, which nobody reads from, for transactions
 // of somebody else that were committed behind fence. The criterion is the LSN of
 // a transaction's one commit, because one that leaks may have written its rows
 // before. The canaries are the tool's own; transactions that came in
 // from another server by a subscription of ours carry an origin message.
-func Leaks(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN) ([]string, error) {
+func leaks(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN) ([]string, error) {
 	var all []string
 	for _, l := range links {
 		rows, err := conn.Query(ctx, `

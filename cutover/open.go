@@ -261,7 +261,7 @@ func (x *crossing) done() flow.Step {
 // leaks runs the leak detector once more on the slots that were kept, and then
 // takes the links to the opened side away: they are never enabled again.
 func (x *crossing) leaks() flow.Step {
-	var does []flow.Effect
+	does := x.flushEffects()
 	for _, db := range x.Databases {
 		for _, l := range db.Links {
 			does = append(does, l.DropSubscription()...)
@@ -309,7 +309,7 @@ func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *Database) er
 			there = append(there, l)
 		}
 	}
-	found, err := Leaks(ctx, from, there, x.fence[db.Name])
+	found, err := x.leaked(ctx, from, db, there)
 	if err != nil {
 		return err
 	}
@@ -323,7 +323,7 @@ func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *Database) er
 func (x *crossing) closedAgain(d Decision) flow.Step {
 	return flow.Step{
 		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never,
-		Does: x.aheadEffects(),
+		Does: append(x.aheadEffects(), x.flushEffects()...),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			x.begin()
 			ctx, cancel := x.budget(ctx)

@@ -24,6 +24,7 @@ func benchCommand() *cli.Command {
 			&cli.IntFlag{Name: "old", Value: 15, Usage: "`MAJOR` of the old cluster"},
 			&cli.IntFlag{Name: "new", Value: 17, Usage: "`MAJOR` of the new cluster"},
 			&cli.IntSliceFlag{Name: "tables", Usage: "tables of the cutover's databases (default: 10, 1000, 10000)"},
+			&cli.StringSliceFlag{Name: "shape", Usage: "only these `NAME`s of the skewed data sets: " + strings.Join(bench.Shapes(), ", ") + " (default: all)"},
 			&cli.StringFlag{Name: "write", Value: "docs/benchmarks.md", Usage: "the `FILE` that the results go into"},
 		},
 		Action: func(c *cli.Context) error {
@@ -34,6 +35,9 @@ func benchCommand() *cli.Command {
 			o := bench.Options{
 				Old: c.Int("old"), New: c.Int("new"), MB: c.Int("size"), Rounds: c.Int("rounds"), Jobs: c.Int("jobs"), Tables: c.IntSlice("tables"),
 				Out: c.App.Writer, Say: func(line string) { _, _ = fmt.Fprintln(c.App.ErrWriter, line) },
+			}
+			if c.IsSet("shape") {
+				o.Shapes = c.StringSlice("shape")
 			}
 			if len(args) > 0 {
 				o.Sections = args

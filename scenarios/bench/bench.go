@@ -36,6 +36,8 @@ type Options struct {
 	Jobs int
 	// Tables are the sizes of the cutover's databases. nil: 10, 1000, 10000.
 	Tables []int
+	// Shapes are the names of the skewed data sets to copy. nil: all of Shapes().
+	Shapes []string
 	// Sections are those to measure. nil: all of Sections().
 	Sections []string
 	// Binary is the crossfade to measure. "": built from this module.
@@ -67,6 +69,15 @@ var sections = []section{
 func Sections() []string {
 	names := make([]string, len(sections))
 	for i, s := range sections {
+		names[i] = s.name
+	}
+	return names
+}
+
+// Shapes are the names of the skewed data sets.
+func Shapes() []string {
+	names := make([]string, len(skewed))
+	for i, s := range skewed {
 		names[i] = s.name
 	}
 	return names
@@ -141,8 +152,16 @@ func (o *Options) ready() error {
 	if o.Sections == nil {
 		o.Sections = Sections()
 	}
+	if o.Shapes == nil {
+		o.Shapes = Shapes()
+	}
 	if o.Say == nil {
 		o.Say = func(string) {}
+	}
+	for _, name := range o.Shapes {
+		if !slices.Contains(Shapes(), name) {
+			return fmt.Errorf("there is no shape called %q; there are %s", name, strings.Join(Shapes(), ", "))
+		}
 	}
 	for _, name := range o.Sections {
 		if !slices.Contains(Sections(), name) {

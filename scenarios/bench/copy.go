@@ -293,6 +293,9 @@ func (b *bench) shapes(ctx context.Context) (*Report, error) {
 		Commands: commands(field),
 	}
 	for _, sh := range skewed {
+		if !slices.Contains(b.Shapes, sh.name) {
+			continue
+		}
 		t, err := b.race(ctx, sh, b.MB, field)
 		if err != nil {
 			return nil, err

@@ -149,6 +149,22 @@ func outages(tables int, pooled bool, all []crossed) []string {
 	return append(fields, milliseconds(median(each(all, "cutover", func(c crossed) float64 { return c.blocked })))+" ms", most)
 }
 
+// slowest tells the steps that took longest of those within which clients wait;
+// traffic/pause has what it does before in its time, too.
+func (c *crossed) slowest() string {
+	from, to := slices.Index(c.order, "traffic/pause"), slices.Index(c.order, "read-only")
+	if from < 0 || to < from {
+		return ""
+	}
+	order := slices.Clone(c.order[from : to+1])
+	slices.SortStableFunc(order, func(a, b string) int { return cmp.Compare(c.steps[b], c.steps[a]) })
+	var says []string
+	for _, id := range order[:min(4, len(order))] {
+		says = append(says, id+" "+milliseconds(c.steps[id])+" ms")
+	}
+	return strings.Join(says, ", ")
+}
+
 // crossings prepares one upgrade and crosses over and back, Rounds cutovers in all.
 func (b *bench) crossings(ctx context.Context, tables int, pooled bool) (all []crossed, err error) {
 	const db = "shop"
@@ -203,7 +219,7 @@ func (b *bench) crossings(ctx context.Context, tables int, pooled bool) (all []c
 		if err != nil {
 			return nil, err
 		}
-		b.Say(fmt.Sprintf("%s of %d tables, pooled %t: outage %v, blocked %.3f s, failed %v", c.command, tables, pooled, c.outage, c.blocked, c.failed))
+		b.Say(fmt.Sprintf("%s of %d tables, pooled %t: outage %v, blocked %.3f s, failed %v; %s", c.command, tables, pooled, c.outage, c.blocked, c.failed, c.slowest()))
 		all = append(all, c)
 	}
 	// The last crossing is a cutover. No acknowledged row may be lost by any.
