@@ -173,6 +173,10 @@ func (x *crossing) lock() flow.Step {
 	}
 }
 
+// manyTables is from how many tables of a database on another session is worth it that
+// helps behind close.
+const manyTables = 1000
+
 // meet opens the sessions of the barrier while nobody is blocked yet, takes the
 // fingerprint of the catalogs, looks behind it at what depends on them alone, and
 // sets the sequences once more: what is true then needs not be asked under the
@@ -198,7 +202,15 @@ func (x *crossing) meet(ctx context.Context, t *flow.Turn) error {
 		if err != nil {
 			return &pg.Error{Doing: "read deadlock_timeout", On: x.Closing.Server.String(), Err: err}
 		}
-		print, err := x.print(ctx, conn)
+		conns := []*pgx.Conn{conn}
+		if len(db.Tables) >= manyTables {
+			beside, err := x.conn(ctx, x.beside, x.Closing, db.Name)
+			if err != nil {
+				return err
+			}
+			conns = append(conns, beside)
+		}
+		print, err := x.print(ctx, conns...)
 		if err != nil {
 			return err
 		}

@@ -58,7 +58,7 @@ func (x *crossing) raise(ctx context.Context) (waiting []int32, err error) {
 		if len(db.Quiet) > 0 {
 			// What is disabled now is part of the fingerprint: nothing may have
 			// changed before that, and the one behind it is what must stay.
-			if err := x.samePrint(ctx, held, db); err != nil {
+			if err := x.samePrint(ctx, db, held); err != nil {
 				return err
 			}
 		}
@@ -177,7 +177,7 @@ func (x *crossing) afterClose(ctx context.Context, t *flow.Turn, waiting []int32
 			return err
 		}
 		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return x.unchanged(ctx, second, db) })
+		g.Go(func() error { return x.unchanged(ctx, db, x.helped(db, second)...) })
 		g.Go(func() error {
 			moved, err := x.copyAllSequences(ctx, db)
 			if err == nil && moved > 0 {
@@ -202,21 +202,35 @@ func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
 	if err != nil {
 		return err
 	}
-	for _, look := range []func(context.Context, *pgx.Conn, *Database) error{x.through, x.unchanged, x.fenced, x.noLeaks} {
-		if err := look(ctx, conn, db); err != nil {
-			return err
-		}
+	if err := x.through(ctx, conn, db); err != nil {
+		return err
 	}
-	return nil
+	if err := x.unchanged(ctx, db, conn); err != nil {
+		return err
+	}
+	if err := x.fenced(ctx, conn, db); err != nil {
+		return err
+	}
+	return x.noLeaks(ctx, conn, db)
+}
+
+// helped are sessions of a database, and the one that was opened to help, if there is one.
+func (x *crossing) helped(db *Database, conns ...*pgx.Conn) []*pgx.Conn {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if c := x.beside[db.Name]; c != nil && !c.IsClosed() {
+		conns = append(conns, c)
+	}
+	return conns
 }
 
 // unchanged compares the closing side with what was read just before it was
-// locked, and under the locks.
-func (x *crossing) unchanged(ctx context.Context, conn *pgx.Conn, db *Database) error {
-	if err := x.samePrint(ctx, conn, db); err != nil {
+// locked, and under the locks, in one session or several at a time.
+func (x *crossing) unchanged(ctx context.Context, db *Database, conns ...*pgx.Conn) error {
+	if err := x.samePrint(ctx, db, conns...); err != nil {
 		return err
 	}
-	larges, err := x.countLarges(ctx, conn)
+	larges, err := x.countLarges(ctx, conns[0])
 	if err != nil {
 		return err
 	}
@@ -242,8 +256,8 @@ func (x *crossing) fenced(ctx context.Context, conn *pgx.Conn, db *Database) err
 
 // samePrint wants the catalogs of a database to be what they were when their
 // fingerprint was taken last.
-func (x *crossing) samePrint(ctx context.Context, conn *pgx.Conn, db *Database) error {
-	print, err := x.print(ctx, conn)
+func (x *crossing) samePrint(ctx context.Context, db *Database, conns ...*pgx.Conn) error {
+	print, err := x.print(ctx, conns...)
 	if err != nil {
 		return err
 	}

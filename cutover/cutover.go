@@ -165,6 +165,7 @@ type crossing struct {
 	watch    map[string]*pgx.Conn // closing side, beside the barrier
 	far      map[string]*pgx.Conn // opening side
 	barrier  map[string]*pgx.Conn // holds the locks
+	beside   map[string]*pgx.Conn // closing side, of databases with many tables: helps behind close
 	released []int32              // backends of the barrier that were hung up
 	first    time.Time            // of all attempts: patience counts from here
 	lockWait time.Duration        // for one lock of the barrier
@@ -206,7 +207,7 @@ func (c *Config) app() string {
 func newCrossing(c Config) *crossing {
 	x := &crossing{
 		Config: c, by: map[string]*Database{}, stopped: c.Stopped,
-		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{},
+		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{}, beside: map[string]*pgx.Conn{},
 		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
 		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{}, theirs: map[string]map[string]schema.Sequence{}, moving: map[string]bool{},
 	}
@@ -531,7 +532,7 @@ func (x *crossing) ours(ctx context.Context) error {
 func (x *crossing) revive(ctx context.Context) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, m := range []map[string]*pgx.Conn{x.watch, x.far} {
+	for _, m := range []map[string]*pgx.Conn{x.watch, x.far, x.beside} {
 		for db, c := range m {
 			once, cancel := context.WithTimeout(ctx, time.Second)
 			if err := c.Ping(once); err != nil {
@@ -561,7 +562,7 @@ func isConnection(err error) bool {
 func (x *crossing) hangUp() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, m := range []map[string]*pgx.Conn{x.barrier, x.watch, x.far, x.nodes} {
+	for _, m := range []map[string]*pgx.Conn{x.barrier, x.beside, x.watch, x.far, x.nodes} {
 		for db, c := range m {
 			hangUp(c)
 			delete(m, db)

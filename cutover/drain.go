@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"crossfade/schema"
@@ -83,12 +84,24 @@ func (x *crossing) lookUnderLocks(ctx context.Context) error {
 	return g.Wait()
 }
 
-// print reads the fingerprint of a database's catalogs.
-func (x *crossing) print(ctx context.Context, conn *pgx.Conn) (print string, err error) {
-	if err := conn.QueryRow(ctx, schema.FingerprintSQL(x.Closing.Version)).Scan(&print); err != nil {
-		return "", &pg.Error{Doing: "read the fingerprint of the catalogs", On: x.Closing.Server.String(), Err: err}
+// print reads the fingerprint of a database's catalogs, in as many sessions at a
+// time as it is given.
+func (x *crossing) print(ctx context.Context, conns ...*pgx.Conn) (string, error) {
+	queries := schema.FingerprintSQL(x.Closing.Version)
+	prints := make([]string, len(queries))
+	g, ctx := errgroup.WithContext(ctx)
+	for n, conn := range conns {
+		g.Go(func() error {
+			for i := n; i < len(queries); i += len(conns) {
+				if err := conn.QueryRow(ctx, queries[i]).Scan(&prints[i]); err != nil {
+					return &pg.Error{Doing: "read the fingerprint of the catalogs", On: x.Closing.Server.String(), Err: err}
+				}
+			}
+			return nil
+		})
 	}
-	return print, nil
+	err := g.Wait()
+	return strings.Join(prints, " "), err
 }
 
 // countLarges counts the large objects of a database.

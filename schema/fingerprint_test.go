@@ -2,6 +2,7 @@ package schema_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"crossfade/schema"
@@ -11,9 +12,13 @@ import (
 
 func fingerprint(t testing.TB, conn *pgx.Conn, major int) string {
 	t.Helper()
-	var f string
-	must(t, conn.QueryRow(t.Context(), schema.FingerprintSQL(major*10000)).Scan(&f))
-	return f
+	var all []string
+	for _, sql := range schema.FingerprintSQL(major * 10000) {
+		var f string
+		must(t, conn.QueryRow(t.Context(), sql).Scan(&f))
+		all = append(all, f)
+	}
+	return strings.Join(all, " ")
 }
 
 func TestFingerprintSeesDDL(t *testing.T) {

@@ -1,33 +1,22 @@
--- What DDL changes and nothing else does. A row of most catalogs is rewritten
+-- What DDL changes and nothing else does, in two halves, which two sessions read
+-- side by side where they are large. A row of most catalogs is rewritten
 -- by DDL only, so that the transaction that wrote it (xmin, which neither
 -- VACUUM FREEZE nor VACUUM FULL changes) stands for what is in it; pg_class is
 -- rewritten by CREATE TRIGGER and TRUNCATE too, so there it is columns.
 WITH gone AS MATERIALIZED (
-  SELECT oid FROM pg_namespace
-  WHERE nspname IN ('crossfade', 'pg_toast') OR nspname LIKE 'pg\_temp\_%' OR nspname LIKE 'pg\_toast\_temp\_%'
+  {{template "gone"}}
+), apart AS MATERIALIZED (
+  SELECT c.oid, c.relkind FROM pg_class c
+  WHERE c.relkind = 't' OR c.oid >= 16384 AND c.relnamespace IN (SELECT oid FROM gone) AND c.relnamespace <> 'pg_toast'::regnamespace
 ), rel AS MATERIALIZED ( -- few: the tool's own and temporary ones
-  SELECT c.oid FROM pg_class c
-  WHERE c.oid >= 16384 AND c.relnamespace IN (SELECT oid FROM gone) AND c.relnamespace <> 'pg_toast'::regnamespace
-), toast AS MATERIALIZED (
-  SELECT c.oid FROM pg_class c WHERE c.relkind = 't'
+  SELECT oid FROM apart WHERE relkind <> 't'
 )
 SELECT md5(concat_ws(' ',
   (SELECT sum(hashtextextended(concat(c.relname, c.relpersistence, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relacl, c.reloptions),
                                    c.oid::int8 * 1000003 + c.relnamespace::int8 * 65599 + c.relowner::int8 * 4093 + c.relam::int8 * 511 + c.reltablespace::int8 * 61 + c.relnatts))
    FROM pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') AND c.relnamespace NOT IN (SELECT oid FROM gone)),
-  -- rel's columns are taken out again: that is cheaper than asking each column
-  -- whether it is one of theirs. VACUUM FULL makes a new TOAST table; to tell
-  -- these by name is five times as cheap as to look each up.
-  (SELECT {{rows "a.attrelid::int8 * 65536 + a.attnum" "a"}} FROM pg_attribute a
-   WHERE a.attnum > 0 AND a.attrelid >= 16384 AND {{template "no_toast"}})
-  - coalesce((SELECT sum(x.h) FROM rel, LATERAL (
-      SELECT {{rows "a.attrelid::int8 * 65536 + a.attnum" "a"}} AS h FROM pg_attribute a WHERE a.attrelid = rel.oid AND a.attnum > 0 AND {{template "no_toast"}} OFFSET 0) x), 0),
   (SELECT {{rows "x.indexrelid::int8" "x"}}
-   FROM pg_index x WHERE x.indrelid >= 16384 AND x.indrelid NOT IN (SELECT oid FROM rel) AND x.indrelid NOT IN (SELECT oid FROM toast)),
-  (SELECT {{rows "k.oid::int8" "k"}}
-   FROM pg_constraint k WHERE k.oid >= 16384 AND k.conrelid NOT IN (SELECT oid FROM rel)),
-  (SELECT {{rows "d.oid::int8" "d"}}
-   FROM pg_attrdef d WHERE d.oid >= 16384 AND d.adrelid NOT IN (SELECT oid FROM rel)),
+   FROM pg_index x WHERE x.indrelid >= 16384 AND x.indrelid NOT IN (SELECT oid FROM apart)),
   (SELECT {{rows "s.seqrelid::int8" "s"}}
    FROM pg_sequence s WHERE s.seqrelid NOT IN (SELECT oid FROM rel)),
   (SELECT {{rows "t.oid::int8" "t"}}
@@ -39,8 +28,6 @@ SELECT md5(concat_ws(' ',
   (SELECT {{rows "p.oid::int8" "p"}} FROM pg_policy p WHERE p.polrelid NOT IN (SELECT oid FROM rel)),
   (SELECT {{rows "f.oid::int8" "f"}}
    FROM pg_proc f WHERE f.oid >= 16384 AND f.pronamespace NOT IN (SELECT oid FROM gone)),
-  (SELECT {{rows "t.oid::int8" "t"}}
-   FROM pg_type t WHERE t.oid >= 16384 AND (t.typtype IN ('d', 'e', 'r') OR t.typtype = 'b' AND t.typcategory <> 'A') AND t.typnamespace NOT IN (SELECT oid FROM gone)),
   (SELECT {{rows "n.oid::int8" "n"}} FROM pg_namespace n WHERE n.oid >= 16384 AND n.oid NOT IN (SELECT oid FROM gone)),
   (SELECT {{rows "e.oid::int8" "e"}} FROM pg_event_trigger e WHERE e.evtname NOT LIKE 'crossfade\_ddl%'),
   {{- if since 12}}
@@ -54,4 +41,5 @@ SELECT md5(concat_ws(' ',
   (SELECT {{rows "p.partrelid::int8" "p"}} FROM pg_partitioned_table p)
 ))
 
-{{define "no_toast"}}NOT (a.attnum <= 3 AND a.attstorage = 'p' AND a.attname IN ('chunk_id', 'chunk_seq', 'chunk_data')){{end}}
+{{define "gone"}}SELECT oid FROM pg_namespace
+  WHERE nspname IN ('crossfade', 'pg_toast') OR nspname LIKE 'pg\_temp\_%' OR nspname LIKE 'pg\_toast\_temp\_%'{{end}}
