@@ -75,11 +75,11 @@ func ReadValues(ctx context.Context, conn *pgx.Conn, version int, known []Sequen
 		}
 	}
 	for part := range slices.Chunk(readable, ValuesBatch) {
-		oids := make([]uint32, len(part))
+		oids, lasts, calleds := make([]uint32, len(part)), make([]int64, len(part)), make([]bool, len(part))
 		for i, n := range part {
-			oids[i] = now[n].OID
+			oids[i], lasts[i], calleds[i] = now[n].OID, *now[n].Last, now[n].Called
 		}
-		rows, err := conn.Query(ctx, query("sequence_values", version), oids)
+		rows, err := conn.Query(ctx, query("sequence_values", version), oids, lasts, calleds)
 		if err != nil {
 			return nil, fmt.Errorf("read where sequences stand: %w", err)
 		}
