@@ -150,6 +150,25 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// TestSplitHeld: behind close of a part, who writes to a table that leaves waits
+// until its cluster is open and is refused then; who writes to one that stays does
+// not wait.
+func TestSplitHeld(t *testing.T) {
+	w, _ := newSplit(t, setting{cutover: "  max_blocked: 60s\n"})
+	w.do(0, "prepare")
+	l, wake := w.stopped("close/kept", "cutover", "--yes", "--cluster", "fresh")
+	late := w.in(w.session(w.old, "shop"), "INSERT INTO sales.orders (what) VALUES ('waits')")
+	w.Until(w.old, "shop", "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'")
+	w.Must(run(t.Context(), w.session(w.old, "shop"), "INSERT INTO stock.log VALUES ('does not wait')"))
+	wake()
+	wantExit(t, l.end(), 0)
+	if err := <-late; state(err) != refused {
+		t.Errorf("a write to a table that has left ended with %v", err)
+	}
+	w.wantCluster("fresh", "open", "new")
+	w.wantCluster("second", "ready", "old")
+}
+
 // TestSplitAndBack: one cluster is rolled back and cut over again while the
 // other stays; finish leaves old closed, and nothing on the new ones.
 func TestSplitAndBack(t *testing.T) {

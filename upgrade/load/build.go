@@ -17,6 +17,7 @@ import (
 // unit is one entry to build.
 type unit struct {
 	entry schema.Entry
+	index index // what old says of it; the zero index where nothing is known
 	cost  int64 // in bytes, to compare with
 	chain *chain
 	// of is the other chain of a foreign key: that of the table it points to.
@@ -83,6 +84,7 @@ func (o Options) chain(t *table, m marks) *chain {
 			continue
 		}
 		u := unit{entry: e, chain: c, cost: o.cost(t.Table, e, heavy)}
+		u.index, _ = o.known.of(t.Table, e)
 		switch {
 		case e.Type == "INDEX" && e.Stage == schema.Index:
 			c.indexes = append(c.indexes, u)
@@ -269,7 +271,7 @@ func (l *loader) builder(ctx context.Context, y *yard) error {
 		if !ok {
 			return ctx.Err()
 		}
-		if err := l.build(ctx, &b, u.entry, y.builds()); err != nil {
+		if err := l.build(ctx, &b, u, y.builds()); err != nil {
 			return err
 		}
 		y.built(u)
@@ -285,7 +287,7 @@ func (l *loader) tail(ctx context.Context, m marks) error {
 			l.built.Add(1)
 			continue
 		}
-		if err := l.build(ctx, &b, e, 1); err != nil {
+		if err := l.build(ctx, &b, unit{entry: e}, 1); err != nil {
 			return err
 		}
 	}
@@ -298,15 +300,16 @@ func (l *loader) workers(running int) int64 {
 	return (int64(l.o.Jobs) - l.copying.Load()) / int64(max(running, 1))
 }
 
-// bench is where a builder works: his session, and how many workers it was given.
+// bench is where a builder works: his session, and how it was tuned last.
 type bench struct {
-	conn    *pgx.Conn
-	workers int64
+	conn  *pgx.Conn
+	tuned string
 }
 
-// build restores one entry in the session of b, opening it where needed. running
+// build restores the entry of u in the session of b, opening it where needed. running
 // is how many builds there are now.
-func (l *loader) build(ctx context.Context, b *bench, e schema.Entry, running int) error {
+func (l *loader) build(ctx context.Context, b *bench, u unit, running int) error {
+	e := u.entry
 	err := l.again(ctx, "build "+e.Object(), func(bool) (err error) {
 		c := b.conn
 		if c == nil || c.IsClosed() {
@@ -314,24 +317,35 @@ func (l *loader) build(ctx context.Context, b *bench, e schema.Entry, running in
 			if c, err = l.reopen(ctx, l.o.openBuilder); err != nil {
 				return err
 			}
-			b.conn, b.workers = c, -1
+			*b = bench{conn: c}
 		}
 		if c.PgConn().TxStatus() != 'I' {
 			if err := pg.Exec(ctx, c, "ROLLBACK"); err != nil {
 				return err
 			}
 		}
-		if w := l.workers(running); builds(e) && l.o.Settings[parallelWorkers] == "" && w != b.workers {
-			set := l.o.parallel().Fill(map[string]string{"workers": fmt.Sprint(w)})
-			if err := l.sql(ctx, c, l.o.New, set.SQL); err != nil {
+		if builds(e) {
+			if err := l.tune(ctx, b, u.index, l.workers(running)); err != nil {
 				return err
 			}
-			b.workers = w
 		}
 		return l.o.restore(ctx, c, e)
 	})
 	if err == nil {
 		l.built.Add(1)
+	}
+	return err
+}
+
+// tune fits the session of b to a build of x.
+func (l *loader) tune(ctx context.Context, b *bench, x index, workers int64) error {
+	e := l.o.tuned().Fill(map[string]string{"workers": fmt.Sprint(workers), "memory": pg.Literal(fmt.Sprintf("%dMB", x.memory(workers)>>20))})
+	if e.SQL == b.tuned || e.SQL == "" {
+		return nil
+	}
+	err := l.sql(ctx, b.conn, l.o.New, e.SQL)
+	if err == nil {
+		b.tuned = e.SQL
 	}
 	return err
 }

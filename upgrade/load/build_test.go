@@ -74,3 +74,25 @@ func TestYard(t *testing.T) {
 		t.Errorf("%d entries, want 7", y.entries)
 	}
 }
+
+// TestMemory: a btree is sorted in little memory, each worker in as much, as long as
+// that is enough to merge at once; another method gets more.
+func TestMemory(t *testing.T) {
+	for _, c := range []struct {
+		index   index
+		workers int64
+		mb      int64
+	}{
+		{index{method: "btree", bytes: 100 << 20}, 0, 64},
+		{index{method: "btree", bytes: 16 << 30}, 0, 64},
+		{index{method: "btree", bytes: 100 << 20}, 2, 192},
+		{index{method: "btree", bytes: 1 << 40}, 0, 512},
+		{index{method: "gin", bytes: 1 << 40}, 0, 256},
+		{index{method: "gin", bytes: 100 << 20}, 2, 256},
+		{index{}, 0, 256},
+	} {
+		if got := c.index.memory(c.workers) >> 20; got != c.mb {
+			t.Errorf("%v with %d workers: %d MB, want %d", c.index, c.workers, got, c.mb)
+		}
+	}
+}

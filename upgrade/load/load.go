@@ -107,18 +107,25 @@ func newHoles(text string) holes {
 // that is loaded is lost by synchronous_commit=off: a crash of new takes marks
 // and rows alike, and the step ends with a commit that waits for its flush.
 var session = map[string]string{
-	"synchronous_commit":   "off",
-	"maintenance_work_mem": "256MB",
+	"synchronous_commit": "off",
+	buildMemory:          "256MB",
 }
 
-// parallel is the effect that gives a build the processors that nobody else
-// uses: $workers is known when it begins. While others copy and build it is 0,
-// because a build with workers takes more of them in all.
-func (o Options) parallel() flow.Effect {
-	return o.onNew("SET " + parallelWorkers + " = $workers")
+// tuned is the effect that fits a session to the next build: $workers, the processors that
+// nobody else uses, and $memory are known when it begins. While others copy and build there
+// are no workers, because a build with workers takes more of the processors in all. What
+// Settings have is left out; the effect is empty where they have both.
+func (o Options) tuned() flow.Effect {
+	var sql []string
+	for _, s := range [][2]string{{"max_parallel_maintenance_workers", "$workers"}, {buildMemory, "$memory"}} {
+		if o.Settings[s[0]] == "" {
+			sql = append(sql, "SET "+s[0]+" = "+s[1])
+		}
+	}
+	return o.onNew(strings.Join(sql, "; "))
 }
 
-const parallelWorkers = "max_parallel_maintenance_workers"
+const buildMemory = "maintenance_work_mem"
 
 // settle is the effect that gives a session on new its settings.
 func (o Options) settle() flow.Effect {
@@ -190,8 +197,8 @@ func (o Options) does(work []*table) []flow.Effect {
 		effects = append(effects, o.forget(s.Name))
 	}
 	effects = append(effects, o.SlotEffects...)
-	if o.builds() {
-		effects = append(effects, o.parallel())
+	if e := o.tuned(); o.builds() && e.SQL != "" {
+		effects = append(effects, e)
 	}
 	for _, t := range work {
 		effects = append(effects, t.effects()...)

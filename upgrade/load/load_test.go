@@ -208,7 +208,7 @@ func TestWhatThePlanShowsIsWhatRan(t *testing.T) {
 	skip := map[string]int{"old": len(w.old.Log()), "new": len(w.new.Log())}
 	w.must(o)
 
-	blanks := strings.NewReplacer("$workers", "*", "$slot_point", "*", "$from_ctid", "*", "$to_ctid", "*")
+	blanks := strings.NewReplacer("$workers", "*", "$memory", "*", "$slot_point", "*", "$from_ctid", "*", "$to_ctid", "*")
 	unseen := map[string]string{} // pattern → effect
 	for _, e := range Step(o).Does {
 		unseen[e.On+": "+strings.Join(strings.Fields(blanks.Replace(e.SQL)), " ")] = e.SQL
