@@ -83,8 +83,9 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	return p, nil
 }
 
-// lookBefore is for how long prepare may measure before it begins: a second for
-// each gigabyte, which is a small part of what copying that takes.
+// lookBefore is for how long prepare may measure before it begins: half a second for
+// each gigabyte, which is a small part of what copying that takes, even where all of
+// it lies in TOAST and has no indexes.
 func (s *survey) lookBefore() time.Duration {
 	var bytes int64
 	for _, db := range s.databases {
@@ -92,7 +93,7 @@ func (s *survey) lookBefore() time.Duration {
 			bytes += t.Bytes
 		}
 	}
-	long := time.Duration(float64(bytes) / (1 << 30) * float64(time.Second))
+	long := time.Duration(float64(bytes) / (1 << 30) * float64(time.Second/2))
 	return min(max(long, 200*time.Millisecond), forecast.DefaultLimit)
 }
 
