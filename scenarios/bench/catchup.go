@@ -69,25 +69,34 @@ func (b *bench) catchupTable(ctx context.Context, r *Report, streams string) err
 		return err
 	}
 	r.Says = []string{
-		fmt.Sprintf("%d changes of small transactions and of four that are larger than logical_decoding_work_mem, over %d tables, written before the subscriptions are there; the time is from CREATE SUBSCRIPTION to the last row. Parallel streaming needs 16 on both sides; between others it streams into files (`on`).", changes, catchupTables),
+		fmt.Sprintf("%d changes of small transactions and of four that are larger than logical_decoding_work_mem, over %d tables, written before the subscriptions are there; the time is from CREATE SUBSCRIPTION to the last row, processor what both servers took of all cores meanwhile, which other work on the machine disturbs less. Parallel streaming needs 16 on both sides; between others it streams into files (`on`).", changes, catchupTables),
 		"crossfade makes one set a database unless the runbook has more. Its subscriptions take binary where each column of the set has a type whose binary form is the same on all majors (no enum, composite or reg…), else text, and stream: `on`, or `parallel` where old is 16 or later and new has the fix of 16.12, 17.8 and 18.2.",
 	}
-	t := Table{Title: fmt.Sprintf("From %d to %d:", b.Old, b.New), Header: []string{"sets", "format", "streaming", "median", "spread", "changes a second", "per link"}}
+	t := Table{Title: fmt.Sprintf("From %d to %d:", b.Old, b.New), Header: []string{"sets", "format", "streaming", "median", "spread", "changes a second", "per link", "processor"}}
 	for i, w := range ways {
-		m := median(took[i])
+		times, cpu := columns(took[i])
+		m := median(times)
 		rate := float64(changes) / m
 		format := map[string]string{"true": "binary", "false": "text"}[w.binary]
 		t.Rows = append(t.Rows, []string{
-			fmt.Sprint(w.sets), format, w.streaming, seconds(m), spread(took[i]), fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.0f", rate/float64(w.sets)),
+			fmt.Sprint(w.sets), format, w.streaming, seconds(m), spread(times), fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.0f", rate/float64(w.sets)), seconds(median(cpu)),
 		})
 	}
 	r.Tables = append(r.Tables, t)
 	return nil
 }
 
+// columns are the seconds of some laps, and their seconds of processor.
+func columns(laps []cost) (times, cpu []float64) {
+	for _, c := range laps {
+		times, cpu = append(times, c.Seconds), append(cpu, c.CPU)
+	}
+	return times, cpu
+}
+
 // catchup lets each way apply the same changes, round by round, as many as go
 // with so many megabytes.
-func (b *bench) catchup(ctx context.Context, mb int, ways []applied) (changes int, took [][]float64, err error) {
+func (b *bench) catchup(ctx context.Context, mb int, ways []applied) (changes int, took [][]cost, err error) {
 	old, err := b.oldCluster(ctx)
 	if err != nil {
 		return 0, nil, err
@@ -117,7 +126,7 @@ func (b *bench) catchup(ctx context.Context, mb int, ways []applied) (changes in
 	if changes, err = b.changes(ctx, old, db, mb); err != nil {
 		return 0, nil, err
 	}
-	took = make([][]float64, len(ways))
+	took = make([][]cost, len(ways))
 	for round := range b.Rounds {
 		for i := range ways {
 			i := (i + round) % len(ways)
@@ -125,8 +134,8 @@ func (b *bench) catchup(ctx context.Context, mb int, ways []applied) (changes in
 			if err != nil {
 				return 0, nil, fmt.Errorf("%s: %w", ways[i], err)
 			}
-			b.Say(fmt.Sprintf("%d changes, round %d: %s: %.2f s", changes, round+1, ways[i], d.Seconds()))
-			took[i] = append(took[i], d.Seconds())
+			b.Say(fmt.Sprintf("%d changes, round %d: %s: %.2f s, %.2f s of processor", changes, round+1, ways[i], d.Seconds, d.CPU))
+			took[i] = append(took[i], d)
 		}
 	}
 	return changes, took, old.Exec(ctx, "", "DROP DATABASE "+db)
@@ -187,26 +196,27 @@ func (b *bench) changes(ctx context.Context, old *lab.Cluster, db string, mb int
 }
 
 // apply subscribes and waits for the mark of every set.
-func apply(ctx context.Context, old, fresh *lab.Cluster, db string, w applied, round int) (took time.Duration, err error) {
+func apply(ctx context.Context, old, fresh *lab.Cluster, db string, w applied, round int) (took cost, err error) {
 	// One mark a set: the sets' subscriptions would collide on its key.
 	if err := fresh.Exec(ctx, db, "TRUNCATE marks, c_0, c_1, c_2, c_3", "ALTER TABLE marks DROP CONSTRAINT IF EXISTS marks_pkey", "CHECKPOINT"); err != nil {
-		return 0, err
+		return took, err
 	}
-	began := time.Now()
+	both := &place{old: old, new: fresh}
+	began, cpu := time.Now(), both.cpu()
 	for set := range w.sets {
 		err := fresh.Exec(ctx, db, fmt.Sprintf("CREATE SUBSCRIPTION %s CONNECTION '%s' PUBLICATION p_%d_%d WITH (create_slot = false, copy_data = false, binary = %s, streaming = %s, synchronous_commit = off)",
 			w.link(set, round), old.Conninfo(db), w.sets, set, w.binary, w.streaming))
 		if err != nil {
-			return 0, err
+			return took, err
 		}
 	}
 	if err := fresh.Until(ctx, db, fmt.Sprintf("SELECT count(*) = %d FROM marks", w.sets)); err != nil {
-		return 0, err
+		return took, err
 	}
-	took = time.Since(began)
+	took.Seconds, took.CPU = time.Since(began).Seconds(), both.cpu()-cpu
 	for set := range w.sets {
 		if err := fresh.Exec(ctx, db, "DROP SUBSCRIPTION "+w.link(set, round)); err != nil {
-			return 0, err
+			return took, err
 		}
 	}
 	for i := range catchupTables {
@@ -214,10 +224,10 @@ func apply(ctx context.Context, old, fresh *lab.Cluster, db string, w applied, r
 		want, werr := old.Value(ctx, db, sql)
 		got, gerr := fresh.Value(ctx, db, sql)
 		if err := errors.Join(werr, gerr); err != nil {
-			return 0, err
+			return took, err
 		}
 		if want != got {
-			return 0, fmt.Errorf("c_%d on new is not what it is on old: %s, and %s", i, got, want)
+			return took, fmt.Errorf("c_%d on new is not what it is on old: %s, and %s", i, got, want)
 		}
 	}
 	return took, nil

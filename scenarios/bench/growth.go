@@ -32,7 +32,8 @@ func (b *bench) growth(ctx context.Context) (*Report, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.add(float64(changes), fmt.Sprintf("%d changes", changes), &times{seconds: map[string][]float64{way.String(): took[0]}})
+		seconds, _ := columns(took[0])
+		c.add(float64(changes), fmt.Sprintf("%d changes", changes), &times{seconds: map[string][]float64{way.String(): seconds}})
 	}
 	for _, one := range []*grown{g, h, c} {
 		r.Tables = append(r.Tables, one.table())
