@@ -204,11 +204,10 @@ func (x *crossing) meet(ctx context.Context, t *flow.Turn) error {
 		}
 		conns := []*pgx.Conn{conn}
 		if len(db.Tables) >= manyTables {
-			beside, err := x.conn(ctx, x.beside, x.Closing, db.Name)
-			if err != nil {
-				return err
+			// Where there is no room for it, one does it all, as of a small database.
+			if beside, err := x.conn(ctx, x.beside, x.Closing, db.Name); err == nil {
+				conns = append(conns, beside)
 			}
-			conns = append(conns, beside)
 		}
 		print, err := x.print(ctx, conns...)
 		if err != nil {

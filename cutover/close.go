@@ -308,9 +308,10 @@ func (x *crossing) noLeaks(ctx context.Context, conn *pgx.Conn, db *Database) er
 // synchronous_commit = off just before. And where what is on the disk ends within a
 // record, a look into a slot waits for the rest of it, for up to wal_writer_delay.
 // The message is that of a transaction, because that one's commit is what flushes; no
-// subscription asks for messages. Standbys are not waited for.
+// subscription asks for messages. Standbys are not waited for: synchronous_commit is
+// pinned to local in every session.
 func (x *crossing) flushEffect(db string) flow.Effect {
-	return x.on(x.Closing, db, "SET LOCAL synchronous_commit = local; SELECT pg_logical_emit_message(true, 'crossfade', '')")
+	return x.on(x.Closing, db, "SELECT pg_logical_emit_message(true, 'crossfade', '')")
 }
 
 // flushEffects are those of all databases.

@@ -84,8 +84,8 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 }
 
 // lookBefore is for how long prepare may measure before it begins: half a second for
-// each gigabyte, which is a small part of what copying that takes, even where all of
-// it lies in TOAST and has no indexes.
+// each gigabyte, which is a small part of what copying that takes, even where
+// most of it lies in TOAST.
 func (s *survey) lookBefore() time.Duration {
 	var bytes int64
 	for _, db := range s.databases {

@@ -24,7 +24,7 @@ func benchCommand() *cli.Command {
 			&cli.IntFlag{Name: "old", Value: 15, Usage: "`MAJOR` of the old cluster"},
 			&cli.IntFlag{Name: "new", Value: 17, Usage: "`MAJOR` of the new cluster"},
 			&cli.IntSliceFlag{Name: "tables", Usage: "tables of the cutover's databases (default: 10, 1000, 10000)"},
-			&cli.StringSliceFlag{Name: "shape", Usage: "only these `NAME`s of the skewed data sets: " + strings.Join(bench.Shapes(), ", ") + " (default: all)"},
+			&cli.StringSliceFlag{Name: "shape", Usage: "only these `NAME`s of the skewed data sets: " + strings.Join(bench.Shapes(), ", ") + " ; the section then has no others (default: all)"},
 			&cli.StringFlag{Name: "write", Value: "docs/benchmarks.md", Usage: "the `FILE` that the results go into"},
 		},
 		Action: func(c *cli.Context) error {

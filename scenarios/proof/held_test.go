@@ -17,13 +17,11 @@ func TestHeldAtTheFence(t *testing.T) {
 	const writers = 6
 	w := newWorld(t, setting{cutover: "  max_blocked: 60s\n"})
 	w.do(0, "prepare")
-	both := fmt.Sprintf("host=%s,%s port=%d,%d user=postgres dbname=shop sslmode=disable target_session_attrs=read-write",
-		w.old.Address(), w.new.Address(), w.old.Port, w.new.Port)
 	held := func(n int) string {
 		return fmt.Sprintf("SELECT count(*) >= %d FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'", n)
 	}
 
-	clients := w.Write(both, lab.WriterOptions{Writers: writers, Pause: time.Millisecond})
+	clients := w.Write(w.both(), lab.WriterOptions{Writers: writers, Pause: time.Millisecond})
 	w.Must(clients.Flow(t.Context(), 100))
 	l, wake := w.stopped("close/kept", "cutover", "--yes")
 	w.Until(w.old, "shop", held(writers))

@@ -1,7 +1,6 @@
 package proof
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -15,9 +14,7 @@ func TestLeak(t *testing.T) {
 	lazy := map[string]string{"wal_writer_delay": "10s"} // 200 ms unless somebody changes it
 	w := newWorld(t, setting{oldSet: lazy, newSet: lazy, cutover: "  max_blocked: 4s\n"})
 	w.do(0, "prepare")
-	both := fmt.Sprintf("host=%s,%s port=%d,%d user=postgres dbname=shop sslmode=disable target_session_attrs=read-write",
-		w.old.Address(), w.new.Address(), w.old.Port, w.new.Port)
-	clients := w.Write(both, lab.WriterOptions{Writers: 4, Pause: time.Millisecond})
+	clients := w.Write(w.both(), lab.WriterOptions{Writers: 4, Pause: time.Millisecond})
 	for _, command := range []string{"cutover", "rollback", "cutover", "rollback"} {
 		w.Must(clients.Flow(t.Context(), 500))
 		w.do(0, command, "--yes", "--now")

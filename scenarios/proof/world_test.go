@@ -191,6 +191,13 @@ cutover:
 	}
 }
 
+// both is what a client names that has no pooler: either side's shop, whichever
+// takes writes.
+func (w *world) both() string {
+	return fmt.Sprintf("host=%s,%s port=%d,%d user=postgres dbname=shop sslmode=disable target_session_attrs=read-write",
+		w.old.Address(), w.new.Address(), w.old.Port, w.new.Port)
+}
+
 func (w *world) book() string { return filepath.Join(w.dir, "crossfade.yaml") }
 
 // ran is a finished command.

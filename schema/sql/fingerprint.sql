@@ -5,7 +5,7 @@
 -- rewritten by CREATE TRIGGER and TRUNCATE too, so there it is columns.
 WITH gone AS MATERIALIZED (
   {{template "gone"}}
-), apart AS MATERIALIZED (
+), apart AS MATERIALIZED ( -- and TOAST, which VACUUM FULL makes anew with its indexes
   SELECT c.oid, c.relkind FROM pg_class c
   WHERE c.relkind = 't' OR c.oid >= 16384 AND c.relnamespace IN (SELECT oid FROM gone) AND c.relnamespace <> 'pg_toast'::regnamespace
 ), rel AS MATERIALIZED ( -- few: the tool's own and temporary ones

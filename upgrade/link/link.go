@@ -158,8 +158,9 @@ func (l Link) Subscription(enabled bool) flow.Effect {
 }
 
 // binary is where every column travels in a form that is the same on all majors
-// and holds no OID: what COPY takes in binary, too. On a quiet machine applying
-// took a tenth less time then; other work beside it hides that. A sender below 14 sends text all the same.
+// and holds no OID: what COPY takes in binary, too. Applying over one link takes less
+// of the processors then (docs/benchmarks.md). A sender below 14 sends text all the
+// same.
 func (l Link) binary() bool {
 	return l.From.Version >= 140000 && !slices.ContainsFunc(l.Tables, func(t schema.Table) bool { return !t.Binary() })
 }
