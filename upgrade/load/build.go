@@ -83,8 +83,8 @@ func (o Options) chain(t *table, m marks) *chain {
 		if m.has(e) {
 			continue
 		}
-		u := unit{entry: e, chain: c, cost: o.cost(t.Table, e, heavy)}
-		u.index, _ = o.known.of(t.Table, e)
+		x := o.known.of(t.Table, e)
+		u := unit{entry: e, index: x, chain: c, cost: costOf(t.Table, e, x, heavy)}
 		switch {
 		case e.Type == "INDEX" && e.Stage == schema.Index:
 			c.indexes = append(c.indexes, u)

@@ -43,14 +43,14 @@ func readIndexes(ctx context.Context, conn *pgx.Conn) (indexes, error) {
 	return all, err
 }
 
-// of finds the index that an entry of a table makes.
-func (all indexes) of(t schema.Table, e schema.Entry) (index, bool) {
+// of finds the index that an entry of a table makes: the zero index where nothing is
+// known.
+func (all indexes) of(t schema.Table, e schema.Entry) index {
 	name := e.Name
 	if e.Type != "INDEX" { // pg_dump names a constraint with its table
 		name = strings.TrimPrefix(name, t.Name+" ")
 	}
-	x, ok := all[[2]string{e.Schema, name}]
-	return x, ok
+	return all[[2]string{e.Schema, name}]
 }
 
 // cost is what a build takes of a processor, in bytes of a table that are
@@ -92,13 +92,13 @@ func (x index) memory(workers int64) int64 {
 	return max(least, int64(math.Sqrt(float64(x.bytes)*run))) * (workers + 1)
 }
 
-// cost of an entry, by what is known of its index; else by an equal part of what
-// all the heavy ones of its table take.
-func (o Options) cost(t schema.Table, e schema.Entry, heavy int) int64 {
+// costOf an entry is by what is known of its index; else it is an equal part of
+// what all the heavy ones of its table take.
+func costOf(t schema.Table, e schema.Entry, x index, heavy int) int64 {
 	if !builds(e) {
 		return 1
 	}
-	if x, ok := o.known.of(t, e); ok {
+	if x != (index{}) {
 		return x.cost(t.Bytes)
 	}
 	return t.Bytes/4 + 2*t.IndexBytes/int64(max(heavy, 1)) + 1
