@@ -89,6 +89,11 @@ type Step struct {
 	// Stops marks a late step whose Do ends when Plan.Interrupt comes, for those
 	// that take hours; the others are run to their end.
 	Stops bool
+	// Needs are the ids of earlier steps without whose success this one cannot be
+	// done. It matters after the point of no return alone, where a step that fails
+	// does not end the run: every later step is tried but those that need it. All
+	// steps after the Commit step need that one. Nil: none else.
+	Needs []string
 	// Beside and Lane: steps that follow each other and have the same Beside run
 	// side by side, those of one Lane in their order. A lane that fails does not
 	// end the others: what they have done would be lost. None of them has Commit,
@@ -116,6 +121,10 @@ type Plan struct {
 	Interrupt error
 	// AllOrNothing: a failure before the Commit step undoes every step.
 	AllOrNothing bool
+	// Committed: an earlier run has passed the point of no return, so that this one
+	// only moves forward from its first step on. The Commit step, where the plan has
+	// it, is then a step like the others, which those after it need.
+	Committed bool
 }
 
 // ErrNotTaken says that a Commit step decided nothing, so that undo is right.
@@ -139,14 +148,46 @@ type Failure struct {
 	// Undone: the plan is all-or-nothing, the failure came before its Commit
 	// step, and every Undo that gives service back succeeded.
 	Undone bool
-	// Committed: the failure came behind the point of no return.
+	// Committed: the failure came after the point of no return.
 	Committed bool
+	// Left are the steps that are still to do after the point of no return, in the
+	// plan's order: those that failed, and those that could not be tried without
+	// them. Step and Err are those of the first. Nil where Committed is false.
+	Left []Left
 	// UndoErrs are the undos that failed; they never stopped the next one.
 	UndoErrs []error
 }
 
+// Left is a step that is still to do after the point of no return.
+type Left struct {
+	Step, Title string
+	// Err is why: what the step failed with, ErrNeeds (wrapped) where it was not
+	// tried, or the cause of an interruption.
+	Err error
+}
+
+// ErrNeeds says that a step was not tried because one that it needs has failed.
+var ErrNeeds = errors.New("not tried")
+
 func (f *Failure) Error() string {
 	var b strings.Builder
+	if len(f.Left) > 0 {
+		fmt.Fprintf(&b, "%s: still to do:", f.Plan)
+		var waiting []string
+		between := " "
+		for _, l := range f.Left {
+			if errors.Is(l.Err, ErrNeeds) {
+				waiting = append(waiting, l.Step)
+				continue
+			}
+			fmt.Fprintf(&b, "%s%s (%v)", between, l.Step, l.Err)
+			between = "; "
+		}
+		if len(waiting) > 0 {
+			fmt.Fprintf(&b, "; and after that %s", strings.Join(waiting, ", "))
+		}
+		return b.String()
+	}
 	fmt.Fprintf(&b, "%s: step %s: %v", f.Plan, f.Step, f.Err)
 	for _, err := range f.UndoErrs {
 		fmt.Fprintf(&b, "; undo: %v", err)
@@ -154,7 +195,13 @@ func (f *Failure) Error() string {
 	return b.String()
 }
 
-func (f *Failure) Unwrap() []error { return append([]error{f.Err}, f.UndoErrs...) }
+func (f *Failure) Unwrap() []error {
+	errs := append([]error{f.Err}, f.UndoErrs...)
+	for _, l := range f.Left {
+		errs = append(errs, l.Err)
+	}
+	return errs
+}
 
 // Event is what happened in a run. Events are the only source for terminal,
 // JSON, metrics and report. They come one at a time.

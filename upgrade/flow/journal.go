@@ -258,6 +258,33 @@ func (m *volatile) Save(v any) error {
 	return nil
 }
 
+// lenient is a memory whose journal may be unwritable: it then remembers for as
+// long as the process lives, and reports it to refused.
+type lenient struct {
+	Memory
+	here    *volatile // nil: nothing was refused
+	refused func(error)
+}
+
+func (m *lenient) Load(v any) (bool, error) {
+	if m.here != nil {
+		return m.here.Load(v)
+	}
+	return m.Memory.Load(v)
+}
+
+func (m *lenient) Save(v any) error {
+	if m.here == nil {
+		err := m.Memory.Save(v)
+		if err == nil {
+			return nil
+		}
+		m.refused(err)
+		m.here = &volatile{}
+	}
+	return m.here.Save(v)
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
