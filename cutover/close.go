@@ -23,8 +23,7 @@ import (
 func (x *crossing) close() flow.Step {
 	does := []flow.Effect{}
 	for _, db := range x.Databases {
-		does = append(does, x.on(x.Closing, db.Name, x.Part.Detain()), x.on(x.Closing, db.Name, x.Part.Raised(x.Upgrade)))
-		for _, sql := range db.Quiet {
+		for _, sql := range x.raises(&db) {
 			does = append(does, x.on(x.Closing, db.Name, sql))
 		}
 	}
@@ -48,8 +47,31 @@ func (x *crossing) close() flow.Step {
 	})
 }
 
+// raises are the statements that close a database, but for the decision's row: from
+// the commit on, the fence stops writes, and sessions that begin are read-only, in
+// which nextval is refused.
+func (x *crossing) raises(db *Database) []string {
+	// Whatever began by the commit is not read-only, and that comes within max_blocked.
+	since := fmt.Sprintf("timestamptz $closing + interval '%d milliseconds'", x.MaxBlocked.Milliseconds())
+	if db.Shared {
+		since = NobodyEnds
+	}
+	sql := []string{x.Part.Detain(), x.Part.Raised(x.Upgrade, since)}
+	if !db.Shared {
+		sql = append(sql, ReadOnly(db.Name))
+	}
+	return append(sql, db.Quiet...)
+}
+
 // raise closes every database, and returns the clients that stood at the barrier.
 func (x *crossing) raise(ctx context.Context) (waiting []int32, err error) {
+	home, err := x.held(x.Home)
+	if err != nil {
+		return nil, err
+	}
+	if x.closing, err = clock(ctx, home, x.Closing); err != nil {
+		return nil, err
+	}
 	err = x.each(ctx, func(ctx context.Context, db *Database) error {
 		held, err := x.held(db.Name)
 		if err != nil {
@@ -62,8 +84,8 @@ func (x *crossing) raise(ctx context.Context) (waiting []int32, err error) {
 				return err
 			}
 		}
-		sql := append([]string{x.Part.Detain(), x.Part.Raised(x.Upgrade)}, db.Quiet...)
-		if err := pg.Exec(ctx, held, strings.Join(sql, ";\n")); err != nil {
+		sql := x.on(x.Closing, db.Name, strings.Join(x.raises(db), ";\n")).Fill(map[string]string{"closing": x.closing}).SQL
+		if err := pg.Exec(ctx, held, sql); err != nil {
 			return &pg.Error{Doing: "raise the fence", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 		}
 		if len(db.Quiet) == 0 {
@@ -75,10 +97,6 @@ func (x *crossing) raise(ctx context.Context) (waiting []int32, err error) {
 		x.prints[db.Name] = print
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	home, err := x.held(x.Home)
 	if err != nil {
 		return nil, err
 	}
@@ -381,6 +399,9 @@ const arrivalTime = 100 * time.Millisecond
 // that was terminated would be back at once, and take more from the looks behind
 // close than to let it wait does.
 func (x *crossing) endOthers(ctx context.Context, conn *pgx.Conn, waiting []int32) error {
+	if err := x.begun(ctx, conn); err != nil {
+		return err
+	}
 	clock, err := clock(ctx, conn, x.Closing)
 	if err != nil {
 		return err
@@ -401,6 +422,35 @@ func (x *crossing) endOthers(ctx context.Context, conn *pgx.Conn, waiting []int3
 		}
 		left, err := count(ctx, conn, x.Closing, x.endOthersEffect().Fill(map[string]string{"clock": clock, "spared": pidsLiteral(append(there, coming...))}))
 		return left == 0 && len(coming) == 0, err
+	})
+}
+
+// begun waits until every session has begun that was about to when close or its undo
+// committed. Such a one may have read the database's settings from before, and is in
+// pg_stat_activity only later; the lock that it holds on the database until then is
+// seen all the time.
+func (x *crossing) begun(ctx context.Context, conn *pgx.Conn) error {
+	names := make([]string, len(x.Databases))
+	for i, db := range x.Databases {
+		names[i] = db.Name
+	}
+	beginning := func(ctx context.Context) (pids []int32, err error) {
+		err = conn.QueryRow(ctx, `
+			SELECT coalesce(array_agg(l.pid), '{}') FROM pg_locks l JOIN pg_database d ON d.oid = l.objid
+			WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.mode = 'RowExclusiveLock'
+			  AND d.datname = ANY ($1) AND l.pid <> pg_backend_pid()`, names).Scan(&pids)
+		if err != nil {
+			return nil, &pg.Error{Doing: "look for sessions that are about to begin", On: x.Closing.Server.String(), Err: err}
+		}
+		return pids, nil
+	}
+	first, err := beginning(ctx)
+	if err != nil || len(first) == 0 {
+		return err
+	}
+	return pg.Poll(ctx, 2*time.Millisecond, "sessions on "+x.Closing.Name+" to begin", func(ctx context.Context) (bool, error) {
+		now, err := beginning(ctx)
+		return !slices.ContainsFunc(now, func(pid int32) bool { return slices.Contains(first, pid) }), err
 	})
 }
 
@@ -496,9 +546,9 @@ func (x *crossing) flipBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lower := func(db *Database) string { return strings.Join(append([]string{x.Part.Lowered()}, db.Loud...), ";\n") }
 	var state State
-	err = conn.QueryRow(ctx, x.Part.Own("SELECT state FROM crossfade.upgrade WHERE attempt = $1"), x.Attempt).Scan(&state)
+	var at string
+	err = conn.QueryRow(ctx, x.Part.Own("SELECT state, at::text FROM crossfade.upgrade WHERE attempt = $1"), x.Attempt).Scan(&state, &at)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // never armed: nothing was closed
 	}
@@ -508,6 +558,17 @@ func (x *crossing) flipBack(ctx context.Context) error {
 	if state == Open {
 		return errors.New("the decision to open has been taken: there is only forward")
 	}
+	wasClosed, err := x.closedDatabases(ctx)
+	if err != nil {
+		return err
+	}
+	lower := func(db *Database) string {
+		sql := []string{x.Part.Lowered()}
+		if wasClosed && !db.Shared {
+			sql = append(sql, db.Reopen)
+		}
+		return strings.Join(append(sql, db.Loud...), ";\n")
+	}
 	home := x.by[x.Home]
 	// One transaction: an UPDATE that finds the row open raises, and nothing is lowered.
 	sql := x.Part.Own("DO $void$ BEGIN IF (SELECT state FROM crossfade.upgrade WHERE attempt = ") + vars["attempt"] + " FOR UPDATE) = 'open' THEN RAISE 'the decision to open has been taken'; END IF; END $void$;\n" +
@@ -515,7 +576,7 @@ func (x *crossing) flipBack(ctx context.Context) error {
 	if err := pg.Exec(ctx, conn, sql); err != nil {
 		return &pg.Error{Doing: "lower the fence again", On: x.Closing.Server.String() + ", database " + x.Home, Err: err}
 	}
-	return x.each(ctx, func(ctx context.Context, db *Database) error {
+	err = x.each(ctx, func(ctx context.Context, db *Database) error {
 		if db.Name == x.Home {
 			return nil
 		}
@@ -528,6 +589,49 @@ func (x *crossing) flipBack(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err != nil || !wasClosed {
+		return err
+	}
+	if x.closing == "" { // another run has closed: its row says when
+		x.closing = pg.Literal(at)
+	}
+	return x.endReadOnly(ctx, conn)
+}
+
+// closedDatabases reports whether any database of the closing side is closed.
+func (x *crossing) closedDatabases(ctx context.Context) (bool, error) {
+	for _, db := range x.Databases {
+		conn, err := x.near(ctx, db.Name)
+		if err != nil {
+			return false, err
+		}
+		if up, err := x.Part.Up(ctx, conn); err != nil || up {
+			return up, err
+		}
+	}
+	return false, nil
+}
+
+// endReadOnly ends, after close was undone, the sessions that began while new ones
+// were read-only: they would stay so for as long as they live.
+func (x *crossing) endReadOnly(ctx context.Context, conn *pgx.Conn) error {
+	if err := x.begun(ctx, conn); err != nil {
+		return err
+	}
+	clock, err := clock(ctx, conn, x.Closing)
+	if err != nil {
+		return err
+	}
+	end := x.endReadOnlyEffect().Fill(map[string]string{"clock": clock, "closing": x.closing})
+	return pg.Poll(ctx, 2*time.Millisecond, "read-only sessions on "+x.Closing.Name+" to end", func(ctx context.Context) (bool, error) {
+		left, err := count(ctx, conn, x.Closing, end)
+		return left == 0, err
+	})
+}
+
+// endReadOnlyEffect is endEffect for those that began at $closing or later.
+func (x *crossing) endReadOnlyEffect() flow.Effect {
+	return x.on(x.Closing, x.Home, "SELECT count(pg_terminate_backend(pid)) "+x.clients()+" AND backend_start >= $closing")
 }
 
 // lowered sees that the fence of the closing side is down in every database,

@@ -90,9 +90,10 @@ type Database struct {
 	// Shared: tables of Elsewhere are written on the closing side and go on being
 	// written, so that the database does not become read-only there.
 	Shared bool
-	// Lift is what ends the read-only default of the opening side's database:
-	// it puts back what stood there before.
-	Lift string
+	// Lift is what ends the read-only default of the opening side's database, and
+	// Reopen what ends that of the closing side where close is undone: each puts back
+	// what stood there before.
+	Lift, Reopen string
 }
 
 // Config is everything that shapes one cutover or rollback.
@@ -127,7 +128,8 @@ type Config struct {
 	// Point is the server that traffic is sent to after open.
 	Point *pg.Server
 	// Ahead runs before anything is armed, Before before the gate, and After
-	// behind everything else.
+	// after everything else. A step of After that cannot be done without an earlier
+	// one says so (flow.Step.Needs).
 	Ahead, Before, After []flow.Step
 	// Stopped: the newest attempt of this direction is void, and has left links
 	// stopped; this one lets them go on before it asks the gates.
@@ -149,9 +151,10 @@ var ErrTakenOver = errors.New("another run has taken this upgrade over")
 type Guard interface {
 	// Decided tells it that the decision has been taken: it ends without RESUME.
 	Decided() error
-	// Pointed tells it that clients are sent to the open side: from here it
-	// sends RESUME again when the tool is gone.
-	Pointed() error
+	// Pointed tells it that a unit of the traffic (traffic.Group.Units, by its name)
+	// sends clients to the open side: from here it resumes that unit when the tool
+	// is gone.
+	Pointed(unit string) error
 	// Stop ends it because traffic has been resumed.
 	Stop() error
 }
@@ -179,9 +182,11 @@ type crossing struct {
 	subs     map[string]uint32    // by link
 	failures map[string]failures  // of the links' workers, as the gate saw them
 	closed   pg.LSN               // position of close on the closing side
+	closing  string               // the closing side's clock just before close, as a literal; "": close was not begun
 	nodes    map[string]*pgx.Conn // standbys of the closing side that can be asked
 	streamed map[string]bool      // receivers of the closing side seen by the gate
 	guard    Guard
+	pointed  map[string]bool              // units of the traffic that send clients to the opening side
 	seqs     map[string][]schema.Sequence // what the opening side has been set to
 	// theirs are the sequences of the opening side, by database and name.
 	theirs   map[string]map[string]schema.Sequence
@@ -209,7 +214,7 @@ func newCrossing(c Config) *crossing {
 		Config: c, by: map[string]*Database{}, stopped: c.Stopped,
 		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{}, beside: map[string]*pgx.Conn{},
 		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
-		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, seqs: map[string][]schema.Sequence{}, theirs: map[string]map[string]schema.Sequence{}, moving: map[string]bool{},
+		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, pointed: map[string]bool{}, seqs: map[string][]schema.Sequence{}, theirs: map[string]map[string]schema.Sequence{}, moving: map[string]bool{},
 	}
 	for i := range x.Databases {
 		x.by[x.Databases[i].Name] = &x.Databases[i]
@@ -303,7 +308,10 @@ func Forwards(c Config, d Decision) *Crossing {
 	x := newCrossing(c)
 	x.remember(d)
 	x.decided = true
-	return &Crossing{Plan: x.plan(x.fromOpen()), x: x}
+	steps := append([]flow.Step{x.sequencesAgain()}, x.fromOpen()...)
+	done := &steps[len(steps)-1]
+	done.Needs = append(done.Needs, steps[0].ID)
+	return &Crossing{Plan: x.plan(steps), x: x}
 }
 
 func (x *crossing) plan(steps []flow.Step) flow.Plan {
@@ -315,12 +323,23 @@ func (x *crossing) plan(steps []flow.Step) flow.Plan {
 		steps[i] = x.reviving(steps[i])
 		steps[i].Forecast = x.Forecast[steps[i].ID]
 	}
-	return flow.Plan{Name: name, Attempt: x.Attempt, Steps: steps, AllOrNothing: true}
+	return flow.Plan{Name: name, Attempt: x.Attempt, Steps: steps, AllOrNothing: true, Committed: x.decided}
 }
 
+// served is what the steps run beside each other that give clients their service
+// after open: none of them waits for another that is held up.
+const served = "served"
+
+// fromOpen are open and what follows it. Each of these steps is tried whatever
+// became of the others; only the last needs all.
 func (x *crossing) fromOpen() []flow.Step {
-	steps := []flow.Step{x.open(), x.trafficPoint(), x.trafficResume(), x.readOnly(), x.follow(), x.leaks(), x.disarm()}
-	return append(append(steps, x.After...), x.done())
+	after := []flow.Step{x.trafficPoint(), x.trafficResume(), x.readOnly(), x.follow(), x.leaks(), x.disarm()}
+	after = append(after, x.After...)
+	done := x.done()
+	for _, s := range after {
+		done.Needs = append(done.Needs, s.ID)
+	}
+	return append(append([]flow.Step{x.open()}, after...), done)
 }
 
 func (x *crossing) remember(d Decision) {

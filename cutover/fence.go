@@ -65,17 +65,25 @@ BEGIN
   RETURN NULL;
 END $fence$`
 
-// Raised is the statement that closes the fence. Whom it stops waits first until
-// the session is gone that executed Detain: a client that was refused at once
-// would come back at once, and many of them would take the processors from what
-// they wait for. The sequence counts what was refused: it keeps its value although
-// the statement fails. It is SECURITY DEFINER because applications have no right
-// in schema crossfade.
-func (p Part) Raised(upgrade string) string {
+// NobodyEnds, as the time that Raised takes, ends no session.
+const NobodyEnds = "timestamptz '-infinity'"
+
+// Raised is the statement that closes the fence. A client that it stops waits first
+// until the session ends that executed Detain: one that was refused at once would
+// come back at once, and many of them would take the processors from what they wait
+// for. Then a session that began before closing, an expression for a time, ends: it is not read-only as those are that begin later, and could
+// use sequences as long as it lives. Any other is refused with 25006. The sequence counts what was refused: it keeps its value
+// although the statement fails. It is SECURITY DEFINER because applications have no
+// right in schema crossfade.
+func (p Part) Raised(upgrade, closing string) string {
 	return p.Own(`CREATE OR REPLACE FUNCTION crossfade.fence() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $fence$
 BEGIN
   PERFORM pg_advisory_xact_lock_shared(hashtext('crossfade.fence'), 0);
   PERFORM nextval('crossfade.refused');
+  IF current_setting('default_transaction_read_only') = 'off'
+     AND (SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())) < ` + closing + ` THEN
+    PERFORM pg_terminate_backend(pg_backend_pid());
+  END IF;
   RAISE EXCEPTION USING ERRCODE = '25006',
     MESSAGE = format('cannot write to %I.%I: this cluster is closed by the upgrade ` + upgrade + `', TG_TABLE_SCHEMA, TG_TABLE_NAME),
     HINT = 'Writes go to the other primary. See: crossfade status';
@@ -100,7 +108,7 @@ func (p Part) detained(pid string) string {
 func (p Part) Ground(upgrade string, raised bool) []string {
 	fence := p.Lowered()
 	if raised {
-		fence = p.Raised(upgrade)
+		fence = p.Raised(upgrade, NobodyEnds)
 	}
 	return []string{p.Own("CREATE SEQUENCE IF NOT EXISTS crossfade.refused"), fence}
 }

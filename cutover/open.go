@@ -162,10 +162,12 @@ func (x *crossing) openDatabase(ctx context.Context, db *Database) error {
 	})
 }
 
-// readOnly makes new sessions of the closed side read-only, so that libpq's
-// target_session_attrs finds the other. Never before open: sessions that are
-// opened in between would keep it after an undo. A server that is gone for
-// good does not hold anything up.
+// readOnly ends every session of the closed side that began before new ones were
+// read-only: those that wait at the fence, so that they find the other side, and
+// any that was missed. What makes new sessions read-only, so that libpq's
+// target_session_attrs finds the other side, is a part of close; it is repeated,
+// because somebody may have reset it. A server that is gone for good holds nothing
+// up.
 func (x *crossing) readOnly() flow.Step {
 	var does []flow.Effect
 	for _, db := range x.Databases {
@@ -178,14 +180,15 @@ func (x *crossing) readOnly() flow.Step {
 		all = append(all, x.endEffect(x.Closing, x.Home))
 	}
 	return flow.Step{
-		ID: "read-only", Title: "Make new sessions of " + x.Closing.Name + " read-only", Does: all, Late: true, Done: never,
+		ID: "read-only", Title: "End the sessions of " + x.Closing.Name + " that are not read-only", Does: all, Done: never,
+		Beside: served, Lane: "closed",
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			// Who waits at the fence is let go on when he finds the other side.
+			// A client that waits at the fence goes on when it finds the other side.
 			defer x.release()
 			if len(does) == 0 {
 				return nil
 			}
-			return x.ifThere(ctx, t, "it does not tell its clients yet that it is closed", func(ctx context.Context) error {
+			return x.ifThere(ctx, t, "its sessions end when it is back: run the same command again", func(ctx context.Context) error {
 				if err := x.run(ctx, does, nil); err != nil {
 					return err
 				}
@@ -204,8 +207,8 @@ func ReadOnly(db string) string {
 	return "ALTER DATABASE " + pg.Ident(db) + " SET default_transaction_read_only = on"
 }
 
-// ifThere runs what the closed side owes behind open; when that side cannot be
-// reached within a limit, it is told and left.
+// ifThere runs what is to do on the closed side after open; when that side cannot
+// be reached within a limit, that is noted and left.
 func (x *crossing) ifThere(ctx context.Context, t *flow.Turn, consequence string, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("10 seconds have passed"))
 	defer cancel()
@@ -223,7 +226,7 @@ func (x *crossing) ifThere(ctx context.Context, t *flow.Turn, consequence string
 // follow sees the closed side follow the open one.
 func (x *crossing) follow() flow.Step {
 	return flow.Step{
-		ID: "back/follow", Title: x.Closing.Name + " follows " + x.Opening.Name, Late: true, Done: never,
+		ID: "back/follow", Title: x.Closing.Name + " follows " + x.Opening.Name, Done: never, Beside: served, Lane: "closed",
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if !x.Back {
 				return nil
@@ -242,12 +245,15 @@ func (x *crossing) follow() flow.Step {
 	}
 }
 
-// done writes down on the open side that nothing is owed any more: until then
-// the same command, run again, does everything behind open once more.
+// DoneTitle is the title of the last step of a crossing.
+const DoneTitle = "Record that nothing is left to do"
+
+// done records on the open side that the crossing is complete: until then the same
+// command, run again, does everything after open once more.
 func (x *crossing) done() flow.Step {
 	e := x.on(x.Opening, x.Home, x.Part.DoneDecision())
 	return flow.Step{
-		ID: "done", Title: "Write down that nothing is owed any more", Does: []flow.Effect{e}, Late: true, Done: never,
+		ID: "done", Title: DoneTitle, Does: []flow.Effect{e}, Late: true, Done: never,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			vars, err := x.vars(Memory{})
 			if err != nil {
@@ -323,11 +329,20 @@ func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *Database) er
 func (x *crossing) closedAgain(d Decision) flow.Step {
 	return flow.Step{
 		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never,
-		Does: append(x.aheadEffects(), x.flushEffects()...),
+		Does: append(append([]flow.Effect{x.endEffect(x.Closing, x.Home)}, x.aheadEffects()...), x.flushEffects()...),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			x.begin()
 			ctx, cancel := x.budget(ctx)
 			defer cancel()
+			// The run that closed may not have come to this: a session from before
+			// could still use a sequence.
+			conn, err := x.near(ctx, x.Home)
+			if err == nil {
+				err = x.endOthers(ctx, conn, nil)
+			}
+			if err != nil {
+				return err
+			}
 			return x.lookAtDecision(ctx, d)
 		},
 	}

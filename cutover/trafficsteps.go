@@ -84,32 +84,62 @@ func (x *crossing) stopGuard() error {
 	return g.Stop()
 }
 
+// trafficPoint sends clients to the opening side and resumes them there, each unit
+// of the traffic without waiting for another: one that is dead or frozen keeps
+// nobody out but its own clients.
 func (x *crossing) trafficPoint() flow.Step {
+	units := x.Traffic.Units()
+	var does []flow.Effect
+	for _, u := range units {
+		does = append(append(does, u.Does(traffic.Point, x.Point)...), u.Does(traffic.Resume, x.Point)...)
+	}
 	return flow.Step{
-		ID: "traffic/point", Title: "Send traffic to " + x.Opening.Name, Done: never,
-		Does: x.Traffic.Does(traffic.Point, x.Point),
+		ID: "traffic/point", Title: "Send traffic to " + x.Opening.Name + " and resume it there", Done: never,
+		Beside: served, Lane: "traffic", Does: does,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			err := x.Traffic.Point(ctx, x.Point)
-			if err != nil && x.Traffic.Prepare(ctx, x.Point) == nil {
-				// An earlier run prepared it, and what it prepared is gone.
-				err = x.Traffic.Point(ctx, x.Point)
-			}
-			if err == nil && x.guard != nil {
-				if perr := x.guard.Pointed(); perr != nil {
-					t.Note("the child that resumes traffic could not be told where clients go now: %v", perr)
-				}
-			}
-			return err
+			return units.Each(func(u traffic.Switch) error { return x.pointUnit(ctx, t, u) })
 		},
 	}
 }
 
+func (x *crossing) pointUnit(ctx context.Context, t *flow.Turn, u traffic.Switch) error {
+	if err := traffic.Send(ctx, u, x.Point); err != nil {
+		return fmt.Errorf("point it at %s: %w", x.Opening.Name, err)
+	}
+	x.mu.Lock()
+	x.pointed[u.Name()] = true
+	guard := x.guard
+	x.mu.Unlock()
+	if guard != nil {
+		if err := guard.Pointed(u.Name()); err != nil {
+			t.Note("the child process that resumes clients could not be informed where %s sends them: %v", u.Name(), err)
+		}
+	}
+	// One that fails here is tried again by the next step.
+	if err := u.Resume(ctx); err != nil {
+		t.Note("%s: clients could not be resumed, trying again: %v", u.Name(), err)
+	}
+	return nil
+}
+
+// trafficResume sees that clients go on in every unit that sends them to the
+// opening side. Those that could not be pointed there stay paused: they would send
+// writes to the closed side, which refuses them.
 func (x *crossing) trafficResume() flow.Step {
+	units := x.Traffic.Units()
 	return flow.Step{
-		ID: "traffic/resume", Title: "Let clients go on", Done: never,
-		Does: x.Traffic.Does(traffic.Resume, x.Point),
+		ID: "traffic/resume", Title: "Resume whatever is still paused", Done: never,
+		Beside: served, Lane: "traffic", Does: units.Does(traffic.Resume, x.Point),
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			err := x.Traffic.Resume(ctx)
+			err := units.Each(func(u traffic.Switch) error {
+				x.mu.Lock()
+				pointed := x.pointed[u.Name()]
+				x.mu.Unlock()
+				if !pointed {
+					return nil // step traffic/point names it
+				}
+				return u.Resume(ctx)
+			})
 			if err == nil {
 				err = x.stopGuard()
 			}

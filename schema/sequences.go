@@ -302,6 +302,31 @@ func Stale(want, got []Sequence, margin int64) []Sequence {
 	return stale
 }
 
+// Passed are the sequences of closed that have come beyond where those of open
+// stand, so that open would hand out again what closed has: open goes on after them.
+// Sequences that cycle hand values out again by themselves and are left alone, and
+// so are those that open lacks.
+func Passed(closed, open []Sequence) []Sequence {
+	type name struct{ schema, name string }
+	at := make(map[name]Sequence, len(open))
+	for _, s := range open {
+		at[name{s.Schema, s.Name}] = s
+	}
+	var passed []Sequence
+	for _, c := range closed {
+		o, ok := at[name{c.Schema, c.Name}]
+		if !ok || c.Last == nil || o.Last == nil || c.Cycle || o.Cycle {
+			continue
+		}
+		gap := c.next()
+		gap.Sub(gap, o.next())
+		if gap.Sign() != 0 && (gap.Sign() > 0) == (c.Increment > 0) {
+			passed = append(passed, c)
+		}
+	}
+	return passed
+}
+
 // within says whether got stands at want or up to margin steps ahead of it.
 func within(want, got Sequence, margin int64) bool {
 	from, at := want.next(), got.next()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"crossfade/cutover"
@@ -78,6 +79,9 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 		if err := u.mayCross(ctx, o); err != nil {
 			return nil, err
 		}
+		if err := u.completeLast(ctx, s, dir, observe); err != nil {
+			return nil, err
+		}
 	}
 	held, release, err := u.holdServing(ctx, s, forwards, dir)
 	if err != nil {
@@ -85,6 +89,30 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 	}
 	defer release()
 	return u.crossHeld(held, dir, o.Until, observe)
+}
+
+// completeLast does what the last crossing, which went the other way, has still to
+// do after its open: only then is the side that dir closes the only one that clients
+// use, and the other one closed to them in every way.
+func (u *Upgrade) completeLast(ctx context.Context, s *survey, dir cutover.Direction, observe func(flow.Event)) error {
+	last := s.last()
+	if last == nil || last.State != cutover.Open || last.Direction == dir || last.Done {
+		return nil
+	}
+	held, release, err := u.holdServing(ctx, s, true, last.Direction)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if _, err := u.crossHeld(held, last.Direction, time.Time{}, observe); err != nil {
+		e := Exit(err)
+		return &ExitError{
+			Code: ExitGate, On: e.On, Object: e.Object, SQLState: e.SQLState, Err: err,
+			Says: fmt.Sprintf("the last %s is not complete, and the %s was not begun: %s", crossingName(last.Direction), crossingName(dir), e.Says),
+			Hint: fmt.Sprintf("fix what the last %s has still to do, or take it out of the runbook where it is gone for good; then run crossfade %s again", crossingName(last.Direction), crossingName(dir)),
+		}
+	}
+	return nil
 }
 
 // crossingName is the command that crosses in a direction, otherName the one
@@ -155,15 +183,20 @@ func (u *Upgrade) mine(ctx context.Context) error {
 
 // crossHeld runs the crossing while nobody else can.
 func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until time.Time, observe func(flow.Event)) (*report.Cutover, error) {
-	j, err := u.openJournal()
-	if err != nil {
-		return nil, err
-	}
-	defer closeQuietly(j)
 	s, err := u.look(ctx, true)
 	if err != nil {
 		return nil, err
 	}
+	j, err := u.openJournal()
+	if last := s.last(); err != nil && !errors.Is(err, flow.ErrHeld) && last != nil && last.State == cutover.Open && last.Direction == dir {
+		// After open it is only a memory, and the servers know what is to do.
+		observe(flow.Event{At: time.Now(), Kind: flow.Note, Plan: crossingName(dir), Step: "open", Says: fmt.Sprintf("the run goes on without its journal: %v", err)})
+		j, err = nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closeQuietly(j)
 	c, err := u.config(ctx, s, dir)
 	if err != nil {
 		return nil, err
@@ -332,6 +365,10 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 		e.Code, e.Hint = ExitFailed, "another run has taken this upgrade over, and this one has changed nothing since; ask crossfade status"
 		return e
 	}
+	if e.Code == ExitBehind {
+		e.Hint = stillToDo(f, dir)
+		return e
+	}
 	if e.Code != ExitUndone && e.Code != ExitGate {
 		return e
 	}
@@ -345,7 +382,10 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 	var w string
 	var lerr error
 	perr := pg.Poll(ctx, 200*time.Millisecond, serving+" to serve again", func(ctx context.Context) (bool, error) {
-		w, lerr = u.writable(ctx)
+		now, err := u.writable(ctx)
+		if ctx.Err() == nil { // what is asked as the time ends says nothing of the server
+			w, lerr = now, err
+		}
 		return w == serving, nil
 	})
 	if perr == nil {
@@ -362,6 +402,18 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 		e.Hint = serving + " serves again; nothing was lost"
 	}
 	return e
+}
+
+// stillToDo is what a person types after a crossing that failed after open.
+func stillToDo(f *flow.Failure, dir cutover.Direction) string {
+	opened := "new"
+	if dir == cutover.Back {
+		opened = "old"
+	}
+	if len(f.Left) > 0 && slices.ContainsFunc(f.Left, func(l flow.Left) bool { return l.Step == "open" }) {
+		return fmt.Sprintf("the decision to open %s has been taken: make %s answer, then run crossfade %s again; it only moves forward", opened, opened, crossingName(dir))
+	}
+	return fmt.Sprintf("%s is open and takes writes; fix what is named, then run crossfade %s again: it only moves forward", opened, crossingName(dir))
 }
 
 // outcome is the cutover object of the contract.

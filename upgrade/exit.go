@@ -68,7 +68,7 @@ func Exit(err error) *ExitError {
 	// The servers decide, in this order: 6, 5, 130, 7, 3, 4, 1.
 	switch {
 	case isFailure && failure.Committed:
-		e.Code, e.Hint = ExitBehind, "run the same command again: it only goes forward"
+		e.Code, e.Hint = ExitBehind, "run the same command again: it only moves forward"
 	case isFailure && failure.Undone && !errors.As(err, &gate):
 		e.Code = ExitUndone
 	case errors.Is(err, ErrInterrupted):

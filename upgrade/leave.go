@@ -2,12 +2,12 @@ package upgrade
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/cutover/traffic"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -166,17 +166,24 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 				if serr != nil {
 					return serr
 				}
-				return errors.Join(switches.Prepare(ctx, u.old), switches.Point(ctx, u.old), switches.Resume(ctx))
+				return switches.Units().Each(func(unit traffic.Switch) error {
+					if err := traffic.Send(ctx, unit, u.old); err != nil {
+						return err
+					}
+					return unit.Resume(ctx)
+				})
 			},
 		},
 		u.unfenceStep(s, "old"),
 	}
 	_, after := u.hookSteps()
 	done := []flow.Effect{effect("old", s.home, u.part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
-	steps = append(append(append(steps, let...), after...), flow.Step{
-		ID: "done", Title: "Write down that nothing is owed any more", Does: done, Done: never, Do: u.exec(done, nil),
-	})
-	return flow.Plan{Name: "rollback", Attempt: attempt, Steps: steps}, nil
+	steps = append(append(steps, let...), after...)
+	last := flow.Step{ID: "done", Title: cutover.DoneTitle, Does: done, Done: never, Do: u.exec(done, nil)}
+	for _, st := range steps {
+		last.Needs = append(last.Needs, st.ID)
+	}
+	return flow.Plan{Name: "rollback", Attempt: attempt, Steps: append(steps, last), Committed: opened}, nil
 }
 
 // tellKnown says up to which position and time each back link was applied.

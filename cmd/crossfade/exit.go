@@ -24,7 +24,7 @@ var exits = []struct {
 	{upgrade.ExitFindings, "blocking findings"},
 	{upgrade.ExitGate, "outside the window, wrong phase, not approved, or a gate said no; nothing was touched but what was put back"},
 	{upgrade.ExitUndone, "cutover or rollback failed and was undone; the cluster that served before serves again (seen, not assumed; otherwise 1)"},
-	{upgrade.ExitBehind, "failed behind the point of no return: run again, it only goes forward"},
+	{upgrade.ExitBehind, "failed after the point of no return: run the same command again; it only moves forward"},
 	{upgrade.ExitDifferences, "verification found differences"},
 	{upgrade.ExitHeld, "another run holds this upgrade"},
 	{upgrade.ExitInterrupted, "interrupted (SIGINT, SIGTERM); run again to resume"},

@@ -34,9 +34,18 @@ func (i Instance) host() pg.Host {
 	return i.Host
 }
 
+// consoleLimit is how long a console may take for what its caller sets no limit:
+// a PgBouncer that is frozen takes connections and never answers.
+const consoleLimit = 5 * time.Second
+
 // talk gives f a new connection to the console. Old ones are never used again:
 // one whose PAUSE was given up is dead, while the pool stays paused.
 func (i Instance) talk(ctx context.Context, f func(*pgconn.PgConn) error) error {
+	if _, limited := ctx.Deadline(); !limited {
+		bounded, cancel := context.WithTimeoutCause(ctx, consoleLimit, fmt.Errorf("the console did not answer within %s", consoleLimit))
+		defer cancel()
+		ctx = bounded
+	}
 	conn, err := i.Admin.Console(ctx)
 	if err != nil {
 		return err

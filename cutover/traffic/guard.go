@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +31,7 @@ type GuardSpec struct {
 
 // GuardConsole is one PgBouncer and the databases to resume there.
 type GuardConsole struct {
+	Name      string   `json:"name"` // of the unit, for Pointed
 	Conninfo  string   `json:"conninfo"`
 	Password  string   `json:"password,omitempty"`
 	App       string   `json:"app,omitempty"`
@@ -38,6 +40,7 @@ type GuardConsole struct {
 
 // GuardHook is one hook to call with resume.
 type GuardHook struct {
+	Name    string        `json:"name"`
 	Run     []string      `json:"run"`
 	Env     []string      `json:"env,omitempty"`
 	Timeout time.Duration `json:"timeout,omitempty"`
@@ -46,16 +49,15 @@ type GuardHook struct {
 // Spec is what a guard of these switches needs.
 func (g Group) Spec(deadline time.Duration) (GuardSpec, error) {
 	spec := GuardSpec{Deadline: deadline}
-	for _, s := range g {
+	for _, s := range g.Units() {
 		switch s := s.(type) {
 		case *PgBouncer:
-			for _, i := range s.Instances {
-				spec.Consoles = append(spec.Consoles, GuardConsole{
-					Conninfo: i.Admin.Conninfo(), Password: i.Admin.Secret(), App: i.Admin.App, Databases: s.Databases,
-				})
-			}
+			admin := s.Instances[0].Admin
+			spec.Consoles = append(spec.Consoles, GuardConsole{
+				Name: s.Name(), Conninfo: admin.Conninfo(), Password: admin.Secret(), App: admin.App, Databases: s.Databases,
+			})
 		case *Hook:
-			spec.Hooks = append(spec.Hooks, GuardHook{Run: s.Run, Env: s.environment(string(Resume), nil), Timeout: s.Timeout})
+			spec.Hooks = append(spec.Hooks, GuardHook{Name: s.Name(), Run: s.Run, Env: s.environment(string(Resume), nil), Timeout: s.Timeout})
 		default:
 			return spec, fmt.Errorf("%s cannot be resumed by a guard", s.Name())
 		}
@@ -74,18 +76,18 @@ func (s GuardSpec) switches() (Group, error) {
 		if err != nil {
 			return nil, err
 		}
-		g = append(g, &PgBouncer{Databases: c.Databases, Instances: []Instance{{Admin: admin.As(c.App)}}})
+		g = append(g, &PgBouncer{Label: c.Name, Databases: c.Databases, Instances: []Instance{{Admin: admin.As(c.App)}}})
 	}
 	for _, h := range s.Hooks {
-		g = append(g, &Hook{Run: h.Run, Timeout: h.Timeout, Env: func() []string { return h.Env }})
+		g = append(g, &Hook{Label: h.Name, Run: h.Run, Timeout: h.Timeout, Env: func() []string { return h.Env }})
 	}
 	return g, nil
 }
 
 // What the two say to each other, a line each. The child is told decided (old
-// is closed for good: clients must not be sent there any more), pointed (they
-// go to new: whoever lets them go on is right) and done (they go on; end). It
-// says ready, resumed, and answers every word with ok.
+// is closed for good: clients must not be sent there any more), pointed with the
+// name of a unit (its clients go to new: to resume them is right) and done (they go
+// on; end). It says ready, resumed, and answers every word with ok.
 const (
 	sayDecided = "decided"
 	sayPointed = "pointed"
@@ -106,6 +108,8 @@ type Guard struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	words chan string // what it says, but resumed; closed at its end
+
+	talking sync.Mutex // one word at a time
 
 	mu      sync.Mutex
 	resumed bool
@@ -195,6 +199,8 @@ const guardAnswer = 2 * time.Second
 // say gives the guard one word; its answer is awaited, so that afterwards it
 // certainly acts by it.
 func (g *Guard) say(word string) error {
+	g.talking.Lock()
+	defer g.talking.Unlock()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), guardAnswer, fmt.Errorf("no answer within %s", guardAnswer))
 	defer cancel()
 	_, err := io.WriteString(g.in, word+"\n")
@@ -215,9 +221,10 @@ func (g *Guard) say(word string) error {
 // says that it had done so before.
 func (g *Guard) Decided() error { return g.say(sayDecided) }
 
-// Pointed tells the guard that clients are sent to the new side: from here the
-// end of this process makes it resume again, for nobody else would.
-func (g *Guard) Pointed() error { return g.say(sayPointed) }
+// Pointed tells the guard that a unit (Group.Units, by its Name) sends clients to
+// the new side: from here the end of this process makes it resume that unit, for
+// nobody else would.
+func (g *Guard) Pointed(unit string) error { return g.say(sayPointed + " " + unit) }
 
 // Release is Decided.
 func (g *Guard) Release() error { return g.Decided() }
@@ -282,8 +289,8 @@ func guardMain(stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 	}()
 	tell(sayReady)
-	return watch(spec.Deadline, words, tell, func() bool {
-		if err := group.resumeUntil(guardPatience); err != nil {
+	return watch(spec.Deadline, words, tell, func(units []string) bool {
+		if err := group.named(units).resumeUntil(guardPatience); err != nil {
 			_, _ = fmt.Fprintln(stderr, "crossfade guard: clients could not be let go on:", err)
 			return false
 		}
@@ -291,8 +298,17 @@ func guardMain(stdin io.Reader, stdout, stderr io.Writer) int {
 	})
 }
 
-// watch is the guard's decision. It returns the exit code.
-func watch(deadline time.Duration, words <-chan string, tell func(string), resume func() bool) int {
+// named are the switches of a group with these names; all of it where there is none.
+func (g Group) named(names []string) Group {
+	if len(names) == 0 {
+		return g
+	}
+	return slices.DeleteFunc(slices.Clone(g), func(s Switch) bool { return !slices.Contains(names, s.Name()) })
+}
+
+// watch is the guard's decision. It returns the exit code. resume is given the
+// units that have been pointed; none means all, before the decision.
+func watch(deadline time.Duration, words <-chan string, tell func(string), resume func(units []string) bool) int {
 	var late <-chan time.Time
 	if deadline > 0 {
 		t := time.NewTimer(deadline)
@@ -300,13 +316,14 @@ func watch(deadline time.Duration, words <-chan string, tell func(string), resum
 		late = t.C
 	}
 	exit, resumed, decided := 0, false, false
+	var pointed []string
 	act := func() {
-		if decided || resumed {
+		if decided && len(pointed) == 0 || resumed {
 			return
 		}
 		// Said before it acts: who hears nothing can trust that nothing was done.
 		tell(sayResumed)
-		if resumed = resume(); !resumed {
+		if resumed = resume(pointed); !resumed {
 			exit = 1
 		}
 	}
@@ -320,12 +337,14 @@ func watch(deadline time.Duration, words <-chan string, tell func(string), resum
 				act()
 				return exit
 			}
+			word, unit, _ := strings.Cut(word, " ")
 			switch word {
 			case sayDecided:
 				decided = true
 			case sayPointed:
-				decided, resumed = false, false
-				late = nil
+				// An earlier resume, at the deadline, was of what was paused then.
+				decided, resumed, late = true, false, nil
+				pointed = append(pointed, unit)
 			}
 			tell(sayOK)
 			if word == sayDone {

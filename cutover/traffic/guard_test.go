@@ -55,7 +55,7 @@ func tool(words string) error {
 		case sayDecided:
 			err = g.Decided()
 		case sayPointed:
-			err = g.Pointed()
+			err = g.Pointed(group[0].Name())
 		}
 		if err != nil {
 			return err
@@ -219,7 +219,7 @@ func TestWatch(t *testing.T) {
 		}()
 		var said []string
 		resumes := 0
-		exit := watch(deadline, words, func(s string) { said = append(said, s) }, func() bool { resumes++; return !c.fails })
+		exit := watch(deadline, words, func(s string) { said = append(said, s) }, func([]string) bool { resumes++; return !c.fails })
 		if got := strings.Join(said, " "); got != c.said || resumes != c.resumes || exit != c.exit {
 			t.Errorf("%s (%v): said %q, resumed %d times, exit %d", c.words, c.fails, got, resumes, exit)
 		}

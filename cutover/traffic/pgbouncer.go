@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"crossfade/upgrade/flow"
@@ -45,6 +46,9 @@ type PgBouncer struct {
 	Apart []string
 	// Accepted says which acceptable problems the operator answers for; nil: none.
 	Accepted func(Problem) bool
+	// writing is held while a configuration is written that other units may share;
+	// nil: there are none.
+	writing *sync.Mutex
 }
 
 const defaultPauseTimeout = 2 * time.Second
@@ -328,7 +332,17 @@ func (b *PgBouncer) Resume(ctx context.Context) error {
 // the configuration as it is now, is written first.
 func (b *PgBouncer) Point(ctx context.Context, to *pg.Server) error {
 	// The files first: an instance that is down comes back with the new one.
-	err := all(b.files(), func(f file) error {
+	err := b.configure(ctx, to)
+	return errors.Join(err, all(b.Instances, func(i Instance) error { return b.reload(ctx, i, to) }))
+}
+
+// configure makes the configuration in use lead to a server.
+func (b *PgBouncer) configure(ctx context.Context, to *pg.Server) error {
+	if b.writing != nil {
+		b.writing.Lock()
+		defer b.writing.Unlock()
+	}
+	return all(b.files(), func(f file) error {
 		is, want, err := b.wanted(ctx, f, to)
 		if err != nil || bytes.Equal(is, want) {
 			return err
@@ -340,7 +354,6 @@ func (b *PgBouncer) Point(ctx context.Context, to *pg.Server) error {
 		}
 		return f.run(ctx, f.moves(), nil)
 	})
-	return errors.Join(err, all(b.Instances, func(i Instance) error { return b.reload(ctx, i, to) }))
 }
 
 func (b *PgBouncer) reload(ctx context.Context, i Instance, to *pg.Server) error {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"crossfade/upgrade/flow"
@@ -144,6 +145,40 @@ func (g Group) Resume(ctx context.Context) error {
 	return g.each(ctx, func(ctx context.Context, s Switch) error { return s.Resume(ctx) })
 }
 
+// Units are the switches that can be pointed and resumed without each other: a
+// PgBouncer for each of its instances, and the others as they are. One that is dead
+// or frozen holds up none of the rest.
+func (g Group) Units() Group {
+	var units Group
+	for _, s := range g {
+		b, ok := s.(*PgBouncer)
+		if !ok {
+			units = append(units, s)
+			continue
+		}
+		writing := &sync.Mutex{}
+		for _, i := range b.Instances {
+			unit := *b
+			unit.Label, unit.Instances, unit.writing = "", []Instance{i}, writing
+			units = append(units, &unit)
+		}
+	}
+	return units
+}
+
+// Send points a unit at a server, and prepares it for that first where what was
+// prepared is gone: an earlier run may have used it.
+func Send(ctx context.Context, unit Switch, to *pg.Server) error {
+	err := unit.Point(ctx, to)
+	if err == nil {
+		return nil
+	}
+	if unit.Prepare(ctx, to) != nil {
+		return err
+	}
+	return unit.Point(ctx, to)
+}
+
 // Does is what a call does on all.
 func (g Group) Does(call Call, to *pg.Server) []flow.Effect {
 	var does []flow.Effect
@@ -153,13 +188,19 @@ func (g Group) Does(call Call, to *pg.Server) []flow.Effect {
 	return does
 }
 
-func (g Group) each(ctx context.Context, f func(context.Context, Switch) error) error {
+// Each calls f for every switch at once and waits for all; the errors are joined in
+// the group's order, each with the name of its switch.
+func (g Group) Each(f func(Switch) error) error {
 	return all(g, func(s Switch) error {
-		if err := f(ctx, s); err != nil {
+		if err := f(s); err != nil {
 			return fmt.Errorf("%s: %w", s.Name(), err)
 		}
 		return nil
 	})
+}
+
+func (g Group) each(ctx context.Context, f func(context.Context, Switch) error) error {
+	return g.Each(func(s Switch) error { return f(ctx, s) })
 }
 
 // all calls f for every item at once, waits for all, and joins the errors in

@@ -40,8 +40,12 @@ type Plan struct {
 // PlanOf is p with what its steps will do.
 func PlanOf(p flow.Plan) Plan {
 	out := Plan{Name: p.Name, Cluster: p.Cluster, AllOrNothing: p.AllOrNothing, Steps: make([]Step, len(p.Steps))}
+	open := slices.IndexFunc(p.Steps, func(s flow.Step) bool { return s.Commit })
 	for i, s := range p.Steps {
-		out.Steps[i] = Step{Cluster: p.Cluster, Plan: p.Name, ID: s.ID, Title: s.Title, Effects: s.Does, Forecast: s.Forecast, Commit: s.Commit}
+		out.Steps[i] = Step{
+			Cluster: p.Cluster, Plan: p.Name, ID: s.ID, Title: s.Title, Effects: s.Does, Forecast: s.Forecast, Commit: s.Commit,
+			Needs: s.Needs, NeedsAll: open >= 0 && len(s.Needs) > 0 && len(s.Needs) == i-open-1,
+		}
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"strings"
 	"time"
 
 	"crossfade/upgrade/flow"
@@ -75,6 +76,24 @@ type Step struct {
 	Forecast        time.Duration // 0: not known
 	Actual          time.Duration // what it took when it ran; 0: it has not
 	Commit          bool          // it is the point of no return
+	// Needs are the steps after the point of no return without which this one is not
+	// tried; all others there are tried whatever became of the rest. NeedsAll: these
+	// are all of them.
+	Needs    []string
+	NeedsAll bool
+}
+
+// After says what a step needs, for a person; "" where it needs nothing.
+func (s Step) After() string {
+	switch {
+	case s.Commit:
+		return "the point of no return: each step after it is tried, whatever becomes of the others"
+	case s.NeedsAll:
+		return "only when every step after the point of no return has succeeded"
+	case len(s.Needs) > 0:
+		return "only after " + strings.Join(s.Needs, ", ")
+	}
+	return ""
 }
 
 type stepLine struct {
@@ -86,6 +105,7 @@ type stepLine struct {
 	Effects  []effectLine `json:"effects"`
 	Forecast *float64     `json:"forecast_seconds"`
 	Actual   *float64     `json:"actual_seconds"`
+	Needs    []string     `json:"needs,omitempty"`
 }
 
 // effectLine has one of sql, run and request.
@@ -101,7 +121,7 @@ func (s Step) line() any {
 	effects := each(s.Effects, func(e flow.Effect) effectLine {
 		return effectLine{e.On, text(e.Database), e.SQL, e.Run, e.Request}
 	})
-	return stepLine{kind{"step"}, s.Cluster, s.Plan, s.ID, s.Title, list(effects), seconds(s.Forecast), seconds(s.Actual)}
+	return stepLine{kind{"step"}, s.Cluster, s.Plan, s.ID, s.Title, list(effects), seconds(s.Forecast), seconds(s.Actual), s.Needs}
 }
 
 // Event is what happened to one step in a run.

@@ -213,7 +213,7 @@ func (s sheet) plansMD(p *page) {
 	for _, plan := range s.Plans {
 		p.printf("\n## Plan %s\n\n%s\n", plan.Name, plainMD(plan.Sub))
 		for _, st := range plan.Steps {
-			p.printf("\n### %d. `%s` %s%s%s\n", st.N, codeMD(st.ID), plainMD(st.Title), prefixed(" — ", plainMD(st.Takes)), pointMD(st.Commit))
+			p.printf("\n### %d. `%s` %s%s%s\n", st.N, codeMD(st.ID), plainMD(st.Title), prefixed(" — ", plainMD(st.Takes)), pointMD(st.After()))
 			for _, e := range st.Effects {
 				language := "sql"
 				if e.Program {
@@ -231,11 +231,11 @@ func (s sheet) plansMD(p *page) {
 	}
 }
 
-func pointMD(commit bool) string {
-	if commit {
-		return " — **the point of no return**"
+func pointMD(after string) string {
+	if after == "" {
+		return ""
 	}
-	return ""
+	return " — **" + plainMD(after) + "**"
 }
 
 // specials are what Markdown or the HTML inside it would take for its own.

@@ -140,7 +140,7 @@ func TestMarkdown(t *testing.T) {
 	if strings.Contains(outside, "<script") || strings.Contains(outside, "<img") {
 		t.Error("a name became HTML")
 	}
-	for _, want := range []string{"## NO-GO", "```sql\nSELECT 'xxx", "calls itself rock", "| **7.2 s** |", "  | max\\_replication\\_slots | 10 | 3 | 4 |", "… and 29 more like it", "**the point of no return**", "| planned by, date |"} {
+	for _, want := range []string{"## NO-GO", "```sql\nSELECT 'xxx", "calls itself rock", "| **7.2 s** |", "  | max\\_replication\\_slots | 10 | 3 | 4 |", "… and 29 more like it", "**the point of no return: each step", "| planned by, date |"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it does not say %q", want)
 		}

@@ -33,8 +33,8 @@ func PlanText(w io.Writer, plan Plan, full bool) error {
 		if takes := s.takes(); takes != "" {
 			p.printf("  (%s)", takes)
 		}
-		if s.Commit {
-			p.printf("  ** the point of no return **")
+		if after := s.After(); after != "" {
+			p.printf("  ** %s **", after)
 		}
 		p.printf("\n")
 		effects(p, s.Effects, full)

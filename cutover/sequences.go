@@ -1,0 +1,285 @@
+package cutover
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"crossfade/schema"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+)
+
+// SetSequences is what schema.SetSequences writes; the values are known only
+// when they are read on the closing side.
+const SetSequences = "SELECT count(setval(v.name::regclass, v.value, v.called)) FROM (VALUES $sequences) v(name, value, called)"
+
+func (x *crossing) aheadEffects() []flow.Effect {
+	if x.rehearsal != nil {
+		return nil // they are read, and not set
+	}
+	var does []flow.Effect
+	for _, db := range x.Databases {
+		if db.Sequences > 0 {
+			does = append(does, x.on(x.Opening, db.Name, SetSequences))
+		}
+	}
+	return does
+}
+
+// aheadOfTheWindow sets the sequences once before anybody is blocked, so that
+// only those that move meanwhile are written inside, and of those that do not
+// nothing but the values is read.
+func (x *crossing) aheadOfTheWindow(ctx context.Context) error {
+	return x.each(ctx, func(ctx context.Context, db *Database) error {
+		x.mu.Lock()
+		before := x.seqs[db.Name]
+		x.mu.Unlock()
+		now, err := x.knowSequences(ctx, db)
+		if err != nil {
+			return err
+		}
+		if before != nil { // the gate has read them, a while ago
+			x.mu.Lock()
+			for _, s := range moved(before, now) {
+				x.moving[db.Name+"."+s.SQL()] = true
+			}
+			x.mu.Unlock()
+		}
+		_, err = x.setSequences(ctx, db, before, now)
+		return err
+	})
+}
+
+// busy are the sequences of a database that moved between the gate and the
+// barrier: those that may be expected to have moved since. All are read when the
+// last client is gone.
+func (x *crossing) busy(db *Database) []schema.Sequence {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var some []schema.Sequence
+	for _, s := range x.seqs[db.Name] {
+		if x.moving[db.Name+"."+s.SQL()] {
+			some = append(some, s)
+		}
+	}
+	return some
+}
+
+// knowSequences reads all of the sequences of a database, on both sides.
+func (x *crossing) knowSequences(ctx context.Context, db *Database) ([]schema.Sequence, error) {
+	from, to, err := x.ends(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	now, err := schema.ReadSequences(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := schema.ReadSequences(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[string]schema.Sequence, len(theirs))
+	for _, s := range theirs {
+		at[s.SQL()] = s
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.theirs[db.Name] = at
+	return db.ours(now), nil
+}
+
+// copyAllSequences is copySequences for every sequence. There are no others than
+// those that are known: from arm on nobody makes any, and the fingerprint would
+// tell.
+func (x *crossing) copyAllSequences(ctx context.Context, db *Database) (int, error) {
+	x.mu.Lock()
+	known := x.seqs[db.Name]
+	x.mu.Unlock()
+	if known != nil {
+		return x.copySequences(ctx, db, known)
+	}
+	now, err := x.knowSequences(ctx, db) // this run has not begun the attempt
+	if err != nil {
+		return 0, err
+	}
+	return x.setSequences(ctx, db, nil, now)
+}
+
+// copySequences writes those of some sequences that moved since the last time,
+// reads them back, and returns how many it wrote.
+func (x *crossing) copySequences(ctx context.Context, db *Database, some []schema.Sequence) (int, error) {
+	if len(some) == 0 {
+		return 0, nil
+	}
+	from, err := x.near(ctx, db.Name)
+	if err != nil {
+		return 0, err
+	}
+	now, err := schema.ReadValues(ctx, from, x.Closing.Version, some)
+	if err != nil {
+		return 0, err
+	}
+	return x.setSequences(ctx, db, some, now)
+}
+
+// setSequences sets those of now that stood elsewhere before, sees that they
+// stand there, and remembers where.
+func (x *crossing) setSequences(ctx context.Context, db *Database, before, now []schema.Sequence) (int, error) {
+	moved := moved(before, now)
+	sql, n := schema.SetSequences(moved, x.Margin)
+	if n > 0 {
+		to, err := x.away(ctx, db.Name)
+		if err != nil {
+			return 0, err
+		}
+		if x.rehearsal == nil {
+			if err := pg.Exec(ctx, to, sql); err != nil {
+				return 0, &pg.Error{Doing: "set the sequences", On: x.Opening.Server.String() + ", database " + db.Name, Err: err}
+			}
+		}
+		x.mu.Lock()
+		theirs := x.theirs[db.Name]
+		x.mu.Unlock()
+		var there []schema.Sequence
+		for _, s := range moved {
+			if t, ok := theirs[s.SQL()]; ok {
+				there = append(there, t)
+			}
+		}
+		back, err := schema.ReadValues(ctx, to, x.Opening.Version, there)
+		if err != nil {
+			return 0, err
+		}
+		if behind := schema.Stale(moved, back, x.Margin); x.rehearsal == nil && len(behind) > 0 {
+			return 0, fmt.Errorf("sequences of %s on %s do not stand where they were set: %v", db.Name, x.Opening.Name, behind)
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(now) >= len(x.seqs[db.Name]) {
+		x.seqs[db.Name] = now
+		return n, nil
+	}
+	at := make(map[uint32]schema.Sequence, len(now))
+	for _, s := range now {
+		at[s.OID] = s
+	}
+	all := slices.Clone(x.seqs[db.Name])
+	for i, s := range all {
+		if t, ok := at[s.OID]; ok {
+			all[i] = t
+		}
+	}
+	x.seqs[db.Name] = all
+	return n, nil
+}
+
+// ours are the sequences that move with the database's tables.
+func (db *Database) ours(all []schema.Sequence) []schema.Sequence {
+	if db.Apart == nil {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(s schema.Sequence) bool { return db.Apart(s.SQL()) })
+}
+
+// moved are the sequences of now that stood elsewhere before.
+func moved(before, now []schema.Sequence) []schema.Sequence {
+	type at struct {
+		last   int64
+		called bool
+	}
+	stood := make(map[string]at, len(before))
+	for _, s := range before {
+		if s.Last != nil {
+			stood[s.SQL()] = at{*s.Last, s.Called}
+		}
+	}
+	var m []schema.Sequence
+	for _, s := range now {
+		if b, ok := stood[s.SQL()]; s.Last != nil && (!ok || b != (at{*s.Last, s.Called})) {
+			m = append(m, s)
+		}
+	}
+	return m
+}
+
+func (x *crossing) sequences() flow.Step {
+	return x.blockedStep(flow.Step{
+		ID: "sequences", Title: "Set the sequences that move", Does: x.aheadEffects(),
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			return x.each(ctx, func(ctx context.Context, db *Database) error {
+				_, err := x.copySequences(ctx, db, x.busy(db))
+				return err
+			})
+		},
+	})
+}
+
+// sequencesTime is how long a run that goes on after open may take to look at the
+// closed side's sequences; that side may be gone for good.
+const sequencesTime = 10 * time.Second
+
+// sequencesAgain raises, after open, the sequences of the opening side that the
+// closed side has passed: a client with a transaction that is READ WRITE by its own
+// word could use them while no run of ours was there. It comes before everything
+// else of a run that goes on, so that a database which is still to be opened hands
+// out nothing twice. What clients have used meanwhile only moves further.
+func (x *crossing) sequencesAgain() flow.Step {
+	does := []flow.Effect{x.endEffect(x.Closing, x.Home)}
+	for _, db := range x.Databases {
+		if db.Sequences > 0 {
+			does = append(does, x.on(x.Opening, db.Name, SetSequences))
+		}
+	}
+	return flow.Step{
+		ID: "sequences/again", Title: "Raise the sequences of " + x.Opening.Name + " that " + x.Closing.Name + " has passed", Does: does, Done: never,
+		Timeout: sequencesTime,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			return x.ifThere(ctx, t, "its sequences were not compared", func(ctx context.Context) error {
+				conn, err := x.near(ctx, x.Home)
+				if err == nil {
+					err = x.endClients(ctx, conn, x.Closing)
+				}
+				if err != nil {
+					return err
+				}
+				return x.each(ctx, func(ctx context.Context, db *Database) error {
+					n, err := x.raisePassed(ctx, db)
+					if n > 0 {
+						t.Note("%d sequences of %s were used on %s after it was closed; %s goes on after them", n, db.Name, x.Closing.Name, x.Opening.Name)
+					}
+					return err
+				})
+			})
+		},
+	}
+}
+
+// raisePassed raises the sequences of one database that the closed side has passed,
+// and returns how many.
+func (x *crossing) raisePassed(ctx context.Context, db *Database) (int, error) {
+	from, err := x.knowSequences(ctx, db)
+	if err != nil {
+		return 0, err
+	}
+	x.mu.Lock()
+	theirs := slices.Collect(maps.Values(x.theirs[db.Name]))
+	x.mu.Unlock()
+	passed := schema.Passed(from, theirs)
+	sql, n := schema.SetSequences(passed, x.Margin)
+	if n == 0 {
+		return 0, nil
+	}
+	to, err := x.away(ctx, db.Name)
+	if err != nil {
+		return 0, err
+	}
+	if err := pg.Exec(ctx, to, sql); err != nil {
+		return 0, &pg.Error{Doing: "raise the sequences", On: x.Opening.Server.String() + ", database " + db.Name, Err: err}
+	}
+	return n, nil
+}
