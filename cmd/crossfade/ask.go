@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/report"
 
 	"golang.org/x/term"
 )
@@ -74,7 +75,7 @@ func ask(ctx context.Context, out *output, question string) (answer string, err 
 		defer func() { err = errors.Join(err, tty.Close()) }()
 		to = tty
 	}
-	if _, err := io.WriteString(to, question); err != nil {
+	if _, err := io.WriteString(to, report.VisibleText(question)); err != nil {
 		return "", fmt.Errorf("ask for the name of the upgrade: %w", err)
 	}
 	type line struct {

@@ -90,9 +90,12 @@ func failureText(err error, e *report.Error) string {
 		}
 		return b.String()
 	}
-	b.WriteString("crossfade: " + e.Says + "\n")
+	// What a server said may have several lines; none of them begins as this
+	// program's own do.
+	says := strings.ReplaceAll(strings.TrimSpace(e.Says), "\n", "\n  ")
+	b.WriteString("crossfade: " + says + "\n")
 	if e.Hint != "" && !strings.Contains(e.Says, e.Hint) {
-		b.WriteString("hint: " + e.Hint + "\n")
+		b.WriteString("hint: " + strings.ReplaceAll(e.Hint, "\n", "\n  ") + "\n")
 	}
 	b.Write(stackOf(err))
 	return b.String()

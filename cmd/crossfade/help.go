@@ -32,7 +32,7 @@ the cutover, abort takes everything back.`
 
 // printText prints what a person asked for (help, version) on stdout.
 func printText(out *output, text string) {
-	out.put(printed{to: out.stdout, text: []byte(text)})
+	out.put(printed{to: out.stdout, text: []byte(text), exact: true})
 }
 
 // helpText is the help of the program or of one command.

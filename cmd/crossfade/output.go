@@ -10,6 +10,9 @@ package main
 //     begins with "crossfade: ", in lower case, without a full stop. What to
 //     type next is a line of its own, "hint: ".
 //   - One live line on a terminal, a line every 10 s elsewhere.
+//   - Text that a person reads goes through report.Visible: a name or a message
+//     of a server never acts on the terminal. JSON is exact, and so is what is
+//     meant for a program (completion).
 //   - Nobody waits for a terminal: a step that holds a fence up tells an
 //     observer, and the observer only puts lines into a queue. A pager that is
 //     not read, or a terminal stopped with Ctrl-S, stalls the printing alone.
@@ -56,6 +59,9 @@ type printed struct {
 	to   io.Writer
 	text []byte
 	then chan struct{}
+	// exact text is written as it is: JSON, and what this program has made
+	// itself. All other text is made visible.
+	exact bool
 }
 
 const (
@@ -130,7 +136,7 @@ func (o *output) show() {
 		if s == "" {
 			return nil
 		}
-		_, err := fmt.Fprintln(o.stderr, clock(time.Now())+"  "+s)
+		_, err := fmt.Fprintln(o.stderr, clock(time.Now())+"  "+report.VisibleText(s))
 		return err
 	})
 	if err != nil {
@@ -149,6 +155,9 @@ func (o *output) width() int {
 }
 
 func (o *output) put(p printed) {
+	if !p.exact {
+		p.text = report.Visible(p.text)
+	}
 	o.mu.Lock()
 	o.queue = append(o.queue, p)
 	o.mu.Unlock()
@@ -179,7 +188,7 @@ func (o *output) result(l report.Line, text func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	o.put(printed{to: o.stdout, text: b.Bytes()})
+	o.put(printed{to: o.stdout, text: b.Bytes(), exact: o.json})
 	return nil
 }
 
@@ -217,7 +226,7 @@ func (o *output) fail(ctx context.Context, err error) int {
 		if err := report.Encode(&b, *e); err != nil {
 			b.WriteString(err.Error() + "\n")
 		}
-		o.put(printed{to: o.stdout, text: b.Bytes()})
+		o.put(printed{to: o.stdout, text: b.Bytes(), exact: true})
 	}
 	return e.Exit
 }
@@ -228,7 +237,7 @@ func (o *output) observe(e flow.Event) {
 	if line, ok := report.EventOf(e); ok && o.json {
 		var b bytes.Buffer
 		if err := report.Encode(&b, line); err == nil {
-			o.put(printed{to: o.stdout, text: b.Bytes()})
+			o.put(printed{to: o.stdout, text: b.Bytes(), exact: true})
 		}
 		return
 	}
@@ -258,14 +267,18 @@ func (o *output) sentence(e flow.Event) string {
 		return fmt.Sprintf("skip    %-22s done already", e.Step)
 	case flow.Fail:
 		// Told here too: a step that is tried again fails without ending the run.
-		return fmt.Sprintf("fail    %-22s %s: %s", e.Step, report.Took(e.Took), strings.Join(strings.Fields(fmt.Sprint(e.Err)), " "))
+		return fmt.Sprintf("fail    %-22s %s: %s", e.Step, report.Took(e.Took), oneLine(fmt.Sprint(e.Err)))
 	case flow.Undone:
 		return fmt.Sprintf("undone  %-22s %s", e.Step, report.Took(e.Took))
 	case flow.Note:
-		return fmt.Sprintf("note    %-22s %s", e.Step, e.Says)
+		return fmt.Sprintf("note    %-22s %s", e.Step, oneLine(e.Says))
 	}
 	return ""
 }
+
+// oneLine keeps what others have written inside its line: a line break in a name
+// does not begin a line that looks like this program's own.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // clock is a time of day as it stands in a line, in the zone of who reads.
 func clock(t time.Time) string {

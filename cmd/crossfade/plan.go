@@ -147,7 +147,7 @@ func (o planOptions) write(run report.DryRun) error {
 		if err := f.write(&b, run, o.Full); err != nil {
 			return fmt.Errorf("write %s: %w", f.path, err)
 		}
-		if err := replaceFile(f.path, b.Bytes()); err != nil {
+		if err := replaceFile(f.path, report.Visible(b.Bytes())); err != nil {
 			return fmt.Errorf("write %s: %w", f.path, err)
 		}
 	}

@@ -25,7 +25,7 @@ func (s Status) Text(w io.Writer) error {
 		p.printf("no answer from %s: %s\n", q.On, oneLine(q.Says))
 	}
 	for _, n := range s.Notes {
-		p.printf("note: %s\n", n)
+		p.printf("note: %s\n", oneLine(n))
 	}
 	s.linksText(p)
 	s.receiversText(p)
