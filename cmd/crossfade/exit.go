@@ -52,11 +52,14 @@ func failure(ctx context.Context, err error) *report.Error {
 	}
 	var usage *usageError
 	var runbook *upgrade.RunbookError
+	var unwritten *unwrittenError
 	switch {
 	case errors.As(err, &usage):
 		return &report.Error{Exit: upgrade.ExitUsage, Says: usage.says, Hint: usage.try}
 	case errors.As(err, &runbook):
-		return &report.Error{Exit: upgrade.ExitUsage, Says: runbook.Error()}
+		return &report.Error{Exit: upgrade.ExitUsage, Says: runbook.Error(), Hint: runbook.Hint()}
+	case errors.As(err, &unwritten):
+		return &report.Error{Exit: upgrade.ExitFailed, Says: err.Error(), Hint: unwritten.hint()}
 	}
 	e := upgrade.Exit(err)
 	out := &report.Error{Exit: e.Code, Says: e.Says, On: e.On, Object: e.Object, SQLState: e.SQLState, Hint: e.Hint}
@@ -88,6 +91,7 @@ func failureText(err error, e *report.Error) string {
 		for _, p := range runbook.Problems {
 			b.WriteString(p.String() + "\n" + p.Excerpt())
 		}
+		b.WriteString("hint: " + runbook.Hint() + "\n")
 		return b.String()
 	}
 	// What a server said may have several lines; none of them begins as this

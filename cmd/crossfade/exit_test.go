@@ -64,7 +64,7 @@ func TestFailureText(t *testing.T) {
 func TestExitsAreWhatCommandsName(t *testing.T) {
 	for _, c := range commands() {
 		for _, code := range c.exits {
-			if exitText([]int{code}) == "" {
+			if exitText([]int{code}, nil) == "" {
 				t.Errorf("%s ends with %d, which is no exit code", c.name, code)
 			}
 		}

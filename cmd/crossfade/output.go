@@ -20,12 +20,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"crossfade/upgrade"
@@ -49,8 +51,45 @@ type output struct {
 	done     chan struct{}
 	failed   error // the first error of writing results; the loop's own until done
 
-	mu    sync.Mutex
-	queue []printed
+	mu     sync.Mutex
+	queue  []printed
+	broken context.CancelCauseFunc // ends a command that only reads; nil: none is running
+}
+
+// unwrittenError is that stdout took no more of the results: it was closed (a
+// pipe into head), or what it is written to is full.
+type unwrittenError struct{ err error }
+
+func (e *unwrittenError) Error() string { return "write the results: " + e.err.Error() }
+
+func (e *unwrittenError) Unwrap() error { return e.err }
+
+// reading notes that the command only reads: end ends it when its results
+// cannot be written.
+func (o *output) reading(end context.CancelCauseFunc) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.broken = end
+}
+
+// onlyReads reports whether a command is running that only reads.
+func (o *output) onlyReads() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.broken != nil
+}
+
+// unwritten notes that results could not be written.
+func (o *output) unwritten(err error) {
+	if o.failed != nil {
+		return
+	}
+	o.failed = err
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.broken != nil {
+		o.broken(&unwrittenError{err})
+	}
 }
 
 // printed is one thing to write; then, if given, is closed once it and all
@@ -111,8 +150,8 @@ func (o *output) drain() {
 		}
 		o.progress.clear(o.stderr)
 		for _, p := range queue {
-			if _, err := p.to.Write(p.text); err != nil && p.to == o.stdout && o.failed == nil {
-				o.failed = err
+			if _, err := p.to.Write(p.text); err != nil && p.to == o.stdout {
+				o.unwritten(err)
 			}
 			if p.then != nil {
 				close(p.then)
@@ -205,9 +244,12 @@ func (o *output) end(ctx context.Context, err error) int {
 	code := o.fail(ctx, err)
 	close(o.quit)
 	<-o.done
-	if o.failed != nil && code == upgrade.ExitDone {
-		code = upgrade.ExitFailed
-		if _, err := fmt.Fprintf(o.stderr, "crossfade: write the results: %v\n", o.failed); err != nil {
+	if _, told := errors.AsType[*unwrittenError](err); o.failed != nil && !told {
+		if code == upgrade.ExitDone {
+			code = upgrade.ExitFailed
+		}
+		unwritten := &unwrittenError{o.failed}
+		if _, err := io.WriteString(o.stderr, failureText(unwritten, failure(ctx, unwritten))); err != nil {
 			return code
 		}
 	}
@@ -297,4 +339,12 @@ func wantsJSON(args []string) bool {
 	return slices.ContainsFunc(args, func(a string) bool {
 		return slices.Contains([]string{"--json", "-json", "--json=true", "-json=true"}, a)
 	})
+}
+
+// hint is what to do about results that were not written.
+func (e *unwrittenError) hint() string {
+	if errors.Is(e.err, syscall.EPIPE) {
+		return "whatever reads the results has closed the pipe: read all of them, or write them to a file"
+	}
+	return "make room where stdout is written to, or write it elsewhere, and run the same command again"
 }

@@ -42,7 +42,13 @@ interrupted; with both, until it is no longer healthy.`,
 			&cli.BoolFlag{Name: "watch", Usage: "look again every 2 s; on a terminal in place"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "say by the exit code whether the upgrade is healthy"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitBehind},
+		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitBehind}, reads: true,
+		ends: map[int]string{
+			upgrade.ExitDone:   "the servers could be queried; with --exit-code: and the upgrade is healthy",
+			upgrade.ExitFailed: "no server could be queried, or the results not be written; with --exit-code: a server did not answer",
+			upgrade.ExitGate:   "with --exit-code alone: a gate is closed",
+			upgrade.ExitBehind: "with --exit-code alone: neither cluster takes writes, or both do",
+		},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return statusOptions{o, c.Bool("watch"), c.Bool("exit-code")}.run(ctx, out)
 		},
