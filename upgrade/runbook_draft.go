@@ -49,6 +49,10 @@ func Draft(ctx context.Context, oldConninfo, newConninfo string) (string, error)
 			return "", fmt.Errorf("look at %s: %w", side.name, err)
 		}
 	}
+	if was, is := d.old.Members[0].Major(), d.new.Members[0].Major(); was > is {
+		return "", exitf(ExitUsage, "if they are swapped, exchange what is given with --old and --new; crossfade moves to a later major only",
+			"--old is PostgreSQL %d and --new is PostgreSQL %d: are they swapped?", was, is)
+	}
 	if err := d.readManagers(ctx); err != nil {
 		return "", err
 	}

@@ -92,7 +92,7 @@ func (o crossOptions) run(ctx context.Context, out *output, x crossing) error {
 	if err != nil {
 		return err
 	}
-	agree := consent{plan: x.preview, yes: o.Yes}
+	agree := consent{plan: x.preview, yes: o.Yes, window: upgrade.CutoverOptions{Now: o.Now, Wait: o.Wait}}
 	if err := agree.possible(out); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -55,7 +56,7 @@ func failure(ctx context.Context, err error) *report.Error {
 	var unwritten *unwrittenError
 	switch {
 	case errors.As(err, &usage):
-		return &report.Error{Exit: upgrade.ExitUsage, Says: usage.says, Hint: usage.try}
+		return &report.Error{Exit: upgrade.ExitUsage, Says: cmp.Or(usage.says, "bad usage"), Hint: cmp.Or(usage.try, "crossfade --help")}
 	case errors.As(err, &runbook):
 		return &report.Error{Exit: upgrade.ExitUsage, Says: runbook.Error(), Hint: runbook.Hint()}
 	case errors.As(err, &unwritten):
@@ -63,14 +64,8 @@ func failure(ctx context.Context, err error) *report.Error {
 	}
 	e := upgrade.Exit(err)
 	out := &report.Error{Exit: e.Code, Says: e.Says, On: e.On, Object: e.Object, SQLState: e.SQLState, Hint: e.Hint}
-	if out.Says == "" {
-		out.Says = err.Error()
-	}
 	if errors.Is(context.Cause(ctx), upgrade.ErrInterrupted) && before(upgrade.ExitInterrupted, out.Exit) {
-		out.Exit = upgrade.ExitInterrupted
-	}
-	if out.Exit == upgrade.ExitInterrupted && out.Hint == "" {
-		out.Hint = "run the same command again to resume"
+		out.Exit, out.Hint = upgrade.ExitInterrupted, "run the same command again to resume"
 	}
 	return out
 }

@@ -55,7 +55,7 @@ func (o rehearseOptions) run(ctx context.Context, out *output) error {
 	if err != nil {
 		return err
 	}
-	agree := consent{plan: "rehearse", yes: o.Yes}
+	agree := consent{plan: "rehearse", yes: o.Yes, window: upgrade.CutoverOptions{Now: o.Now, Wait: o.Wait}}
 	if o.WithTraffic {
 		agree.plan = "rehearse --with-traffic"
 	}

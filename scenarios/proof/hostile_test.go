@@ -14,7 +14,7 @@ import (
 // acts on: they set its title, clear it, turn the direction of what is read, run
 // a script, begin a line that looks like the tool's own.
 const (
-	evilDB     = "evil\x1b]0;x\x07db"
+	evilDB     = "evil|<b>`\u202edb" // a runbook takes no control characters
 	evilSchema = "pi|pe\x1b[2J`s`"
 	evilTable  = "<img src=x onerror=alert(1)>\u202etxt"
 	evilColumn = "c`\u009b31m|<script>alert(2)</script>"
@@ -103,7 +103,7 @@ func TestHostileNames(t *testing.T) {
 	for _, args := range [][]string{{"check", "-v"}, {"plan", "--full"}} {
 		r := w.do(3, args...)
 		tame(t, args[0], r.stdout+r.stderr)
-		for _, want := range []string{`evil\x1b]0;x\x07db`, `\u202e`, `\x1b[2J`} {
+		for _, want := range []string{"evil|<b>`\\u202edb", `\x1b[2J`} {
 			if !strings.Contains(r.stdout, want) {
 				t.Errorf("%s does not show %s\n%s", args[0], want, r)
 			}
