@@ -18,7 +18,7 @@ func (w *world) shut(t *testing.T, command, gate, do string) {
 	}
 	r := w.errs(4, command, "--yes")
 	last := r.lines("error")[0]
-	if says := fmt.Sprint(last["says"]); !strings.Contains(says, "gate "+gate+": ") || strings.Contains(says, "patience") {
+	if says := fmt.Sprint(last["says"]); !strings.Contains(says, " gate "+gate+": ") || strings.Contains(says, "patience") {
 		t.Errorf("%s: it says %s", command, says)
 	}
 	if hint := fmt.Sprint(last["hint"]); !strings.HasPrefix(hint, do+"; ") || !strings.Contains(hint, "reverted") {
@@ -39,7 +39,7 @@ func (w *world) lose(t *testing.T, sub string, forward bool) {
 	if !forward {
 		from, to = w.new, w.old
 	}
-	w.Exec(to, "shop", "ALTER SUBSCRIPTION "+sub+" DISABLE")
+	w.Exec(to, "shop", "BEGIN READ WRITE; ALTER SUBSCRIPTION "+sub+" DISABLE; COMMIT")
 	w.Until(from, "shop", "SELECT NOT active FROM pg_replication_slots WHERE slot_name = '"+sub+"'")
 	w.Exec(from, "", "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()")
 	w.wait("the slot to be lost", func() bool {
@@ -55,6 +55,22 @@ func (w *world) lose(t *testing.T, sub string, forward bool) {
 // sees what a superuser in the replica role has written on closed old.
 func TestShutGates(t *testing.T) {
 	w := newWorld(t, setting{})
+	t.Run("swapped", func(t *testing.T) {
+		r := w.errs(2, "init", "--old", w.new.Conninfo("postgres"), "--new", w.old.Conninfo("postgres"))
+		if !strings.Contains(r.stdout, "--old is PostgreSQL 18 and --new is PostgreSQL 15: are they swapped?") || strings.Contains(r.stdout, "upgrade:") {
+			t.Errorf("%s", r)
+		}
+		book, err := os.ReadFile(w.book())
+		w.Must(err)
+		swap := strings.NewReplacer(fmt.Sprintf("primary: %q", w.old.Conninfo("postgres")), fmt.Sprintf("primary: %q", w.new.Conninfo("postgres")),
+			fmt.Sprintf("primary: %q", w.new.Conninfo("postgres")), fmt.Sprintf("primary: %q", w.old.Conninfo("postgres")), "databases:", "#", "  - {name: side}", "#", "  - name: shop", "#", "    sets:", "#", "      - {name:", "#")
+		w.Must(os.WriteFile(w.book(), []byte(swap.Replace(string(book))), 0o600))
+		r = w.errs(3, "check")
+		if !strings.Contains(r.stdout, "are they swapped in the runbook?") || strings.Contains(r.stdout, "PostgreSQL 19") {
+			t.Errorf("%s", r)
+		}
+		w.Must(os.WriteFile(w.book(), book, 0o600))
+	})
 	w.do(0, "prepare")
 
 	t.Run("outside the window", func(t *testing.T) {
@@ -69,7 +85,7 @@ func TestShutGates(t *testing.T) {
 	})
 	t.Run("made since prepare", func(t *testing.T) {
 		w.Exec(w.old, "shop", "CREATE TABLE later (k int PRIMARY KEY)")
-		w.shut(t, "cutover", "tables", "crossfade prepare")
+		w.shut(t, "cutover", "links", "crossfade prepare")
 		w.do(0, "prepare")
 	})
 	t.Run("a lost slot", func(t *testing.T) {
@@ -83,7 +99,7 @@ func TestShutGates(t *testing.T) {
 		w.Exec(w.new, "shop", "BEGIN READ WRITE; ALTER TABLE later ADD v text; COMMIT")
 	})
 	t.Run("a gate that opens", func(t *testing.T) {
-		w.Exec(w.new, "shop", "ALTER SUBSCRIPTION cf_up_shop_orders DISABLE")
+		w.Exec(w.new, "shop", "BEGIN READ WRITE; ALTER SUBSCRIPTION cf_up_shop_orders DISABLE; COMMIT")
 		w.Until(w.old, "shop", "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'cf_up_shop_orders'")
 		if next := w.status()["next"]; next != "crossfade cutover" {
 			t.Errorf("a stopped link: next is %v", next)
@@ -101,7 +117,7 @@ func TestShutGates(t *testing.T) {
 			t.Errorf("it has not waited\n%s", l.ran)
 		default:
 		}
-		w.Exec(w.new, "shop", "ALTER SUBSCRIPTION cf_up_shop_orders ENABLE")
+		w.Exec(w.new, "shop", "BEGIN READ WRITE; ALTER SUBSCRIPTION cf_up_shop_orders ENABLE; COMMIT")
 		r := l.end()
 		wantExit(t, r, 0)
 	})
