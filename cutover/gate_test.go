@@ -64,12 +64,12 @@ func TestShutGate(t *testing.T) {
 		t.Errorf("%v: %s", gate, gate.Do())
 	}
 	for _, c := range []struct {
-		x    crossing
+		x    *crossing
 		want string
 	}{
-		{crossing{Config: Config{Direction: Forward}}, "crossfade prepare"},
-		{crossing{Config: Config{Direction: Forward, RolledBack: true}}, "crossfade abort"},
-		{crossing{Config: Config{Direction: Back}}, "crossfade verify"},
+		{&crossing{Config: Config{Direction: Forward}}, "crossfade prepare"},
+		{&crossing{Config: Config{Direction: Forward, RolledBack: true}}, "crossfade abort"},
+		{&crossing{Config: Config{Direction: Back}}, "crossfade verify"},
 	} {
 		if shut, ok := errors.AsType[*ErrShut](c.x.lost("its slot is lost")); !ok || shut.Do != c.want {
 			t.Errorf("a lost link: %v, want %s", shut, c.want)
