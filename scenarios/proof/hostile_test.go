@@ -165,7 +165,7 @@ func TestHostileNames(t *testing.T) {
 	w.Must(run(t.Context(), blocker, "ROLLBACK"))
 
 	w.runbookLine("databases:\n", "hooks: {before_cutover: {run: [sh, -c, \"printf 'hook \\\\033]0;x\\\\007' >&2; exit 1\"]}}\ndatabases:\n")
-	r = w.do(5, "cutover", "--yes")
+	r = w.do(4, "cutover", "--yes")
 	tame(t, "a hook", r.stdout+r.stderr)
 	if !strings.Contains(r.stderr, `hook \x1b]0;x\x07`) {
 		t.Errorf("what the hook has said is not shown\n%s", r)
