@@ -55,6 +55,7 @@ func (w *world) lose(t *testing.T, sub string, forward bool) {
 // sees what a superuser in the replica role has written on closed old.
 func TestShutGates(t *testing.T) {
 	w := newWorld(t, setting{})
+	w.runbookLine("patience: 60s", "patience: 4m") // a worker that starts again on a busy machine takes its time
 	t.Run("swapped", func(t *testing.T) {
 		r := w.errs(2, "init", "--old", w.new.Conninfo("postgres"), "--new", w.old.Conninfo("postgres"))
 		if !strings.Contains(r.stdout, "--old is PostgreSQL 18 and --new is PostgreSQL 15: are they swapped?") || strings.Contains(r.stdout, "upgrade:") {
