@@ -248,8 +248,7 @@ func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db 
 	if err != nil {
 		return nil, err
 	}
-	entries, _ = runs.Defer(entries, db.partitioned)
-	some := schema.Entries(entries, schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late)
+	some := schema.Entries(runs.Trial(entries, db.partitioned), schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late)
 	rejected, err := schema.TryOut(ctx, conn, some, roles, func(n int) {
 		t.Progress(int64(n), int64(len(some)), "objects", db.name)
 	})

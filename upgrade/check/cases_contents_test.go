@@ -216,11 +216,6 @@ var applyCases = []judged{
 	{"function-rights", "a superuser's table", func(f *Facts) {
 		runs(f, rights.Code{Kind: rights.Statistics, OwnerSuper: true})
 	}, []string{"block function-rights old shop shop"}},
-	{"function-rights", "of a table that stays", func(f *Facts) {
-		runs(f, rights.Code{Kind: rights.Index})
-		f.Databases[0].Inventory.Tables[0].Excluded = true
-		f.Databases[0].Sets = nil
-	}, []string{"note excluded-tables old shop"}},
 	{"owner-login", "peer on a socket", func(f *Facts) {
 		runs(f, rights.Code{Kind: rights.Check})
 		f.Want.Back = false

@@ -67,6 +67,8 @@ func judgeFunctions(f *Facts) []Finding {
 				"tables of superusers call functions of ordinary roles, which run with the rights of the table's owner where rows are copied, applied and indexed", waysOut(false)),
 			functions(OnOld, d.Name, pickCode(all, func(c rights.Code) bool { return !c.OwnerSuper && c.Kind == rights.Partition && c.Folds }),
 				"keys of partitioned tables call functions of ordinary roles with constants alone, or in SQL: PostgreSQL runs them as soon as a partition is attached, with the rights of the tool", waysOut(false)),
+			functions(OnOld, d.Name, pickCode(all, func(c rights.Code) bool { return c.Kind == rights.Literal }),
+				"checks of domains call functions of ordinary roles, and run while the schema is restored, with the rights of the tool, because expressions hold values of arrays, rows or ranges over these domains or partitions are bounded by them", waysOut(false)),
 			functions(OnOld, d.Name, pickCode(all, func(c rights.Code) bool { return c.Kind == rights.EventTrigger && f.firesForTool() }),
 				"event triggers that are enabled ALWAYS or REPLICA call functions of ordinary roles, and fire for what the tool does", waysOut(false)))
 	}
@@ -99,13 +101,20 @@ func functions(on, database string, code []rights.Code, says, fix string) Findin
 		if f.Table == nil {
 			f.Table = &Table{Columns: []string{"function", "its owner", "called by", "of table", "the table's owner"}}
 		}
-		f.Table.Rows = append(f.Table.Rows, []string{c.Function, c.FunctionOwner, c.What, schema.Name(c.Schema, c.Table), c.Owner})
+		f.Table.Rows = append(f.Table.Rows, []string{c.Function, c.FunctionOwner, c.What, tableName(c), c.Owner})
 		names[c.Function] = true
 	}
 	if len(names) > 0 {
 		f.Says += ": " + some(slices.Sorted(maps.Keys(names)), "function", "functions")
 	}
 	return f
+}
+
+func tableName(c rights.Code) string {
+	if c.Table == "" {
+		return ""
+	}
+	return schema.Name(c.Schema, c.Table)
 }
 
 // judgeOwnerLogins asks pg_hba.conf whether it lets in the roles that the tool

@@ -3,6 +3,7 @@ package rights
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"crossfade/schema"
@@ -66,7 +67,7 @@ func (m *Map) Defer(entries []schema.Entry, partitioned func(table string) bool)
 		out = append(out, e)
 	}
 	for _, d := range m.Domains {
-		if apart[d.SQL()+"."+d.Constraint] {
+		if d.Contained || apart[d.SQL()+"."+d.Constraint] {
 			continue
 		}
 		for i := range out {
@@ -86,10 +87,20 @@ func (m *Map) Defer(entries []schema.Entry, partitioned func(table string) bool)
 	return append(out, last...), todo
 }
 
+// Trial is Defer for a database in which everything belongs to the tool: without the
+// indexes whose functions PostgreSQL would run, as their tables' owner, to plan them.
+func (m *Map) Trial(entries []schema.Entry, partitioned func(table string) bool) []schema.Entry {
+	entries, _ = m.Defer(entries, partitioned)
+	return slices.DeleteFunc(slices.Clone(entries), func(e schema.Entry) bool { return e.Stage == schema.Index && m.Folds(e.Table) })
+}
+
 // domainOf is the domain whose check an entry makes by itself, or speaks about.
 func (m *Map) domainOf(e schema.Entry) *Domain {
 	for i := range m.Domains {
 		d := &m.Domains[i]
+		if d.Contained {
+			continue
+		}
 		switch e.Type {
 		case "CHECK CONSTRAINT":
 			if e.Schema == d.Schema && e.Name == d.Name+" "+d.Constraint && strings.HasPrefix(e.SQL, "ALTER DOMAIN") {

@@ -57,6 +57,9 @@ const (
 	OfDomain   Kind = "domain"  // the type of a column
 	Partition  Kind = "partition"
 	ForeignKey Kind = "foreign-key" // an implicit cast by which it compares
+	// Literal is a stored expression that runs the check of a domain when it is read,
+	// where that check must be there before it. It belongs to no table.
+	Literal Kind = "literal"
 	// EventTrigger belongs to no table, and is enabled ALWAYS or REPLICA.
 	EventTrigger Kind = "event-trigger"
 )
@@ -96,6 +99,9 @@ type Domain struct {
 	Constraint          string
 	Definition          string // CHECK (…)
 	Valid               bool
+	// Contained: a column has it inside an array, a row or a range. Then PostgreSQL
+	// cannot validate the check any more once the table is there.
+	Contained bool
 }
 
 // SQL is the quoted name of the domain.
@@ -141,6 +147,15 @@ func Read(ctx context.Context, conn *pgx.Conn, version int) (*Map, error) {
 			m.Domains, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Domain])
 		}
 	}
+	if err == nil && m.contained() {
+		if rows, err = conn.Query(ctx, query("literals", version)); err == nil {
+			c := Code{Kind: Literal}
+			_, err = pgx.ForEachRow(rows, []any{&c.What, &c.Function, &c.FunctionOwner}, func() error {
+				m.Code = append(m.Code, c)
+				return nil
+			})
+		}
+	}
 	if err == nil {
 		if rows, err = conn.Query(ctx, "SELECT rolname::text FROM pg_roles WHERE rolsuper"); err == nil {
 			var name string
@@ -167,10 +182,16 @@ func (m *Map) Of(table string) []Code {
 }
 
 // Filler is the role with whose rights rows must be written into a table of new
-// before anything is indexed; "" is anybody's. Domains do not count: their checks
-// come when all rows are there (Defer).
+// before anything is indexed; "" is anybody's. Domains count only where their checks
+// cannot come when all rows are there (Defer).
 func (m *Map) Filler(table string) string {
-	return m.owner(table, func(c Code) bool { return c.Kind == Check || c.Kind == Generated || c.Kind == Partition || c.Folds })
+	return m.owner(table, func(c Code) bool {
+		return c.Kind == Check || c.Kind == Generated || c.Kind == Partition || c.Folds || c.Kind == OfDomain && m.contained()
+	})
+}
+
+func (m *Map) contained() bool {
+	return m != nil && slices.ContainsFunc(m.Domains, func(d Domain) bool { return d.Contained })
 }
 
 // Reader is the role with whose rights queries over a table must be planned; ""
@@ -208,7 +229,7 @@ func (m *Map) Owners() []string {
 	}
 	var all []string
 	for _, c := range m.Code {
-		if !c.OwnerSuper && c.Kind != EventTrigger && (c.Kind != Trigger && c.Kind != OfDomain && c.Kind != Statistics && c.Kind != Index && c.Kind != Exclusion || c.Folds) {
+		if !c.OwnerSuper && c.Owner != "" && c.Kind != EventTrigger && (c.Kind != Trigger && (c.Kind != OfDomain || m.contained()) && c.Kind != Statistics && c.Kind != Index && c.Kind != Exclusion || c.Folds) {
 			all = append(all, c.Owner)
 		}
 	}
