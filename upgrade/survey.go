@@ -13,6 +13,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/rights"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -44,6 +45,7 @@ type database struct {
 	links     []link.Link // old → new
 	way       []link.Link // new → old
 	problems  []Problem
+	runs      *rights.Map // nil: not read yet (Upgrade.runs)
 
 	// Of a database whose tables go to several clusters: what goes elsewhere
 	// (nil: not known, or nothing), the tables among it, and the views and
