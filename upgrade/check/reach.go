@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
@@ -82,17 +83,19 @@ func (g *gathering) reach(ctx context.Context, on *Server, server *pg.Server, to
 func probe(ctx context.Context, conn *pgx.Conn, to *pg.Server) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTimeout, fmt.Errorf("no answer within %s", reachTimeout))
 	defer cancel()
-	conninfo := to.Conninfo()
-	quiet := ""
+	conninfo := strings.TrimSpace(pg.Literal(to.Conninfo()))
+	var secrets map[string]string
 	if secret := to.Secret(); secret != "" {
-		conninfo = to.Conninfo("password=" + secret)
-		// The server would log the statement with the password when it fails.
-		quiet = "SET LOCAL log_statement = 'none'; SET LOCAL log_min_error_statement = 'panic'; SET LOCAL log_min_duration_statement = -1; "
+		secrets = map[string]string{"conninfo": strings.TrimSpace(pg.Literal(to.Conninfo("password=" + secret)))}
+		conninfo = "$conninfo"
 	}
-	err := pg.Exec(ctx, conn, "BEGIN; "+quiet)
+	err := pg.Exec(ctx, conn, "BEGIN")
 	if err == nil {
-		err = pg.Exec(ctx, conn, "CREATE SUBSCRIPTION crossfade_check CONNECTION "+strings.TrimSpace(pg.Literal(conninfo))+
-			" PUBLICATION crossfade_check WITH (connect = true, create_slot = false, slot_name = NONE, enabled = false, copy_data = false)")
+		err = pg.ExecEffect(ctx, conn, flow.Effect{
+			SQL: "CREATE SUBSCRIPTION crossfade_check CONNECTION " + conninfo +
+				" PUBLICATION crossfade_check WITH (connect = true, create_slot = false, slot_name = NONE, enabled = false, copy_data = false)",
+			Secrets: secrets,
+		})
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
