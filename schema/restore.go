@@ -116,13 +116,14 @@ func Restore(ctx context.Context, conn *pgx.Conn, entries []Entry, seen func(Ent
 			seen(e)
 			continue
 		}
-		if e.heavy() || len(chunk) == smallEntries {
+		apart := e.heavy() || len(e.Vars) > 0 // a secret is sent in no transaction of others
+		if apart || len(chunk) == smallEntries {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
 		chunk = append(chunk, e)
-		if e.heavy() {
+		if apart {
 			if err := flush(); err != nil {
 				return err
 			}

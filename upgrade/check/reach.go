@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
@@ -83,26 +82,26 @@ func (g *gathering) reach(ctx context.Context, on *Server, server *pg.Server, to
 func probe(ctx context.Context, conn *pgx.Conn, to *pg.Server) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTimeout, fmt.Errorf("no answer within %s", reachTimeout))
 	defer cancel()
-	conninfo := strings.TrimSpace(pg.Literal(to.Conninfo()))
-	var secrets map[string]string
-	if secret := to.Secret(); secret != "" {
-		secrets = map[string]string{"conninfo": strings.TrimSpace(pg.Literal(to.Conninfo("password=" + secret)))}
-		conninfo = "$conninfo"
+	conninfo := to.Conninfo()
+	try := func() error {
+		err := pg.Exec(ctx, conn, "BEGIN")
+		if err == nil {
+			err = pg.Exec(ctx, conn, "CREATE SUBSCRIPTION crossfade_check CONNECTION "+strings.TrimSpace(pg.Literal(conninfo))+
+				" PUBLICATION crossfade_check WITH (connect = true, create_slot = false, slot_name = NONE, enabled = false, copy_data = false)")
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+		}
+		// Also where the statement failed: the transaction is open.
+		if back := pg.Exec(ctx, conn, "ROLLBACK"); err == nil {
+			err = back
+		}
+		return err
 	}
-	err := pg.Exec(ctx, conn, "BEGIN")
-	if err == nil {
-		err = pg.ExecEffect(ctx, conn, flow.Effect{
-			SQL: "CREATE SUBSCRIPTION crossfade_check CONNECTION " + conninfo +
-				" PUBLICATION crossfade_check WITH (connect = true, create_slot = false, slot_name = NONE, enabled = false, copy_data = false)",
-			Secrets: secrets,
-		})
+	secret := to.Secret()
+	if secret == "" {
+		return try()
 	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
-	}
-	// Also where the statement failed: the transaction is open.
-	if back := pg.Exec(ctx, conn, "ROLLBACK"); err == nil {
-		err = back
-	}
-	return err
+	conninfo = to.Conninfo("password=" + secret)
+	return pg.Silently(ctx, conn, try)
 }

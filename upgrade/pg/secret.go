@@ -44,50 +44,41 @@ func oldMajor(version string, major int) bool {
 	return n < major
 }
 
-// ExecEffect is Exec for the SQL of e with its secrets filled in. A statement
-// that has some is kept out of the server's log, out of what extensions record,
-// and out of pg_stat_activity, as far as the session's role may; Overheard says
-// where it may not. It runs in a transaction of its own, or in the one that is
-// open. The error's text never has a secret in it.
+// ExecEffect is Exec for the SQL of e with its secrets filled in, which are kept
+// from who reads the server's log (Silently). Outside a transaction, where it has
+// some. The error's text never has a secret in it.
 func ExecEffect(ctx context.Context, conn *pgx.Conn, e flow.Effect) error {
 	if len(e.Secrets) == 0 {
 		return Exec(ctx, conn, e.SQL)
 	}
-	alone := conn.PgConn().TxStatus() == 'I'
-	if alone {
-		if err := Exec(ctx, conn, "BEGIN"); err != nil {
-			return err
-		}
+	return Silently(ctx, conn, func() error { return Exec(ctx, conn, e.Fill(e.Secrets).SQL) })
+}
+
+// Silently runs f, whose statements in the session conn hold secrets: they are
+// kept out of the server's log, out of what extensions record, and out of
+// pg_stat_activity, as far as the session's role may; Overheard says where it may
+// not. The session is in no transaction: the server decides at the beginning of
+// one whether it logs a sample of its statements. f leaves it in none.
+func Silently(ctx context.Context, conn *pgx.Conn, f func() error) error {
+	if conn.PgConn().TxStatus() != 'I' {
+		return errors.New("a statement with a secret in a transaction that may be logged")
 	}
-	// In the simple protocol: no portal keeps its snapshot.
+	// In the simple protocol, so that the settings come back as they are.
 	results, err := conn.PgConn().Exec(ctx, `
 		WITH was AS MATERIALIZED (SELECT s.name, current_setting(s.name) was, v.value FROM `+silence+` JOIN pg_settings s USING (name) WHERE `+maySet(conn)+`)
-		SELECT name, was, set_config(name, value, true) FROM was`).ReadAll()
-	if err == nil {
-		err = Exec(ctx, conn, e.Fill(e.Secrets).SQL)
+		SELECT name, was, set_config(name, value, false) FROM was`).ReadAll()
+	if err != nil {
+		return fmt.Errorf("turn the log off for a statement with a secret: %w", err)
 	}
-	switch {
-	case alone && err != nil:
-		return errors.Join(err, rollback(ctx, conn))
-	case alone:
-		return Exec(ctx, conn, "COMMIT")
-	case err != nil:
-		return err // whoever began the transaction rolls back, and the settings with it
+	err = f()
+	if conn.IsClosed() {
+		return err
 	}
 	var back []string
 	for _, row := range results[len(results)-1].Rows {
-		back = append(back, fmt.Sprintf("set_config(%s, %s, true)", Literal(string(row[0])), Literal(string(row[1]))))
+		back = append(back, fmt.Sprintf("set_config(%s, %s, false)", Literal(string(row[0])), Literal(string(row[1]))))
 	}
-	return Exec(ctx, conn, "SELECT "+strings.Join(back, ", "))
-}
-
-// rollback ends a transaction whose statement failed; a session that is gone has
-// none.
-func rollback(ctx context.Context, conn *pgx.Conn) error {
-	if conn.IsClosed() {
-		return nil
-	}
-	return Exec(context.WithoutCancel(ctx), conn, "ROLLBACK")
+	return errors.Join(err, Exec(context.WithoutCancel(ctx), conn, "SELECT "+strings.Join(back, ", ")))
 }
 
 // Overheard are the settings by which the server would write a statement of
