@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -137,21 +140,179 @@ func (v *watcher) during(exit int, args ...string) ran {
 	return r
 }
 
+// may is what a session of the tool may hold while no statement of it runs: in
+// which steps, and for how many looks in a row where that is more than the time
+// from one statement to the next.
+var may = []struct {
+	steps, after string // "": any
+	why          string
+}{
+	{"prepare copy/", "SELECT pg_export_snapshot()", "the snapshot of the copy"},
+	{"prepare copy/", "", "a reader of the copy, whose rows new still takes"},
+	{"prepare verify/", "", "the pair of snapshots of a comparison, and its readers"},
+	{"verify ", "", "the same"},
+	{"cutover barrier", "", "the barrier"}, {"rollback barrier", "", "the barrier"}, {"rehearse barrier", "", "the barrier"},
+}
+
+// untilOpen are the steps through which the barrier's session holds its locks, and
+// from close to open what lets clients wait at the fence.
+var untilOpen = []string{"barrier", "canary", "drain", "sequences", "forward/stop", "back/prove", "durable", "close", "close/kept", "open", "traffic/point", "traffic/resume", "read-only", "undo/barrier"}
+
+func (s *stay) allowed() bool {
+	return !slices.ContainsFunc(s.steps, func(step string) bool {
+		plan, id, _ := strings.Cut(step, " ")
+		if (plan == "cutover" || plan == "rollback" || plan == "rehearse") && slices.Contains(untilOpen, id) && s.side == map[string]string{"cutover": "old", "rehearse": "old", "rollback": "new"}[plan] {
+			return false
+		}
+		for _, m := range may {
+			if strings.HasPrefix(step, m.steps) && strings.HasPrefix(s.query, m.after) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// secrets are what no log may hold.
+const (
+	linkPassword = "hush-link"
+	fdwPassword  = "hush-mapping"
+	rolePassword = "hush-role"
+)
+
+// TestSessions goes through every plan, with both servers writing down every
+// statement that they can. What sessions of the tool hold while they execute
+// nothing (a transaction with its snapshot, locks of tables) is what the step is
+// for, and no password reaches a log, in the clear or as a hash.
 func TestSessions(t *testing.T) {
-	w := newWorld(t, setting{sql: killTables})
+	logged := map[string]string{
+		"log_statement": "all", "log_min_duration_statement": "0", "log_min_error_statement": "debug5", "log_transaction_sample_rate": "1", "log_replication_commands": "on",
+		"shared_preload_libraries": "pg_stat_statements,auto_explain", "auto_explain.log_min_duration": "0",
+	}
+	w := newWorld(t, setting{
+		oldSet: logged, newSet: logged, extra: "accept: [foreign-data]\n",
+		sql: shopTables + "CREATE FOREIGN DATA WRAPPER none; CREATE SERVER far FOREIGN DATA WRAPPER none; CREATE USER MAPPING FOR app SERVER far OPTIONS (\"user\" 'app', password '" + fdwPassword + "');" +
+			"ALTER ROLE app PASSWORD '" + rolePassword + "'",
+		wire: func(w *world, s *setting) {
+			s.newLines += fmt.Sprintf("    from_new: %q\n    from_old: %q\n", w.old.Conninfo("postgres", "password="+linkPassword), w.new.Conninfo("postgres", "password="+linkPassword))
+		},
+	})
+	w.Exec(w.old, "", "SELECT 'this is where the tool begins'")
+	before := map[*lab.Cluster]int{w.old: len(w.settled(w.old)), w.new: 0}
 	v := w.watch()
-	v.during(0, "check")
+	said := ""
 	for _, args := range [][]string{
-		{"prepare"}, {"verify"}, {"status"}, {"plan"}, {"check", "--restore"}, {"rehearse", "--yes"}, {"cutover", "--yes"}, {"verify"}, {"status"}, {"rollback", "--yes"}, {"cutover", "--yes"}, {"finish", "--yes"},
+		{"check"}, {"prepare"}, {"verify"}, {"status"}, {"rehearse", "--yes"}, {"cutover", "--yes"}, {"rollback", "--yes"}, {"cutover", "--yes"}, {"rollback", "--yes"}, {"abort", "--yes"},
 	} {
-		v.during(0, args...)
+		r := v.during(0, args...)
+		said += r.stdout + r.stderr
 	}
 	v.stop()
 	v.all.Wait()
-	t.Logf("%d looks", v.looks)
+
+	held := 0
 	for _, s := range v.seen {
-		if s.looks > 1 && s.state != "active" {
-			t.Log(s)
+		switch {
+		case s.state == "active": // one statement; what it reads, it reads under a snapshot
+		case !s.snapshot && !s.xid && len(s.locks) == 0 && strings.Contains(s.app, " lock "):
+			t.Errorf("on 14 and later the lock needs no transaction: %s", s)
+		case s.allowed():
+			held++
+		case s.looks > 3: // more than the time from one statement to the next
+			t.Errorf("it holds more than it is for: %s", s)
+		}
+	}
+	if t.Logf("%d looks; %d times something was held that may be", v.looks, held); held < 5 || v.looks < 500 {
+		t.Error("too little was seen: the test proves nothing")
+	}
+
+	hash := regexp.MustCompile(`SCRAM-SHA-256\$\d+:|\bmd5[0-9a-f]{32}`)
+	for side, c := range map[string]*lab.Cluster{"old": w.old, "new": w.new} {
+		log := w.settled(c)[before[c]:]
+		if n := strings.Count(log, "CREATE PUBLICATION"); n == 0 {
+			t.Errorf("the log of %s holds no statements", side)
+		}
+		for _, line := range strings.Split(log, "\n") {
+			if strings.Contains(line, "hush-") || hash.MatchString(line) {
+				t.Errorf("the log of %s: %s", side, line)
+			}
+		}
+		w.Exec(c, "", "CREATE EXTENSION pg_stat_statements")
+		if got := w.Value(c, "", "SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%hush'||'-%' OR query LIKE '%SCRAM-SHA-256$%:%'"); side == "new" && got != "0" {
+			t.Errorf("pg_stat_statements on %s has %s statements with a password", side, got)
+		}
+	}
+	journal, err := os.ReadFile(filepath.Join(w.dir, "up.journal"))
+	w.Must(err)
+	for what, text := range map[string]string{"the journal": string(journal), "the output": said} {
+		if strings.Contains(text, "hush-") || hash.MatchString(text) {
+			t.Errorf("%s has a password", what)
+		}
+	}
+}
+
+// settled is a server's log with everything in it that was done so far.
+func (w *world) settled(c *lab.Cluster) string {
+	w.t.Helper()
+	end := fmt.Sprintf("end of %d", time.Now().UnixNano())
+	w.Value(c, "", "SELECT '"+end+"'")
+	w.wait("the log", func() bool { return strings.Contains(c.Log(), end) })
+	return c.Log()
+}
+
+// TestReindexBeside: REINDEX CONCURRENTLY and CREATE INDEX CONCURRENTLY, in a row
+// on the side that serves, never wait for a session of the tool, which does not
+// wait for them either: whatever command runs, and while it holds the upgrade.
+func TestReindexBeside(t *testing.T) {
+	w := newWorld(t, setting{extra: "verify: {mode: counts}\n"})
+	for _, c := range []struct {
+		args []string
+		on   *lab.Cluster
+	}{{[]string{"prepare"}, w.old}, {[]string{"cutover", "--yes"}, w.old}, {[]string{"rollback", "--yes"}, w.new}} {
+		ctx, stop := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		rebuilt, waited := 0, map[string]int{}
+		// free_standing is in no set that is copied under a snapshot at the same time.
+		conn, watch := w.session(c.on, "side"), w.session(c.on, "side")
+		all.Go(func() {
+			for ctx.Err() == nil {
+				// In cutover and rollback DDL is refused for a while.
+				if err := run(ctx, conn, "REINDEX TABLE CONCURRENTLY public.kept"); err == nil {
+					rebuilt++
+				} else if conn.IsClosed() {
+					return
+				}
+			}
+		})
+		all.Go(func() {
+			tick := time.NewTicker(sampleEvery)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				<-tick.C
+				var who *string
+				err := watch.QueryRow(ctx, `
+					SELECT string_agg(DISTINCT a.application_name || ': ' || left(a.query, 60), '; ')
+					FROM pg_locks w JOIN pg_locks h ON h.virtualxid = w.virtualxid AND h.granted JOIN pg_stat_activity a ON a.pid = h.pid
+					WHERE w.locktype = 'virtualxid' AND NOT w.granted AND a.application_name LIKE 'crossfade%' AND a.state LIKE 'idle%'`).Scan(&who)
+				if err != nil {
+					return
+				}
+				if who != nil {
+					waited[*who]++
+				}
+			}
+		})
+		r := w.do(0, c.args...)
+		stop()
+		all.Wait()
+		t.Logf("%v: %d rebuilt", c.args, rebuilt)
+		if rebuilt < 3 {
+			t.Errorf("%v: only %d rebuilt\n%s", c.args, rebuilt, r)
+		}
+		for who, n := range waited {
+			if n > 1 {
+				t.Errorf("%v: REINDEX CONCURRENTLY waited in %d looks for a session that did nothing: %s", c.args, n, who)
+			}
 		}
 	}
 }

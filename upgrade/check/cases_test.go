@@ -229,13 +229,13 @@ var roleCases = []judged{
 		f.Want.FromNew = parsed("host=old user=repl password=x")
 		f.New.Overheard = []string{"log_min_error_statement = error", "log_statement = ddl"}
 		f.Old.Overheard = f.New.Overheard
-	}, []string{"warn password-logged new up"}},
+	}, []string{"warn password-logged new crossfade", "note password-in-subscription new repl"}},
 	{"password-logged", "hashes, where a statement fails", func(f *Facts) {
 		f.Old.Passwords = map[string]Password{"app": SCRAMPassword}
 		f.New.Overheard = []string{"log_min_error_statement = error"}
-	}, []string{"note password-logged new up"}},
+	}, []string{"note password-logged new crossfade"}},
 	{"password-logged", "none to log", func(f *Facts) {
-		f.Old.Passwords = map[string]Password{"app": NoPassword}
+		f.Old.Passwords = nil // roles are made without
 		f.New.Overheard = []string{"log_statement = all"}
 		f.Old.Overheard = f.New.Overheard
 	}, nil},
