@@ -91,6 +91,7 @@ func TestLivingAreNotEnded(t *testing.T) {
 	w.equal()
 
 	// A session that somebody ends by hand is told as that.
+	holder = w.session(w.new, "shop") // the cutover has ended the one before
 	w.Must(run(t.Context(), holder, "BEGIN READ WRITE; LOCK TABLE public.big IN ACCESS EXCLUSIVE MODE"))
 	verify = w.follow(w.exe, "", nil, "verify")
 	w.Until(w.new, "", "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'crossfade up' AND wait_event_type = 'Lock')")
