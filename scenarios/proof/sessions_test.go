@@ -278,7 +278,12 @@ func TestReindexBeside(t *testing.T) {
 		args []string
 		on   *lab.Cluster
 		who  string // must not be waited for; prepare has snapshots, for as long as it dumps, copies and compares
-	}{{[]string{"prepare"}, w.old, "% lock %"}, {[]string{"cutover", "--yes"}, w.old, "%"}, {[]string{"rollback", "--yes"}, w.new, "%"}} {
+	}{{[]string{"prepare"}, w.old, "% lock %"}, {[]string{"rollback", "--yes"}, w.new, "%"}} {
+		if c.on == w.new {
+			// Below 17 no event trigger refuses a REINDEX, whose new index changes
+			// the catalogs: close would be undone for that.
+			w.do(0, "cutover", "--yes")
+		}
 		ctx, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		rebuilt, waited := 0, map[string]int{}
