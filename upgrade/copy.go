@@ -62,7 +62,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (flow.Step, error)
 				return err
 			}
 			for _, g := range all {
-				if err := u.fleet().Do(ctx, g.Effect.Fill(g.Vars)); err != nil {
+				if err := u.fleet().Do(ctx, g.Effect); err != nil {
 					return err
 				}
 			}
