@@ -50,7 +50,7 @@ func (x *crossing) arm() flow.Step {
 			if err := x.announce(ctx, row); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeoutCause(ctx, x.Patience, ErrPatience)
+			ctx, cancel := context.WithTimeoutCause(ctx, x.remains(), ErrPatience)
 			defer cancel()
 			err := x.each(ctx, func(ctx context.Context, db *Database) error { return x.armDatabase(ctx, t, db) })
 			if err == nil || !errors.Is(context.Cause(ctx), ErrPatience) {

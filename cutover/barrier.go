@@ -36,8 +36,8 @@ func (x *crossing) again(ctx context.Context, err error) error {
 		return nil
 	}
 	x.endAttempt()
-	if spent := time.Since(x.first); spent >= x.Patience {
-		return fmt.Errorf("%w (%s): %w", ErrPatience, x.Patience, err)
+	if x.remains() <= 0 {
+		return fmt.Errorf("%w (%s): %w", ErrPatience, time.Since(x.first).Round(time.Second), err)
 	}
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
 		return err
@@ -55,7 +55,7 @@ func (x *crossing) again(ctx context.Context, err error) error {
 // waits: such a one would only use the budget up. It ends those older than
 // kill_after.
 func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, max(x.Patience-time.Since(x.first), 0), ErrPatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, x.remains(), ErrPatience)
 	defer cancel()
 	told := time.Time{}
 	gate, says := "", ""

@@ -115,6 +115,7 @@ type Config struct {
 	MaxBlocked  time.Duration // from the first PAUSE or lock to open, one attempt
 	LockTimeout time.Duration // of one barrier attempt, all tables together
 	Patience    time.Duration // of all attempts, and of the gates
+	Until       time.Time     // no attempt begins after it, whatever is left of Patience; zero: no limit
 	KillAfter   time.Duration // 0: never
 	MaxLag      int64         // bytes
 	Stable      time.Duration // how long the lag must have been below MaxLag
@@ -134,6 +135,8 @@ type Config struct {
 	// Stopped: the newest attempt of this direction is void, and has left links
 	// stopped; this one lets them go on before it asks the gates.
 	Stopped bool
+	// RolledBack: the links go on from a rollback; prepare does not make them anew.
+	RolledBack bool
 	// Forecast is how long steps are expected to take, by id.
 	Forecast map[string]time.Duration
 	// Rehearsed are the rehearsals that are remembered, oldest first.

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,21 +21,51 @@ import (
 type Gate struct {
 	ID string
 	// Look asks the servers. A gate that is closed says why; an error is a
-	// gate that could not be asked, and counts as closed.
+	// gate that could not be asked, and counts as closed. It is an *ErrShut where
+	// no waiting opens the gate.
 	Look func(ctx context.Context) (ok bool, says string, err error)
 	// Costly gates are looked at only when all others are open.
 	Costly bool
 }
+
+// ErrShut is a gate that cannot open while a crossing waits for it: what would
+// open it is a command of this program, which the crossing itself keeps out, or a
+// change that its armed fence refuses. What another session may end, a server may
+// do by itself, or a person may put right on a server is not shut: it is waited for.
+type ErrShut struct {
+	Says string
+	// Do is the command, or what a person does, that opens it.
+	Do string
+}
+
+func (e *ErrShut) Error() string { return e.Says }
 
 // GateState is what a gate said.
 type GateState struct {
 	ID   string
 	OK   bool
 	Says string
+	// Do is what opens a gate that no waiting opens; "" where it may be waited for.
+	Do string
 }
 
-// ErrGate is a gate that stayed closed until patience ended.
+// ErrGate is a gate that stayed closed until patience ended, or that no waiting
+// opens.
 type ErrGate struct{ Closed []GateState }
+
+// Do is what opens a gate that no waiting opens; "" where there is none.
+func (e *ErrGate) Do() string { return Do(e.Closed) }
+
+// Do is what opens the first of the gates that no waiting opens; "" where all
+// that are closed may be waited for.
+func Do(states []GateState) string {
+	for _, g := range states {
+		if !g.OK && g.Do != "" {
+			return g.Do
+		}
+	}
+	return ""
+}
 
 func (e *ErrGate) Error() string {
 	var b strings.Builder
@@ -55,7 +86,7 @@ func (x *crossing) gate() flow.Step {
 		Does: x.aheadEffects(),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// The session that reads must not be the one that a gate waits for.
-			ctx, cancel := context.WithTimeoutCause(ctx, max(x.Patience-time.Since(x.first), time.Second), ErrPatience)
+			ctx, cancel := context.WithTimeoutCause(ctx, max(x.remains(), time.Second), ErrPatience)
 			defer cancel()
 			if err := x.waitGates(ctx, t); err != nil {
 				return err
@@ -78,13 +109,19 @@ func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
 			return false, context.Cause(ctx) // what was said last is what was closed
 		}
 		closed = now
+		if Do(closed) != "" {
+			return false, &ErrGate{closed}
+		}
 		if len(closed) > 0 && time.Since(told) > 5*time.Second {
 			told = time.Now()
 			t.Note("%s", (&ErrGate{closed}).Error())
 		}
 		return len(closed) == 0, nil
 	})
+	shut, ok := errors.AsType[*ErrGate](err)
 	switch {
+	case ok:
+		return shut
 	case err == nil || len(closed) == 0:
 		return err
 	case errors.Is(err, ErrPatience):
@@ -124,6 +161,9 @@ func Look(ctx context.Context, gates []Gate) []GateState {
 			ok, says = false, err.Error()
 		}
 		states[i] = GateState{ID: g.ID, OK: ok, Says: says}
+		if shut, is := errors.AsType[*ErrShut](err); is {
+			states[i].Do = shut.Do
+		}
 	}
 	return states
 }
@@ -176,9 +216,17 @@ func (x *crossing) fast() []Gate {
 
 func (x *crossing) perDatabase(look func(context.Context, *Database) (string, error)) func(context.Context) (bool, string, error) {
 	return func(ctx context.Context) (bool, string, error) {
-		says := make([]string, len(x.Databases))
+		says, do := make([]string, len(x.Databases)), make([]string, len(x.Databases))
 		err := x.each(ctx, func(ctx context.Context, db *Database) error {
 			said, err := look(ctx, db)
+			if shut, ok := errors.AsType[*ErrShut](err); ok {
+				said, err = shut.Says, nil
+				for i := range x.Databases {
+					if &x.Databases[i] == db {
+						do[i] = shut.Do
+					}
+				}
+			}
 			for i := range x.Databases {
 				if &x.Databases[i] == db && said != "" {
 					says[i] = said + " (database " + db.Name + ")"
@@ -195,8 +243,42 @@ func (x *crossing) perDatabase(look func(context.Context, *Database) (string, er
 		if err == nil && len(closed) == 0 {
 			return true, "nothing is in the way", nil
 		}
+		if i := slices.IndexFunc(do, func(s string) bool { return s != "" }); err == nil && i >= 0 {
+			err = &ErrShut{Says: strings.Join(closed, "; "), Do: do[i]}
+		}
 		return false, strings.Join(closed, "; "), err
 	}
+}
+
+// remains is how long may still be waited: what remains of Patience, and no longer
+// than until Until.
+func (x *crossing) remains() time.Duration {
+	left := x.Patience
+	if !x.first.IsZero() {
+		left -= time.Since(x.first)
+	}
+	if !x.Until.IsZero() {
+		left = min(left, time.Until(x.Until))
+	}
+	return max(left, 0)
+}
+
+// prepares shuts a gate that only prepare opens.
+func prepares(says string) error { return &ErrShut{Says: says, Do: "crossfade prepare"} }
+
+// lost shuts a gate over a link that is gone for good, or nearly so: says what
+// there is to do.
+func (x *crossing) lost(says string) error {
+	switch {
+	case x.Direction == Back:
+		return &ErrShut{
+			Says: says + ": the way back is lost with it; crossfade verify compares what is on both sides, crossfade finish goes on without a way back",
+			Do:   "crossfade verify",
+		}
+	case x.RolledBack:
+		return &ErrShut{Says: says + ": the new cluster is not kept in step any more; run crossfade abort, then crossfade prepare", Do: "crossfade abort"}
+	}
+	return prepares(says + ": run crossfade prepare, which copies its tables again")
 }
 
 // lagGate wants the lag of every link below MaxLag for Stable without a break.
@@ -270,9 +352,9 @@ func (x *crossing) tablesGate(ctx context.Context, db *Database) (string, error)
 	}
 	switch {
 	case len(extra) > 0:
-		return "made since prepare: " + strings.Join(extra, ", ") + "; run crossfade prepare, which takes them along", nil
+		return "", prepares("made since prepare: " + strings.Join(extra, ", ") + "; run crossfade prepare, which takes them along")
 	case len(known) > 0:
-		return fmt.Sprintf("%d tables that prepare knew are gone; run crossfade prepare", len(known)), nil
+		return "", prepares(fmt.Sprintf("%d tables that prepare knew are gone; run crossfade prepare", len(known)))
 	}
 	return "", nil
 }
@@ -288,6 +370,13 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		return "", err
 	}
 	var bad []string
+	var shut error // the first that no waiting opens
+	closes := func(err error) {
+		bad = append(bad, err.Error())
+		if shut == nil {
+			shut = err
+		}
+	}
 	for _, l := range db.Links {
 		p := at[l.Name]
 		x.mu.Lock()
@@ -298,20 +387,25 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 		want := len(l.Tables) + 1 // the canary
 		switch {
 		case p.State() == "missing":
-			bad = append(bad, fmt.Sprintf("%s was made since prepare: run crossfade prepare, which takes it along", tableNames(l.Tables)))
+			closes(prepares(fmt.Sprintf("%s was made since prepare: run crossfade prepare, which takes it along", tableNames(l.Tables))))
 		case p.Slot && !p.Subscription:
-			bad = append(bad, l.Name+" has no subscription: run crossfade prepare, which copies its tables again")
+			closes(x.lost(l.Name + " has no subscription"))
 		case p.State() == "lost" || p.State() == "slot missing":
-			bad = append(bad, fmt.Sprintf("%s is %s: run crossfade prepare, which copies its tables again", l.Name, p.State()))
+			closes(x.lost(fmt.Sprintf("%s is %s", l.Name, p.State())))
 		case p.State() == "waiting" && p.Errors > 0, p.State() == "streaming" && time.Since(fails.grew) < calm:
 			bad = append(bad, fmt.Sprintf("%s does not apply (%d errors so far): the log of %s says why; %s", l.Name, p.Errors, x.Opening.Name, l.Again()))
 		case p.State() == "stopped":
 			bad = append(bad, l.Name+" is stopped: "+x.goesOn(l))
 		case p.State() != "streaming":
 			bad = append(bad, l.Name+" is "+p.State())
-		case p.Published != want || p.Subscribed != want || p.Ready != want:
-			bad = append(bad, fmt.Sprintf("%s publishes %d tables, subscribes %d, of which %d ready; the plan has %d: run crossfade prepare", l.Name, p.Published, p.Subscribed, p.Ready, want))
+		case p.Published != want || p.Subscribed != want:
+			closes(prepares(fmt.Sprintf("%s publishes %d tables and subscribes %d; the plan has %d: run crossfade prepare", l.Name, p.Published, p.Subscribed, want)))
+		case p.Ready != want:
+			bad = append(bad, fmt.Sprintf("%s subscribes %d tables, of which %d are ready", l.Name, p.Subscribed, p.Ready))
 		}
+	}
+	if e, ok := errors.AsType[*ErrShut](shut); ok {
+		return "", &ErrShut{Says: strings.Join(bad, ", "), Do: e.Do}
 	}
 	return strings.Join(bad, ", "), nil
 }

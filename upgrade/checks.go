@@ -193,5 +193,5 @@ func (u *Upgrade) Verify(ctx context.Context, each func(verify.Result), observe 
 		}
 		all = append(all, results...)
 	}
-	return differing(all)
+	return differing(s, all)
 }

@@ -12,17 +12,30 @@ import (
 	"crossfade/upgrade/pg"
 )
 
+// outside refuses what begins outside its window, unless it waits for it or
+// ignores it.
+func (u *Upgrade) outside(o CutoverOptions) error {
+	w := u.window()
+	if o.Granted || o.Now || o.Wait || w.Open(time.Now()) {
+		return nil
+	}
+	from, to := w.Next(time.Now(), u.rb.Cutover.MaxBlocked)
+	if from.IsZero() {
+		return refused("make cutover.window longer than cutover.max_blocked, or give --now", "outside the window, and no window of the next year is long enough")
+	}
+	return refused("--wait waits for it, --now ignores it", "outside the window; the next one is %s to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
+}
+
 // mayCross asks the window and the approval, before anything is touched.
 func (u *Upgrade) mayCross(ctx context.Context, o CutoverOptions) error {
-	w := u.window()
 	if o.Granted {
 		return nil
 	}
-	if !o.Now && !w.Open(time.Now()) {
-		from, to := w.Next(time.Now(), u.rb.Cutover.MaxBlocked)
-		if !o.Wait {
-			return exitf(ExitGate, "--wait waits for it, --now ignores it", "outside the window; the next one is %s to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
-		}
+	if err := u.outside(o); err != nil {
+		return err
+	}
+	if w := u.window(); !o.Now && !w.Open(time.Now()) {
+		from, _ := w.Next(time.Now(), u.rb.Cutover.MaxBlocked)
 		if err := sleepUntil(ctx, from); err != nil {
 			return err
 		}
@@ -32,7 +45,7 @@ func (u *Upgrade) mayCross(ctx context.Context, o CutoverOptions) error {
 		return nil
 	case ApprovePrompt:
 		if !o.Approved {
-			return exitf(ExitGate, "type the upgrade's name when asked, or give --yes", "not approved")
+			return refused("type the upgrade's name when asked, or give --yes", "not approved")
 		}
 		return nil
 	}
@@ -42,7 +55,7 @@ func (u *Upgrade) mayCross(ctx context.Context, o CutoverOptions) error {
 // approvedByFile wants a file newer than the command's start, and uses it up.
 func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
 	path := u.rb.Cutover.ApproveFile
-	waiting, cancel := context.WithTimeoutCause(ctx, u.rb.Cutover.Patience, errors.New("patience is at its end"))
+	waiting, cancel := context.WithTimeoutCause(ctx, u.rb.Cutover.Patience, cutover.ErrPatience)
 	defer cancel()
 	err := pg.Poll(waiting, 200*time.Millisecond, "the approval "+path, func(context.Context) (bool, error) {
 		given, _, err := approval(path, o.Started)
@@ -52,7 +65,7 @@ func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		return &ExitError{Code: ExitGate, Says: "not approved: " + err.Error(), Hint: "touch " + path + " while the command waits; a file older than the command does not count", Err: err}
+		return &ExitError{Code: ExitGate, Says: "not approved: " + err.Error() + "; nothing was changed", Hint: "touch " + path + " while the command waits; a file older than the command does not count", Err: err}
 	}
 	return useApproval(path)
 }

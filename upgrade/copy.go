@@ -14,6 +14,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
 	"crossfade/upgrade/verify"
 
 	"github.com/jackc/pgx/v5"
@@ -250,7 +251,7 @@ func (u *Upgrade) verifyStep(s *survey, db *database) flow.Step {
 			if err != nil {
 				return err
 			}
-			return differing(results)
+			return differing(s, results)
 		},
 	}
 }
@@ -260,7 +261,9 @@ func (u *Upgrade) wasVerified(s *survey) func(context.Context) (bool, error) {
 	return func(context.Context) (bool, error) { return s.ready(), nil }
 }
 
-func differing(results []verify.Result) error {
+// differing is the error of a comparison that found differences; nil where it
+// found none.
+func differing(s *survey, results []verify.Result) error {
 	var bad []string
 	for _, r := range results {
 		if !r.Equal {
@@ -270,10 +273,15 @@ func differing(results []verify.Result) error {
 	if len(bad) == 0 {
 		return nil
 	}
-	return &ExitError{
+	e := &ExitError{
 		Code: ExitDifferences, Says: fmt.Sprintf("old and new differ in %d tables: %v", len(bad), bad),
 		Hint: "crossfade verify names the rows; abort and prepare again, or find out who wrote on new",
 	}
+	if s.phase == report.PhaseOpen {
+		e.Hint = "crossfade verify names the rows; old is closed: what is on old alone was written there by a superuser with session_replication_role = replica, whom no fence stops. " +
+			"Write it again on new if it is wanted, and take it away on old before a rollback: it would be served again there"
+	}
+	return e
 }
 
 func (u *Upgrade) compareRows(ctx context.Context, s *survey, db *database, each func(verify.Result), t *flow.Turn) ([]verify.Result, error) {

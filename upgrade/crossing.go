@@ -68,7 +68,7 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 	case done && !forwards:
 		return nil, nil
 	case s.phase == report.PhaseCutover && last.Direction != dir:
-		return nil, exitf(ExitGate, "the right command now: "+otherName(dir), "a %s was cut off before open", otherName(dir))
+		return nil, refused("crossfade "+otherName(dir), "a %s was cut off before open", otherName(dir))
 	case s.phase != report.PhaseCutover && !mayBegin && !forwards:
 		return nil, wrongPhase(s.phase, name)
 	}
@@ -76,6 +76,7 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 		if err := s.bothAnswer(); err != nil {
 			return nil, err
 		}
+		o.Now = o.Now || s.closed()
 		if err := u.mayCross(ctx, o); err != nil {
 			return nil, err
 		}
@@ -197,6 +198,9 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 		return nil, err
 	}
 	defer closeQuietly(j)
+	// However often the configuration is built anew on the way, this stays.
+	u.until = until
+	defer func() { u.until = time.Time{} }()
 	c, err := u.config(ctx, s, dir)
 	if err != nil {
 		return nil, err
@@ -207,9 +211,6 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 		now.behind = report.PhaseRolledBack
 	}
 	u.tell(now)
-	if !until.IsZero() {
-		c.Patience = max(min(c.Patience, time.Until(until)), time.Second)
-	}
 	steps := map[string]time.Duration{}
 	watch := func(e flow.Event) {
 		if e.Kind == flow.End {
@@ -398,6 +399,8 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 		e.Code, e.Hint = ExitFailed, fmt.Sprintf("undone, but writable is %s; ask crossfade status", w)
 	case len(f.UndoErrs) > 0:
 		e.Hint = fmt.Sprintf("%s serves again; some of what was made is left, and the next crossfade %s takes it away and lets links go on that are stopped; until then crossfade status shows it", serving, crossingName(dir))
+	case e.Code == ExitGate:
+		e.Hint += "; " + serving + " serves on, and what was changed was reverted"
 	default:
 		e.Hint = serving + " serves again; nothing was lost"
 	}

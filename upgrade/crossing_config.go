@@ -6,6 +6,7 @@ import (
 	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -19,6 +20,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 		MaxBlocked: cut.MaxBlocked, LockTimeout: cut.LockTimeout, Patience: cut.Patience, KillAfter: cut.KillAfter,
 		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin, Mine: u.mine,
 	}
+	c.Until, c.RolledBack = u.until, s.phase == report.PhaseRolledBack
 	if dir == cutover.Back {
 		c.Closing, c.Opening = s.new, s.old
 	}

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,11 @@ func (e *ExitError) Error() string { return e.Says }
 
 func (e *ExitError) Unwrap() error { return e.Err }
 
+// refused is an exit 4: before it nothing was changed, and it says so.
+func refused(hint, format string, args ...any) *ExitError {
+	return exitf(ExitGate, hint, "%s; nothing was changed", fmt.Sprintf(format, args...))
+}
+
 // exitf is an ExitError without a cause.
 func exitf(code int, hint, format string, args ...any) *ExitError {
 	return &ExitError{Code: code, Says: fmt.Sprintf(format, args...), Hint: hint}
@@ -49,12 +55,33 @@ func exitf(code int, hint, format string, args ...any) *ExitError {
 // ErrInterrupted is the cause of a context that a signal ended.
 var ErrInterrupted = errors.New("interrupted")
 
-// Exit finds what an error means for the caller of the command. Every error
-// means something; nil stays nil.
+// hints are what to do after each exit code, where nothing better is known.
+var hints = map[int]string{
+	ExitFailed:      "crossfade status shows where the upgrade stands; when the reason is gone, run the same command again to resume",
+	ExitUsage:       "crossfade --help lists the commands; crossfade COMMAND --help says what each takes",
+	ExitFindings:    "crossfade check says what to do about each finding",
+	ExitGate:        "crossfade status shows every gate, and says what to type next",
+	ExitUndone:      "when the reason is gone, run the same command again; crossfade status shows where the upgrade stands",
+	ExitBehind:      "run the same command again: it only moves forward",
+	ExitDifferences: "crossfade verify names the rows that differ",
+	ExitHeld:        "wait for the other run, or end it; status needs no lock",
+	ExitInterrupted: "run the same command again to resume",
+}
+
+// Exit finds what an error means for the caller of the command, and what to do
+// about it: Says and Hint are never empty. Every error means something; nil
+// stays nil.
 func Exit(err error) *ExitError {
 	if err == nil {
 		return nil
 	}
+	e := *exit(err)
+	e.Says, e.Hint = cmp.Or(e.Says, err.Error(), "failed"), cmp.Or(e.Hint, hints[e.Code], hints[ExitFailed])
+	return &e
+}
+
+// exit is Exit as far as the error itself says.
+func exit(err error) *ExitError {
 	if e, ok := errors.AsType[*ExitError](err); ok {
 		return e
 	}
@@ -68,15 +95,18 @@ func Exit(err error) *ExitError {
 	// The servers decide, in this order: 6, 5, 130, 7, 3, 4, 1.
 	switch {
 	case isFailure && failure.Committed:
-		e.Code, e.Hint = ExitBehind, "run the same command again: it only moves forward"
+		e.Code, e.Hint = ExitBehind, hints[ExitBehind]
 	case isFailure && failure.Undone && !errors.As(err, &gate):
 		e.Code = ExitUndone
 	case errors.Is(err, ErrInterrupted):
-		e.Code, e.Hint = ExitInterrupted, "run the same command again to resume"
+		e.Code, e.Hint = ExitInterrupted, hints[ExitInterrupted]
 	case errors.As(err, &gate):
-		e.Code = ExitGate
+		e.Code, e.Hint = ExitGate, gate.Do()
+		if e.Hint == "" {
+			e.Hint = "when what the gates name has ended, run the same command again; crossfade status shows every gate"
+		}
 	case errors.Is(err, flow.ErrHeld):
-		e.Code, e.Hint = ExitHeld, "wait for the other run, or end it; status needs no lock"
+		e.Code, e.Hint = ExitHeld, hints[ExitHeld]
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Hint = "run the same command again to resume"
 	}

@@ -74,7 +74,7 @@ func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftover
 	case report.PhasePreparing, report.PhaseReady, report.PhaseRolledBack:
 	case report.PhaseCutover:
 		if d := s.last(); d.Direction == cutover.Back {
-			return Leftovers{}, exitf(ExitGate, "the right command now: rollback", "a rollback was cut off before open")
+			return Leftovers{}, refused("crossfade rollback", "a rollback was cut off before open")
 		}
 		if err := u.undoCutOff(ctx, s, observe); err != nil {
 			return Leftovers{}, err

@@ -76,9 +76,9 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	case !opened && s.phase != report.PhaseOpen && !(s.phase == report.PhaseCutover && s.last().Direction == cutover.Back):
 		return nil, wrongPhase(s.phase, "rollback --without-new")
 	case s.newErr == nil && !s.new.Identity.InRecovery:
-		return nil, exitf(ExitGate, "use rollback, which loses nothing", "new answers: it is not gone")
+		return nil, refused("use rollback, which loses nothing", "new answers: it is not gone")
 	case !o.Approved:
-		return nil, exitf(ExitGate, "type the upgrade's name when asked, or give --yes", "not approved")
+		return nil, refused("type the upgrade's name when asked, or give --yes", "not approved")
 	}
 	held, release, err := u.hold(ctx, u.old.With(s.home))
 	if err != nil {

@@ -177,10 +177,10 @@ func (u *Upgrade) prepareParts(ctx context.Context, o PrepareOptions, observe fu
 }
 
 // previewParts is Preview of all parts that have something to do.
-func (u *Upgrade) previewParts(ctx context.Context, plan string) ([]string, error) {
+func (u *Upgrade) previewParts(ctx context.Context, plan string, o CutoverOptions) ([]string, error) {
 	var lines []string
 	for _, p := range u.parts {
-		some, err := p.Preview(ctx, plan)
+		some, err := p.Preview(ctx, plan, o)
 		if err != nil {
 			return nil, p.about(err)
 		}

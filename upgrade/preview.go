@@ -12,10 +12,11 @@ import (
 
 // Preview says, for the person who is asked for the upgrade's name, what
 // cutover, rollback, finish or abort will do from where the upgrade stands. A
-// plan in the wrong phase is an error; one whose work is done has no lines.
-func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
+// plan in the wrong phase is an error, so is one outside its window as o has it;
+// one whose work is done has no lines.
+func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([]string, error) {
 	if u.parts != nil {
-		return u.previewParts(ctx, plan)
+		return u.previewParts(ctx, plan, o)
 	}
 	s, err := u.look(ctx, false)
 	if err != nil && (s == nil || s.oldErr != nil && s.newErr != nil) {
@@ -23,6 +24,11 @@ func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
 	}
 	if done, err := u.timely(ctx, s, plan); done || err != nil {
 		return nil, err
+	}
+	if u.windowed(s, plan) {
+		if err := u.outside(o); err != nil {
+			return nil, err
+		}
 	}
 	names := make([]string, len(s.databases))
 	for i, db := range s.databases {
@@ -32,17 +38,17 @@ func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
 	cut := u.rb.Cutover
 	crossing := func(from, to *pg.Server) []string {
 		lines := []string{
-			fmt.Sprintf("%s is closed and %s opened for writes in: %s", from, to, dbs),
-			fmt.Sprintf("writers wait for at most %s in one attempt; past it everything is undone", cut.MaxBlocked),
-			fmt.Sprintf("%d poolers or hooks send clients to %s", len(cut.Traffic), to.Name),
+			fmt.Sprintf("this will close %s and open %s for writes in: %s", from, to, dbs),
+			fmt.Sprintf("writers will wait at most %s per attempt; if it takes longer, everything is undone", cut.MaxBlocked),
+			fmt.Sprintf("%d poolers or hooks will send clients to %s", len(cut.Traffic), to.Name),
 		}
 		if len(cut.Traffic) == 0 {
-			lines[2] = "no traffic is sent by the tool: clients find " + to.Name + " by themselves"
+			lines[2] = "crossfade will send no traffic: clients will find " + to.Name + " by themselves"
 		}
 		if cut.Back {
-			return append(lines, fmt.Sprintf("%s follows %s, so that the way back stays open", from.Name, to.Name))
+			return append(lines, fmt.Sprintf("%s will follow %s, so that the way back stays open", from.Name, to.Name))
 		}
-		return append(lines, "back: false: there is no way back behind open")
+		return append(lines, "back: false: there will be no way back after open")
 	}
 	switch plan {
 	case "rehearse", "rehearse --with-traffic":
@@ -50,35 +56,48 @@ func (u *Upgrade) Preview(ctx context.Context, plan string) ([]string, error) {
 	case "cutover":
 		lines := crossing(u.old, u.new)
 		if names := u.successors(); len(names) > 0 {
-			lines = append(lines, fmt.Sprintf("behind open old's standbys %s are stopped, one level after the other, and new's are built in their places: old, and a rollback, are without them", strings.Join(names, ", ")))
+			lines = append(lines, fmt.Sprintf("after open the old cluster's standbys %s will be stopped, one level after the other, and new ones built in their places: old, and a rollback, will be without them", strings.Join(names, ", ")))
 		}
 		return lines, nil
 	case "rollback":
 		lines := crossing(u.new, u.old)
 		if names := u.successors(); len(names) > 0 {
-			lines = append(lines, fmt.Sprintf("old opens without its standbys whose places new's have taken: %s", strings.Join(names, ", ")))
+			lines = append(lines, fmt.Sprintf("old will open without its standbys whose places the new cluster's have taken: %s", strings.Join(names, ", ")))
 		}
 		return lines, nil
 	case "rollback --without-new":
 		return []string{
-			fmt.Sprintf("%s is given up for good: what was written there and has not reached %s is lost", u.new, u.old),
-			fmt.Sprintf("%s is opened for writes in: %s", u.old, dbs),
+			fmt.Sprintf("this will give up %s for good: what was written there and has not reached %s will be lost", u.new, u.old),
+			fmt.Sprintf("it will open %s for writes in: %s", u.old, dbs),
 		}, nil
 	case "finish":
 		if s.phase == report.PhaseRolledBack {
-			return []string{fmt.Sprintf("%s is given up; %s serves alone, with nothing of this upgrade left on it", u.new, u.old)}, nil
+			return []string{fmt.Sprintf("this will give up %s; %s will serve alone, with nothing of this upgrade left on it", u.new, u.old)}, nil
 		}
 		return []string{
-			fmt.Sprintf("the way back to %s is given up for good", u.old),
-			fmt.Sprintf("%s keeps serving, with nothing of this upgrade left on it", u.new),
-			fmt.Sprintf("%s stays closed, unless --reopen-old is given", u.old),
+			fmt.Sprintf("this will end the possibility of a rollback to %s for good", u.old),
+			fmt.Sprintf("%s will go on serving, with nothing of this upgrade left on it", u.new),
+			fmt.Sprintf("%s will stay closed, unless --reopen-old is given", u.old),
 		}, nil
 	}
-	lines := []string{fmt.Sprintf("everything that this upgrade made on %s and %s is taken away; %s is as it was", u.old, u.new, u.old)}
+	lines := []string{fmt.Sprintf("this will remove everything that this upgrade made on %s and %s; %s will be as it was", u.old, u.new, u.old)}
 	if z := s.zero(); z != nil && len(z.Made) > 0 {
-		lines = append(lines, "dropped on new, because this upgrade made them: "+strings.Join(z.Made, ", "))
+		lines = append(lines, "it will drop on new, because this upgrade made them: "+strings.Join(z.Made, ", "))
 	}
 	return lines, nil
+}
+
+// windowed reports whether a plan keeps to the window, from where the upgrade
+// stands. What is to be completed after open does not, nor what was cut off when
+// one side was closed already: nobody takes writes until it goes on.
+func (u *Upgrade) windowed(s *survey, plan string) bool {
+	switch plan {
+	case "cutover":
+		return s.phase == report.PhaseReady || s.phase == report.PhaseRolledBack || s.phase == report.PhaseCutover && !s.closed()
+	case "rollback":
+		return s.phase == report.PhaseOpen || s.phase == report.PhaseCutover && !s.closed()
+	}
+	return strings.HasPrefix(plan, "rehearse")
 }
 
 // timely refuses a plan that is not for the phase, and tells of one that is done.

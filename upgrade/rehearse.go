@@ -142,15 +142,15 @@ func (u *Upgrade) rehearsalPlan(ctx context.Context, s *survey) (flow.Plan, erro
 func (u *Upgrade) previewRehearsal(dbs string, traffic bool) []string {
 	cut := u.rb.Cutover
 	lines := []string{
-		fmt.Sprintf("the cutover from %s to %s is rehearsed in: %s", u.old, u.new, dbs),
-		fmt.Sprintf("writers wait for the locks, for at most %s in one attempt; nothing is closed or opened, and everything is undone", cut.MaxBlocked),
+		fmt.Sprintf("this will rehearse the cutover from %s to %s in: %s", u.old, u.new, dbs),
+		fmt.Sprintf("writers will wait for the locks at most %s per attempt; nothing will be closed or opened, and everything will be undone", cut.MaxBlocked),
 	}
 	switch {
 	case len(cut.Traffic) == 0:
 	case traffic:
-		lines = append(lines, fmt.Sprintf("%d poolers or hooks hold clients back as long", len(cut.Traffic)))
+		lines = append(lines, fmt.Sprintf("%d poolers or hooks will hold clients back as long", len(cut.Traffic)))
 	default:
-		lines = append(lines, "clients are not held back in poolers or hooks: --with-traffic does that")
+		lines = append(lines, "clients will not be held back in poolers or hooks: --with-traffic does that")
 	}
 	return lines
 }

@@ -98,7 +98,7 @@ func (u *Upgrade) goOn(ctx context.Context, s *survey, observe func(flow.Event))
 		d := s.last()
 		switch {
 		case d.Direction == cutover.Back:
-			return nil, true, exitf(ExitGate, "the right command now: rollback", "a rollback was cut off before open")
+			return nil, true, refused("crossfade rollback", "a rollback was cut off before open")
 		case d.State == cutover.Closed:
 			// It was approved and begun in its window, and nobody takes writes:
 			// that is not the time to wait for another.
@@ -146,7 +146,7 @@ func (v *vigil) window(ctx context.Context) (until time.Time, waited bool, err e
 	from, to := w.Next(time.Now(), v.u.rb.Cutover.MaxBlocked)
 	switch {
 	case from.IsZero():
-		return to, false, exitf(ExitGate, "make cutover.window longer than cutover.max_blocked", "no window of the next year is long enough")
+		return to, false, refused("make cutover.window longer than cutover.max_blocked", "no window of the next year is long enough")
 	case !from.After(time.Now()):
 		return to, false, nil
 	}

@@ -49,6 +49,10 @@ func Draft(ctx context.Context, oldConninfo, newConninfo string) (string, error)
 			return "", fmt.Errorf("look at %s: %w", side.name, err)
 		}
 	}
+	if was, is := d.old.Members[0].Major(), d.new.Members[0].Major(); was > is {
+		return "", exitf(ExitUsage, "if they are swapped, exchange what is given with --old and --new; crossfade moves to a later major only",
+			"--old is PostgreSQL %d and --new is PostgreSQL %d: are they swapped?", was, is)
+	}
 	if err := d.readManagers(ctx); err != nil {
 		return "", err
 	}
@@ -136,7 +140,12 @@ func (d *draft) readDatabases(ctx context.Context) error {
 	return nil
 }
 
-func (d *draft) line(format string, args ...any) { fmt.Fprintf(&d.b, format+"\n", args...) }
+// line adds one line, whatever the names in it hold: a line break in one would
+// begin a key of its own.
+func (d *draft) line(format string, args ...any) {
+	text := strings.Join(strings.Split(fmt.Sprintf(format, args...), "\n"), " ")
+	d.b.WriteString(report.VisibleText(text) + "\n")
+}
 
 // scalar is a value that YAML reads back as it was: a JSON string is one.
 func scalar(s string) string {
@@ -149,7 +158,9 @@ func scalar(s string) string {
 	if err := enc.Encode(s); err != nil {
 		return "''" // a string always encodes
 	}
-	return strings.TrimSpace(b.String())
+	// Visible escapes, but for bytes that are no UTF-8 (of which the encoder has
+	// left none) and for what is above U+FFFF, are those of YAML.
+	return report.VisibleText(strings.TrimSpace(b.String()))
 }
 
 // plainScalar needs no quotes, also between braces.

@@ -111,6 +111,17 @@ func (e *RunbookError) Error() string {
 // Unwrap is why the file could not be read; nil where it could.
 func (e *RunbookError) Unwrap() error { return e.cause }
 
+// Hint is what to do about it.
+func (e *RunbookError) Hint() string {
+	switch {
+	case errors.Is(e.cause, fs.ErrNotExist):
+		return "crossfade init --old CONNINFO --new CONNINFO -o crossfade.yaml looks at both clusters and writes one; -f FILE or the environment variable CROSSFADE_RUNBOOK names another"
+	case e.cause != nil:
+		return "-f FILE or the environment variable CROSSFADE_RUNBOOK names another file"
+	}
+	return "correct the runbook, then run the same command again"
+}
+
 func runbookUnreadable(path string, err error) error {
 	says := err.Error()
 	var pe *fs.PathError
@@ -118,7 +129,7 @@ func runbookUnreadable(path string, err error) error {
 		says = pe.Err.Error() // the path stands before it already
 	}
 	return &RunbookError{
-		Problems: []Problem{{File: path, Says: "the runbook cannot be read: " + says + "; --runbook names another file"}},
+		Problems: []Problem{{File: path, Says: "the runbook cannot be read: " + says}},
 		cause:    err,
 	}
 }

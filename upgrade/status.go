@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,18 +49,19 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 	}
 	st.Writable = s.writable(ctx, u)
 	st.Fence.Old, st.Fence.New = fenceState(s, "old"), fenceState(s, "new")
+	opens := ""
 	if st.Phase != report.PhaseNew && st.Phase != report.PhaseAborted && st.Phase != report.PhaseFinished {
 		if err := u.lookTables(ctx, s); err != nil {
 			st.Notes = append(st.Notes, err.Error())
 		}
 		u.statusLinks(ctx, s, &st)
-		u.statusGates(ctx, s, &st)
+		opens = u.statusGates(ctx, s, &st)
 	}
 	u.statusStandbys(ctx, s, &st)
 	u.statusNotes(ctx, s, &st)
 	st.Step = u.statusStep()
 	st.Notes = append(st.Notes, u.managerNotes(ctx, s)...)
-	st.Next = next(st, s)
+	st.Next = next(st, s, opens)
 	u.statusRuns(ctx, s, &st)
 	return st, nil
 }
@@ -286,29 +288,32 @@ func (u *Upgrade) positions(ctx context.Context, s *survey, db string, links []l
 	return at, err
 }
 
-func (u *Upgrade) statusGates(ctx context.Context, s *survey, st *report.Status) {
+// statusGates asks the gates. It returns what opens them where no waiting does.
+func (u *Upgrade) statusGates(ctx context.Context, s *survey, st *report.Status) (opens string) {
 	dir := cutover.Forward
 	switch s.phase {
 	case report.PhaseOpen:
 		dir = cutover.Back
 	case report.PhaseReady, report.PhaseRolledBack:
 	default:
-		return
+		return ""
 	}
 	if s.oldErr != nil || s.newErr != nil || len(s.databases) == 0 || s.databases[0].inventory == nil {
-		return
+		return ""
 	}
 	c, err := u.config(ctx, s, dir)
 	if err != nil {
 		st.Notes = append(st.Notes, err.Error())
-		return
+		return ""
 	}
 	c.Stable = 0 // one look tells the lag, not how long it has been low
 	gates, x := cutover.Gates(c)
 	defer x.Close()
-	for _, g := range cutover.Look(ctx, gates) {
+	states := cutover.Look(ctx, gates)
+	for _, g := range states {
 		st.Gates = append(st.Gates, report.Gate{ID: g.ID, OK: g.OK, Says: g.Says})
 	}
+	return cutover.Do(states)
 }
 
 // statusStep is the step that the journal has begun and not ended.
@@ -320,15 +325,17 @@ func (u *Upgrade) statusStep() *report.Work {
 	return w
 }
 
-// next is the command to type next. What was cut off behind open, or whose hook
-// failed, is run again first.
-func next(st report.Status, s *survey) string {
+// next is the command to type next. What was cut off after open, or whose hook
+// failed, is run again first; then comes what opens a gate that no waiting opens,
+// before a cutover that would end at it. finish is never what to type next: it
+// ends the possibility of a rollback, and only a person knows when.
+func next(st report.Status, s *survey, opens string) string {
 	last := s.last()
 	switch st.Phase {
 	case report.PhaseNew, report.PhaseAborted, report.PhasePreparing:
 		return "crossfade prepare"
 	case report.PhaseReady:
-		return "crossfade cutover"
+		return cmp.Or(opens, "crossfade cutover")
 	case report.PhaseCutover:
 		return "crossfade " + crossingName(last.Direction)
 	case report.PhaseOpen, report.PhaseRolledBack:
@@ -336,9 +343,9 @@ func next(st report.Status, s *survey) string {
 		case last != nil && !last.Done:
 			return "crossfade " + crossingName(last.Direction)
 		case st.Phase == report.PhaseOpen:
-			return "crossfade finish"
+			return cmp.Or(opens, report.Watch)
 		}
-		return "crossfade cutover"
+		return cmp.Or(opens, "crossfade cutover")
 	}
 	return ""
 }

@@ -97,6 +97,12 @@ func (s *survey) stopped(dir cutover.Direction) bool {
 	return d.Attempt > 0 && d.State == cutover.Void && d.Direction == dir && d.Stopped
 }
 
+// closed reports whether a crossing was cut off between close and open.
+func (s *survey) closed() bool {
+	d := s.last()
+	return s.phase == report.PhaseCutover && d != nil && d.State == cutover.Closed
+}
+
 // rehearsing is the rehearsal that is under way or was cut off, or nil.
 func (s *survey) rehearsing() *cutover.Decision {
 	for _, d := range s.decisions {
@@ -564,5 +570,5 @@ func wrongPhase(p report.Phase, command string) *ExitError {
 		report.PhaseNew: "prepare", report.PhaseAborted: "prepare", report.PhasePreparing: "prepare or abort", report.PhaseReady: "cutover, rehearse, verify or abort",
 		report.PhaseCutover: "cutover or abort", report.PhaseOpen: "rollback, finish or verify", report.PhaseRolledBack: "cutover, finish or abort", report.PhaseFinished: "nothing more: the upgrade is finished",
 	}
-	return exitf(ExitGate, "the right command now: "+next[p], "%s is not for phase %s", command, p)
+	return refused("the right command now: "+next[p], "%s is not for phase %s", command, p)
 }

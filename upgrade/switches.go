@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -43,7 +44,12 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, erro
 			return false, "", err
 		}
 		if bad := schema.Unexpected(diff); len(bad) > 0 {
-			return false, fmt.Sprintf("the catalogs of %s differ: %s; make the same change on both sides, new first (there BEGIN READ WRITE comes before it)", db.name, differ(bad)), nil
+			says := fmt.Sprintf("the catalogs of %s differ: %s; make the same change on both sides, new first (there BEGIN READ WRITE comes before it)", db.name, differ(bad))
+			if passing(bad) {
+				return false, says, nil
+			}
+			// A crossing refuses DDL on the closing side while it waits.
+			return false, "", &cutover.ErrShut{Says: says, Do: "make the same change on both sides, then " + crossingOf(s)}
 		}
 	}
 	if s.phase != report.PhaseReady {
@@ -54,9 +60,32 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, erro
 		return false, "", err
 	}
 	if len(missing) > 0 {
-		return false, fmt.Sprintf("new lacks, or has differently, %s: run crossfade prepare, which takes it along", some(missing)), nil
+		return false, "", &cutover.ErrShut{Says: fmt.Sprintf("new lacks, or has differently, %s: run crossfade prepare, which takes it along", some(missing)), Do: "crossfade prepare"}
 	}
 	return true, "the catalogs are equal", nil
+}
+
+// passing reports whether differences may go by themselves: an index that is
+// built CONCURRENTLY is on one side only, under a name of its own or not valid,
+// until the build has ended.
+func passing(bad []schema.Difference) bool {
+	for _, d := range bad {
+		if d.Kind == "index" && (d.Property == "valid" || concurrently.MatchString(d.Object)) {
+			return true
+		}
+	}
+	return false
+}
+
+// concurrently are the names of the indexes that REINDEX CONCURRENTLY makes.
+var concurrently = regexp.MustCompile(`_cc(new|old)[0-9]*"?$`)
+
+// crossingOf is the command that crosses from where the upgrade stands.
+func crossingOf(s *survey) string {
+	if s.phase == report.PhaseOpen {
+		return "crossfade rollback"
+	}
+	return "crossfade cutover"
 }
 
 // lackedGlobals are the roles, memberships, settings and databases that prepare

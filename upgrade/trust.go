@@ -432,16 +432,19 @@ func (u *Upgrade) trustGate(ctx context.Context, s *survey) (bool, string, error
 		}
 		return true, "no failover, and nothing was taken away by hand", nil
 	}
+	shut := &cutover.ErrShut{Says: says}
 	switch {
 	case d.stranger != "":
+		shut.Do = "correct the runbook, then crossfade check"
 	case s.phase == report.PhaseReady || s.phase == report.PhasePreparing:
-		says += ": run crossfade prepare"
+		shut.Says, shut.Do = says+": run crossfade prepare", "crossfade prepare"
 	case s.phase == report.PhaseOpen:
-		says += ": the way back may have a gap and is not taken; crossfade verify tells what differs, crossfade finish gives it up"
+		shut.Says = says + ": the way back may have a gap and is not taken; crossfade verify tells what differs, crossfade finish goes on without a way back"
+		shut.Do = "crossfade verify"
 	default:
-		says += ": what is kept in step may have a gap; run crossfade abort, and prepare again"
+		shut.Says, shut.Do = says+": what is kept in step may have a gap; run crossfade abort, and prepare again", "crossfade abort"
 	}
-	return false, says, nil
+	return false, "", shut
 }
 
 // trustStep takes away what cannot be trusted, so that the copy makes it anew,

@@ -38,6 +38,7 @@ type Upgrade struct {
 	sessions pg.Sessions
 	passed   bool       // this process has run check, and nothing blocks
 	holding  *hold      // what this process holds of the upgrade now, or nil
+	until    time.Time  // no attempt of a crossing begins after it; zero: no limit
 	pace     *load.Pace // of every copy; nil: none
 
 	mu      sync.Mutex

@@ -26,6 +26,7 @@ Behind open it is rollback that takes the writes back.`,
 			&cli.BoolFlag{Name: "yes", Usage: "do not ask for the upgrade's name"},
 		},
 		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitHeld},
+		ends:  map[int]string{upgrade.ExitGate: "wrong phase, or not approved; nothing was changed"},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return abortOptions{o, c.Bool("yes")}.run(ctx, out)
 		},

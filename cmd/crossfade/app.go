@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"crossfade/upgrade"
 
 	"github.com/urfave/cli/v2"
 )
@@ -24,6 +27,12 @@ type command struct {
 	about    string // what a person needs to know who types --help
 	flags    []cli.Flag
 	exits    []int // the codes it can end with, beside 0, 2 and 130
+	// ends says what codes mean for this command, where that is not what exits
+	// says of all.
+	ends map[int]string
+	// reads: it changes nothing that lasts. It ends as soon as nobody reads its
+	// results, and a signal that ends it has nothing to undo.
+	reads bool
 	// words are the only positional arguments that it takes: exactly one of
 	// them. Only completion has any.
 	words  []string
@@ -74,7 +83,7 @@ func newApp(out *output) *cli.App {
 			if c.Args().Len() == 0 {
 				return &usageError{says: "no command was given", try: "crossfade --help"}
 			}
-			return unknownCommand(all, c.Args().First())
+			return unknownCommand(all, c.Args().Slice()...)
 		},
 	}
 	for _, cmd := range all {
@@ -99,9 +108,28 @@ func (cmd command) cli(out *output) *cli.Command {
 				o.runbook = runbookDefault
 			}
 			out.json, out.quiet, out.verbose = o.json, o.quiet, o.verbose
+			if cmd.reads {
+				return cmd.read(c, o, out)
+			}
 			return cmd.run(c.Context, c, o, out)
 		},
 	}
+}
+
+// read runs a command that only reads, for as long as its results can be written.
+func (cmd command) read(c *cli.Context, o common, out *output) error {
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	out.reading(cancel)
+	err := cmd.run(ctx, c, o, out)
+	cause := context.Cause(ctx)
+	if unwritten, ok := errors.AsType[*unwrittenError](cause); ok {
+		return unwritten
+	}
+	if err != nil && errors.Is(cause, upgrade.ErrInterrupted) {
+		return &upgrade.ExitError{Code: upgrade.ExitInterrupted, Says: err.Error(), Hint: "nothing was changed", Err: err}
+	}
+	return err
 }
 
 // arguments refuses what stands behind the flags. Flags that stand behind an
@@ -155,8 +183,21 @@ func hoist(args []string) []string {
 	return nil // nothing but common flags: no command
 }
 
-func unknownCommand(all []command, name string) error {
+// unknownCommand is the answer to a command that there is not.
+func unknownCommand(all []command, args ...string) error {
+	name := args[0]
 	e := &usageError{says: fmt.Sprintf("unknown command %q", name), try: "crossfade --help"}
+	switch name {
+	case "help":
+		e.try = "crossfade --help, or crossfade COMMAND --help"
+		if len(args) == 2 && slices.ContainsFunc(all, func(c command) bool { return c.name == args[1] && !c.hidden }) {
+			e.try = "crossfade " + args[1] + " --help"
+		}
+		return e
+	case "version":
+		e.try = "crossfade --version"
+		return e
+	}
 	var known []string
 	for _, c := range all {
 		if !c.hidden {
@@ -177,6 +218,12 @@ func badFlag(cmd string, flags []cli.Flag, err error) error {
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
 		e.says = "unknown flag " + dashed(name)
+		if name == "dry-run" {
+			e.try = "crossfade plan: it is the dry run of every command"
+			if slices.Contains(plans, cmd) {
+				e.try = "crossfade plan --only " + cmd + ": it is the dry run, and touches nothing"
+			}
+		}
 		var known []string
 		for _, f := range append(append(slices.Clone(flags), commonFlags()...), cli.HelpFlag) {
 			known = append(known, f.Names()...)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/report"
 
 	"golang.org/x/term"
 )
@@ -20,6 +21,8 @@ import (
 type consent struct {
 	plan string // as upgrade.Preview knows it
 	yes  bool   // --yes
+	// window is what the command was given of the window: --now, --wait.
+	window upgrade.CutoverOptions
 }
 
 // possible refuses at once where nobody can be asked, before any server is touched.
@@ -28,7 +31,7 @@ func (c consent) possible(out *output) error {
 		return nil
 	}
 	return &upgrade.ExitError{
-		Code: upgrade.ExitGate, Says: c.plan + ": not approved: there is no terminal to ask on",
+		Code: upgrade.ExitGate, Says: c.plan + ": not approved: there is no terminal to ask on; nothing was changed",
 		Hint: "--yes answers for you",
 	}
 }
@@ -36,7 +39,7 @@ func (c consent) possible(out *output) error {
 // given shows what the plan will do and asks for the upgrade's name. Where the
 // preview is empty the work is done, and nobody is asked.
 func (c consent) given(ctx context.Context, u *upgrade.Upgrade, name string, out *output) error {
-	lines, err := u.Preview(ctx, c.plan)
+	lines, err := u.Preview(ctx, c.plan, c.window)
 	if err != nil || len(lines) == 0 {
 		return err
 	}
@@ -52,8 +55,8 @@ func (c consent) given(ctx context.Context, u *upgrade.Upgrade, name string, out
 	}
 	if answer != name {
 		return &upgrade.ExitError{
-			Code: upgrade.ExitGate, Says: fmt.Sprintf("%s: not approved: %q was typed, and the upgrade is %s", c.plan, answer, name),
-			Hint: "nothing was touched; run the same command again",
+			Code: upgrade.ExitGate, Says: fmt.Sprintf("%s: not approved: %q was typed, and the upgrade is %s; nothing was changed", c.plan, answer, name),
+			Hint: "run the same command again, and type " + name,
 		}
 	}
 	return nil
@@ -68,13 +71,13 @@ func ask(ctx context.Context, out *output, question string) (answer string, err 
 		tty, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
 		if err != nil {
 			return "", &upgrade.ExitError{
-				Code: upgrade.ExitGate, Says: "not approved: stderr is no terminal, and there is no other to ask on", Hint: "--yes answers for you", Err: err,
+				Code: upgrade.ExitGate, Says: "not approved: stderr is no terminal, and there is no other to ask on; nothing was changed", Hint: "--yes answers for you", Err: err,
 			}
 		}
 		defer func() { err = errors.Join(err, tty.Close()) }()
 		to = tty
 	}
-	if _, err := io.WriteString(to, question); err != nil {
+	if _, err := io.WriteString(to, report.VisibleText(question)); err != nil {
 		return "", fmt.Errorf("ask for the name of the upgrade: %w", err)
 	}
 	type line struct {

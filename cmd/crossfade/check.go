@@ -37,7 +37,8 @@ docs/checks.md lists what is looked at.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "restore", Usage: "also restore the schema into a scratch database on new, which is dropped again"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitHeld},
+		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitHeld}, reads: true,
+		ends: map[int]string{upgrade.ExitHeld: "another check --restore of this upgrade is running"},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return checkOptions{o, c.Bool("restore")}.run(ctx, out)
 		},

@@ -21,7 +21,7 @@ func completionCommand() command {
   bash   source <(crossfade completion bash)
   zsh    source <(crossfade completion zsh)
   fish   crossfade completion fish | source`,
-		words: []string{"bash", "zsh", "fish"},
+		words: []string{"bash", "zsh", "fish"}, reads: true,
 		run: func(_ context.Context, c *cli.Context, _ common, out *output) error {
 			text := completionBash
 			switch c.Args().First() {

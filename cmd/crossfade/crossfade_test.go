@@ -109,8 +109,8 @@ func interrupt(t *testing.T, program string) {
 		if !strings.HasPrefix(last, `{"type":"error","exit":130,"says":"interrupted by `+name+`"`) {
 			t.Errorf("%s: the last line is %s", name, last)
 		}
-		if got := said.String(); !strings.HasPrefix(got, "interrupted by "+name+": ending") || !strings.Contains(got, "\nhint: run the same command again to resume\n") {
-			t.Errorf("%s: it said %s", name, got)
+		if got, want := said.String(), "crossfade: interrupted by "+name+"\nhint: nothing was changed\n"; got != want {
+			t.Errorf("%s: it said %s, want %s: there is nothing to undo, and nothing to resume", name, got, want)
 		}
 	}
 }

@@ -32,6 +32,12 @@ func crossFlags() []cli.Flag {
 	}
 }
 
+// crossEnds are the codes that a signal decides about: it is undone first.
+var crossEnds = map[int]string{
+	upgrade.ExitUndone:      "failed or was interrupted before open, in the gates too, and was undone; the cluster that served before serves again (seen, not assumed; otherwise 1)",
+	upgrade.ExitInterrupted: "interrupted (SIGINT, SIGTERM) before the first step; nothing was changed. Later a signal is 5, after open 6",
+}
+
 var crossExits = []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitBehind, upgrade.ExitHeld}
 
 func cutoverCommand() command {
@@ -53,7 +59,7 @@ With several new clusters they are cut over one after the other, in the order of
 the runbook, each all or nothing by itself: where one fails it is undone, those
 before it stay open, and those behind it are not begun. Those that are open
 already are passed over. --cluster does one alone.`,
-		flags: crossFlags(), exits: crossExits,
+		flags: crossFlags(), exits: crossExits, ends: crossEnds,
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			x := crossOptions{common: o, Now: c.Bool("now"), Wait: c.Bool("wait"), Yes: c.Bool("yes"), Cluster: c.String("cluster")}
 			return x.run(ctx, out, crossing{"cutover", "cutover", "new", report.PhaseOpen, (*upgrade.Upgrade).Cutover})
@@ -86,7 +92,7 @@ func (o crossOptions) run(ctx context.Context, out *output, x crossing) error {
 	if err != nil {
 		return err
 	}
-	agree := consent{plan: x.preview, yes: o.Yes}
+	agree := consent{plan: x.preview, yes: o.Yes, window: upgrade.CutoverOptions{Now: o.Now, Wait: o.Wait}}
 	if err := agree.possible(out); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -52,22 +53,19 @@ func failure(ctx context.Context, err error) *report.Error {
 	}
 	var usage *usageError
 	var runbook *upgrade.RunbookError
+	var unwritten *unwrittenError
 	switch {
 	case errors.As(err, &usage):
-		return &report.Error{Exit: upgrade.ExitUsage, Says: usage.says, Hint: usage.try}
+		return &report.Error{Exit: upgrade.ExitUsage, Says: cmp.Or(usage.says, "bad usage"), Hint: cmp.Or(usage.try, "crossfade --help")}
 	case errors.As(err, &runbook):
-		return &report.Error{Exit: upgrade.ExitUsage, Says: runbook.Error()}
+		return &report.Error{Exit: upgrade.ExitUsage, Says: runbook.Error(), Hint: runbook.Hint()}
+	case errors.As(err, &unwritten):
+		return &report.Error{Exit: upgrade.ExitFailed, Says: err.Error(), Hint: unwritten.hint()}
 	}
 	e := upgrade.Exit(err)
 	out := &report.Error{Exit: e.Code, Says: e.Says, On: e.On, Object: e.Object, SQLState: e.SQLState, Hint: e.Hint}
-	if out.Says == "" {
-		out.Says = err.Error()
-	}
 	if errors.Is(context.Cause(ctx), upgrade.ErrInterrupted) && before(upgrade.ExitInterrupted, out.Exit) {
-		out.Exit = upgrade.ExitInterrupted
-	}
-	if out.Exit == upgrade.ExitInterrupted && out.Hint == "" {
-		out.Hint = "run the same command again to resume"
+		out.Exit, out.Hint = upgrade.ExitInterrupted, "run the same command again to resume"
 	}
 	return out
 }
@@ -88,11 +86,15 @@ func failureText(err error, e *report.Error) string {
 		for _, p := range runbook.Problems {
 			b.WriteString(p.String() + "\n" + p.Excerpt())
 		}
+		b.WriteString("hint: " + runbook.Hint() + "\n")
 		return b.String()
 	}
-	b.WriteString("crossfade: " + e.Says + "\n")
+	// What a server said may have several lines; none of them begins as this
+	// program's own do.
+	says := strings.ReplaceAll(strings.TrimSpace(e.Says), "\n", "\n  ")
+	b.WriteString("crossfade: " + says + "\n")
 	if e.Hint != "" && !strings.Contains(e.Says, e.Hint) {
-		b.WriteString("hint: " + e.Hint + "\n")
+		b.WriteString("hint: " + strings.ReplaceAll(e.Hint, "\n", "\n  ") + "\n")
 	}
 	b.Write(stackOf(err))
 	return b.String()

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"crossfade/cutover"
 	"crossfade/upgrade"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 )
 
@@ -64,7 +69,7 @@ func TestFailureText(t *testing.T) {
 func TestExitsAreWhatCommandsName(t *testing.T) {
 	for _, c := range commands() {
 		for _, code := range c.exits {
-			if exitText([]int{code}) == "" {
+			if exitText([]int{code}, nil) == "" {
 				t.Errorf("%s ends with %d, which is no exit code", c.name, code)
 			}
 		}
@@ -99,5 +104,66 @@ func TestNearest(t *testing.T) {
 	}
 	if !slices.Contains(known, nearest("prepar", known)) {
 		t.Error("one letter is no slip")
+	}
+}
+
+// TestEveryExitSaysWhatToDo: whatever a command fails with, it says so and what to
+// do about it.
+func TestEveryExitSaysWhatToDo(t *testing.T) {
+	var errs []error
+	for _, e := range exits {
+		if e.code != upgrade.ExitDone {
+			errs = append(errs, &upgrade.ExitError{Code: e.code}, fmt.Errorf("wrapped: %w", &upgrade.ExitError{Code: e.code, Says: "x"}))
+		}
+	}
+	gate := &cutover.ErrGate{Closed: []cutover.GateState{{ID: "lag", Says: "behind"}}}
+	errs = append(errs,
+		errors.New("x"), &usageError{}, &crash{value: "x"}, &unwrittenError{syscall.EPIPE}, &unwrittenError{syscall.ENOSPC},
+		&upgrade.RunbookError{Problems: []upgrade.Problem{{Says: "x"}}}, &pg.Error{Doing: "x", Err: errors.New("y")},
+		context.DeadlineExceeded, upgrade.ErrInterrupted, flow.ErrHeld, gate, cutover.ErrPatience, cutover.ErrTakenOver, &flow.Panic{Value: "x"},
+	)
+	for _, undone := range []bool{false, true} {
+		for _, committed := range []bool{false, true} {
+			for _, err := range []error{errors.New("x"), gate, upgrade.ErrInterrupted} {
+				errs = append(errs, &flow.Failure{Plan: "cutover", Step: "gate", Err: err, Undone: undone, Committed: committed})
+			}
+		}
+	}
+	interrupted, cancel := context.WithCancelCause(context.Background())
+	cancel(upgrade.ErrInterrupted)
+	for _, err := range errs {
+		for _, ctx := range []context.Context{context.Background(), interrupted} {
+			e := failure(ctx, err)
+			if e.Says == "" || e.Hint == "" {
+				t.Errorf("%T %v: exit %d says %q, and to do: %q", err, err, e.Exit, e.Says, e.Hint)
+			}
+			if text := failureText(err, e); !strings.Contains(text, "\nhint: ") {
+				t.Errorf("%T %v: a person reads\n%s", err, err, text)
+			}
+		}
+	}
+	shut := &cutover.ErrGate{Closed: []cutover.GateState{{ID: "lag", Says: "behind"}, {ID: "links", Says: "lost", Do: "crossfade prepare"}}}
+	if e := failure(context.Background(), shut); e.Hint != "crossfade prepare" {
+		t.Errorf("a gate that no waiting opens: %s", e.Hint)
+	}
+}
+
+// TestLiveLineShowsEscapes: no title and no report of a step acts on the terminal
+// that the live line is drawn on, nor does what --watch draws over itself.
+func TestLiveLineShowsEscapes(t *testing.T) {
+	const evil = "evil\x1b]0;x\x07\u202e\r\nname"
+	var p progress
+	var drawn bytes.Buffer
+	p.observe(flow.Event{Kind: flow.Begin, Step: "copy", Title: evil})
+	p.draw(&drawn, 200)
+	p.observe(flow.Event{Kind: flow.Progress, Step: "copy", Done: 1, Total: 2, Says: evil})
+	p.draw(&drawn, 200)
+	for _, text := range []string{drawn.String(), string(frame([]byte(evil), true))} {
+		if strings.Contains(text, "\x1b]0") || strings.ContainsAny(text, "\x07\u202e") || strings.Contains(text, "\rname") {
+			t.Errorf("it acts on the terminal: %q", text)
+		}
+		if !strings.Contains(text, `evil\x1b]0;x\x07\u202e`) {
+			t.Errorf("it does not show the name: %q", text)
+		}
 	}
 }

@@ -29,6 +29,7 @@ that was forgotten is noticed. The statements that would lift that are printed;
 			&cli.BoolFlag{Name: "reopen-old", Usage: "let old take writes again: it will not follow new any more"},
 		},
 		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitHeld},
+		ends:  map[int]string{upgrade.ExitGate: "wrong phase, or not approved; nothing was changed"},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return finishOptions{o, c.Bool("yes"), c.Bool("reopen-old")}.run(ctx, out)
 		},

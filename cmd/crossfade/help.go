@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -32,7 +34,7 @@ the cutover, abort takes everything back.`
 
 // printText prints what a person asked for (help, version) on stdout.
 func printText(out *output, text string) {
-	out.put(printed{to: out.stdout, text: []byte(text)})
+	out.put(printed{to: out.stdout, text: []byte(text), exact: true})
 }
 
 // helpText is the help of the program or of one command.
@@ -55,7 +57,7 @@ func helpText(all []command, data any) string {
 	b.WriteString("\nFLAGS (of every command, before or behind it)\n")
 	table(&b, flagRows(append(commonFlags(), cli.HelpFlag, cli.VersionFlag)))
 	b.WriteString("\nEXIT STATUS\n")
-	b.WriteString(exitText(nil))
+	b.WriteString(exitText(nil, nil))
 	b.WriteString("\nCodes may be added: treat one that you do not know as a failure.\n")
 	return b.String()
 }
@@ -65,7 +67,7 @@ func (cmd command) help() string {
 	fmt.Fprintf(&b, "crossfade %s - %s\n\nUSAGE\n  crossfade %s\n\n%s\n\nFLAGS\n", cmd.name, cmd.short, cmd.synopsis, cmd.about)
 	table(&b, flagRows(slices.Concat(cmd.flags, commonFlags(), []cli.Flag{cli.HelpFlag})))
 	b.WriteString("\nEXIT STATUS\n")
-	b.WriteString(exitText(append([]int{upgrade.ExitDone, upgrade.ExitUsage, upgrade.ExitInterrupted}, cmd.exits...)))
+	b.WriteString(exitText(append([]int{upgrade.ExitDone, upgrade.ExitUsage, upgrade.ExitInterrupted}, cmd.exits...), cmd.means()))
 	return b.String()
 }
 
@@ -96,12 +98,26 @@ func flagRows(flags []cli.Flag) [][2]string {
 	return rows
 }
 
-// exitText are the exit codes that are in only; nil: all.
-func exitText(only []int) string {
+// means is what codes mean for the command alone.
+func (cmd command) means() map[int]string {
+	if !cmd.reads {
+		return cmd.ends
+	}
+	own := map[int]string{
+		upgrade.ExitFailed:      "failed: a server could not be queried, or the results could not be written",
+		upgrade.ExitInterrupted: "interrupted (SIGINT, SIGTERM); nothing was changed",
+	}
+	maps.Copy(own, cmd.ends)
+	return own
+}
+
+// exitText are the exit codes that are in only (nil: all), with what they mean:
+// what own says of them, otherwise what they mean for all commands.
+func exitText(only []int, own map[int]string) string {
 	var rows [][2]string
 	for _, e := range exits {
 		if only == nil || slices.Contains(only, e.code) {
-			rows = append(rows, [2]string{fmt.Sprint(e.code), e.means})
+			rows = append(rows, [2]string{fmt.Sprint(e.code), cmp.Or(own[e.code], e.means)})
 		}
 	}
 	var b strings.Builder

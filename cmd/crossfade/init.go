@@ -30,7 +30,7 @@ then says what stands in the way.`,
 			&cli.StringFlag{Name: "new", Usage: "the cluster that will serve: `CONNINFO`"},
 			&cli.StringFlag{Name: "o", Usage: "write to `FILE`"},
 		},
-		exits: []int{upgrade.ExitFailed},
+		exits: []int{upgrade.ExitFailed}, reads: true,
 		run: func(ctx context.Context, c *cli.Context, _ common, out *output) error {
 			for _, side := range []string{"old", "new"} {
 				if c.String(side) == "" {

@@ -38,7 +38,9 @@ func crossfade(args []string) int {
 	out.json = wantsJSON(args)
 	defer profiled(out.sayf)()
 	ctx, stop := signals(context.Background(), func(cause error) {
-		out.sayf("%v: ending, and undoing first what must be undone; a second signal kills", cause)
+		if !out.onlyReads() { // else there is nothing to undo, and nothing to wait for
+			out.sayf("%v: ending, and undoing first what must be undone; a second signal kills", cause)
+		}
 	})
 	defer stop()
 	err := protect(func() error { return newApp(out).RunContext(ctx, append([]string{"crossfade"}, hoist(args)...)) })

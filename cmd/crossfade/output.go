@@ -10,6 +10,9 @@ package main
 //     begins with "crossfade: ", in lower case, without a full stop. What to
 //     type next is a line of its own, "hint: ".
 //   - One live line on a terminal, a line every 10 s elsewhere.
+//   - Text that a person reads goes through report.Visible: a name or a message
+//     of a server never acts on the terminal. JSON is exact, and so is what is
+//     meant for a program (completion).
 //   - Nobody waits for a terminal: a step that holds a fence up tells an
 //     observer, and the observer only puts lines into a queue. A pager that is
 //     not read, or a terminal stopped with Ctrl-S, stalls the printing alone.
@@ -17,12 +20,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"crossfade/upgrade"
@@ -46,8 +51,45 @@ type output struct {
 	done     chan struct{}
 	failed   error // the first error of writing results; the loop's own until done
 
-	mu    sync.Mutex
-	queue []printed
+	mu     sync.Mutex
+	queue  []printed
+	broken context.CancelCauseFunc // ends a command that only reads; nil: none is running
+}
+
+// unwrittenError is that stdout took no more of the results: it was closed (a
+// pipe into head), or what it is written to is full.
+type unwrittenError struct{ err error }
+
+func (e *unwrittenError) Error() string { return "write the results: " + e.err.Error() }
+
+func (e *unwrittenError) Unwrap() error { return e.err }
+
+// reading notes that the command only reads: end ends it when its results
+// cannot be written.
+func (o *output) reading(end context.CancelCauseFunc) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.broken = end
+}
+
+// onlyReads reports whether a command is running that only reads.
+func (o *output) onlyReads() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.broken != nil
+}
+
+// unwritten notes that results could not be written.
+func (o *output) unwritten(err error) {
+	if o.failed != nil {
+		return
+	}
+	o.failed = err
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.broken != nil {
+		o.broken(&unwrittenError{err})
+	}
 }
 
 // printed is one thing to write; then, if given, is closed once it and all
@@ -56,6 +98,9 @@ type printed struct {
 	to   io.Writer
 	text []byte
 	then chan struct{}
+	// exact text is written as it is: JSON, and what this program has made
+	// itself. All other text is made visible.
+	exact bool
 }
 
 const (
@@ -105,8 +150,8 @@ func (o *output) drain() {
 		}
 		o.progress.clear(o.stderr)
 		for _, p := range queue {
-			if _, err := p.to.Write(p.text); err != nil && p.to == o.stdout && o.failed == nil {
-				o.failed = err
+			if _, err := p.to.Write(p.text); err != nil && p.to == o.stdout {
+				o.unwritten(err)
 			}
 			if p.then != nil {
 				close(p.then)
@@ -130,7 +175,7 @@ func (o *output) show() {
 		if s == "" {
 			return nil
 		}
-		_, err := fmt.Fprintln(o.stderr, clock(time.Now())+"  "+s)
+		_, err := fmt.Fprintln(o.stderr, clock(time.Now())+"  "+report.VisibleText(s))
 		return err
 	})
 	if err != nil {
@@ -149,6 +194,9 @@ func (o *output) width() int {
 }
 
 func (o *output) put(p printed) {
+	if !p.exact {
+		p.text = report.Visible(p.text)
+	}
 	o.mu.Lock()
 	o.queue = append(o.queue, p)
 	o.mu.Unlock()
@@ -179,7 +227,7 @@ func (o *output) result(l report.Line, text func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	o.put(printed{to: o.stdout, text: b.Bytes()})
+	o.put(printed{to: o.stdout, text: b.Bytes(), exact: o.json})
 	return nil
 }
 
@@ -196,9 +244,12 @@ func (o *output) end(ctx context.Context, err error) int {
 	code := o.fail(ctx, err)
 	close(o.quit)
 	<-o.done
-	if o.failed != nil && code == upgrade.ExitDone {
-		code = upgrade.ExitFailed
-		if _, err := fmt.Fprintf(o.stderr, "crossfade: write the results: %v\n", o.failed); err != nil {
+	if _, told := errors.AsType[*unwrittenError](err); o.failed != nil && !told {
+		if code == upgrade.ExitDone {
+			code = upgrade.ExitFailed
+		}
+		unwritten := &unwrittenError{o.failed}
+		if _, err := io.WriteString(o.stderr, failureText(unwritten, failure(ctx, unwritten))); err != nil {
 			return code
 		}
 	}
@@ -217,7 +268,7 @@ func (o *output) fail(ctx context.Context, err error) int {
 		if err := report.Encode(&b, *e); err != nil {
 			b.WriteString(err.Error() + "\n")
 		}
-		o.put(printed{to: o.stdout, text: b.Bytes()})
+		o.put(printed{to: o.stdout, text: b.Bytes(), exact: true})
 	}
 	return e.Exit
 }
@@ -228,7 +279,7 @@ func (o *output) observe(e flow.Event) {
 	if line, ok := report.EventOf(e); ok && o.json {
 		var b bytes.Buffer
 		if err := report.Encode(&b, line); err == nil {
-			o.put(printed{to: o.stdout, text: b.Bytes()})
+			o.put(printed{to: o.stdout, text: b.Bytes(), exact: true})
 		}
 		return
 	}
@@ -258,14 +309,18 @@ func (o *output) sentence(e flow.Event) string {
 		return fmt.Sprintf("skip    %-22s done already", e.Step)
 	case flow.Fail:
 		// Told here too: a step that is tried again fails without ending the run.
-		return fmt.Sprintf("fail    %-22s %s: %s", e.Step, report.Took(e.Took), strings.Join(strings.Fields(fmt.Sprint(e.Err)), " "))
+		return fmt.Sprintf("fail    %-22s %s: %s", e.Step, report.Took(e.Took), oneLine(fmt.Sprint(e.Err)))
 	case flow.Undone:
 		return fmt.Sprintf("undone  %-22s %s", e.Step, report.Took(e.Took))
 	case flow.Note:
-		return fmt.Sprintf("note    %-22s %s", e.Step, e.Says)
+		return fmt.Sprintf("note    %-22s %s", e.Step, oneLine(e.Says))
 	}
 	return ""
 }
+
+// oneLine keeps what others have written inside its line: a line break in a name
+// does not begin a line that looks like this program's own.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // clock is a time of day as it stands in a line, in the zone of who reads.
 func clock(t time.Time) string {
@@ -284,4 +339,12 @@ func wantsJSON(args []string) bool {
 	return slices.ContainsFunc(args, func(a string) bool {
 		return slices.Contains([]string{"--json", "-json", "--json=true", "-json=true"}, a)
 	})
+}
+
+// hint is what to do about results that were not written.
+func (e *unwrittenError) hint() string {
+	if errors.Is(e.err, syscall.EPIPE) {
+		return "whatever reads the results has closed the pipe: read all of them, or write them to a file"
+	}
+	return "make room where stdout is written to, or write it elsewhere, and run the same command again"
 }

@@ -59,7 +59,7 @@ nothing from elsewhere in it.`,
 			&cli.StringFlag{Name: "md", Usage: "write it as Markdown to `FILE`, too"},
 			&cli.DurationFlag{Name: "sample", Usage: "measure for `DURATION` in all; 0: for as long as it says something, at most 5 s"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings},
+		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings}, reads: true,
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return planOptions{o, c.String("only"), c.Bool("full"), c.String("html"), c.String("md"), c.Duration("sample")}.run(ctx, out)
 		},
@@ -147,7 +147,7 @@ func (o planOptions) write(run report.DryRun) error {
 		if err := f.write(&b, run, o.Full); err != nil {
 			return fmt.Errorf("write %s: %w", f.path, err)
 		}
-		if err := replaceFile(f.path, b.Bytes()); err != nil {
+		if err := replaceFile(f.path, report.Visible(b.Bytes())); err != nil {
 			return fmt.Errorf("write %s: %w", f.path, err)
 		}
 	}

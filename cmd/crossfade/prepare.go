@@ -27,6 +27,7 @@ not done twice. When it ends with 0, cutover may begin. abort takes it all back.
 			&cli.StringFlag{Name: "until", Usage: "stop behind `STEP`, as plan names it"},
 		},
 		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitDifferences, upgrade.ExitHeld},
+		ends:  map[int]string{upgrade.ExitGate: "wrong phase; nothing was changed"},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return prepareOptions{o, c.String("until")}.run(ctx, out)
 		},

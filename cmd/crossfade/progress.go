@@ -167,10 +167,14 @@ func (p *progress) draw(to io.Writer, columns int) {
 		_ = p.bar.Set64(min(int64(float64(w.done)/float64(w.total)*barParts), barParts-1))
 	}
 	p.drawn.Reset()
-	p.bar.Describe(cut(says, columns-barColumns))
+	p.bar.Describe(cut(report.VisibleText(lineBreaks.Replace(says)), columns-barColumns))
 	// A terminal that takes no more shows nothing to be wrong about.
 	_, _ = p.drawn.WriteTo(to)
 }
+
+// lineBreaks are what would make the live line more than one, or wider than its
+// runes.
+var lineBreaks = strings.NewReplacer("\n", " ", "\t", " ")
 
 // cut keeps a line from running over the edge, where it could not be taken
 // away again.

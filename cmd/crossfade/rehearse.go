@@ -35,6 +35,10 @@ the median of the last three counts. A rehearsal that was killed is undone by
 the next rehearse, cutover, prepare or abort.`,
 		flags: append([]cli.Flag{&cli.BoolFlag{Name: "with-traffic", Usage: "hold clients back in the poolers, too"}}, crossFlags()...),
 		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitHeld},
+		ends: map[int]string{
+			upgrade.ExitUndone:      "the rehearsal failed or was interrupted, and was undone; the old cluster serves (seen, not assumed; otherwise 1)",
+			upgrade.ExitInterrupted: "interrupted (SIGINT, SIGTERM) before the first step; nothing was changed",
+		},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			x := crossOptions{common: o, Now: c.Bool("now"), Wait: c.Bool("wait"), Yes: c.Bool("yes"), Cluster: c.String("cluster")}
 			return rehearseOptions{x, c.Bool("with-traffic")}.run(ctx, out)
@@ -51,7 +55,7 @@ func (o rehearseOptions) run(ctx context.Context, out *output) error {
 	if err != nil {
 		return err
 	}
-	agree := consent{plan: "rehearse", yes: o.Yes}
+	agree := consent{plan: "rehearse", yes: o.Yes, window: upgrade.CutoverOptions{Now: o.Now, Wait: o.Wait}}
 	if o.WithTraffic {
 		agree.plan = "rehearse --with-traffic"
 	}

@@ -25,7 +25,7 @@ cannot tell a dead server from a slow network.
 With several new clusters --cluster says which one; without it all are rolled
 back, one after the other.`,
 		flags: append(crossFlags(), &cli.BoolFlag{Name: "without-new", Usage: "new is gone for good: open old with what it has"}),
-		exits: crossExits,
+		exits: crossExits, ends: crossEnds,
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			x := crossOptions{common: o, Now: c.Bool("now"), Wait: c.Bool("wait"), Yes: c.Bool("yes"), WithoutNew: c.Bool("without-new"), Cluster: c.String("cluster")}
 			preview := "rollback"

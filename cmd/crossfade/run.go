@@ -34,6 +34,10 @@ that failed and was undone (5). Nothing is tried again behind that.`,
 			upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitBehind,
 			upgrade.ExitDifferences, upgrade.ExitHeld,
 		},
+		ends: map[int]string{
+			upgrade.ExitUndone:      crossEnds[upgrade.ExitUndone],
+			upgrade.ExitInterrupted: "interrupted (SIGINT, SIGTERM) while it prepared or waited; run again to resume. In the cutover a signal is 5, after open 6",
+		},
 		run: func(ctx context.Context, _ *cli.Context, o common, out *output) error { return runAll(ctx, o, out) },
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"crossfade/upgrade"
@@ -41,7 +42,13 @@ interrupted; with both, until it is no longer healthy.`,
 			&cli.BoolFlag{Name: "watch", Usage: "look again every 2 s; on a terminal in place"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "say by the exit code whether the upgrade is healthy"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitBehind},
+		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitBehind}, reads: true,
+		ends: map[int]string{
+			upgrade.ExitDone:   "the servers could be queried; with --exit-code: and the upgrade is healthy",
+			upgrade.ExitFailed: "no server could be queried, or the results not be written; with --exit-code: a server did not answer",
+			upgrade.ExitGate:   "with --exit-code alone: a gate is closed",
+			upgrade.ExitBehind: "with --exit-code alone: neither cluster takes writes, or both do",
+		},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return statusOptions{o, c.Bool("watch"), c.Bool("exit-code")}.run(ctx, out)
 		},
@@ -106,7 +113,7 @@ func (o statusOptions) watch(ctx context.Context, u *upgrade.Upgrade, out *outpu
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if perr := out.result(st, func(w io.Writer) error { return frame(w, st, err, inPlace, first) }); perr != nil {
+		if perr := o.show(out, st, err, inPlace, first); perr != nil {
 			return perr
 		}
 		if jerr := o.judge(st); jerr != nil {
@@ -120,9 +127,12 @@ func (o statusOptions) watch(ctx context.Context, u *upgrade.Upgrade, out *outpu
 	}
 }
 
-// frame writes one look of --watch: on a terminal over the one before, without
-// clearing it first, so that nothing flickers; elsewhere below it.
-func frame(w io.Writer, st report.Status, asked error, inPlace, first bool) error {
+// show prints one look of --watch: on a terminal over the one before, elsewhere
+// below it.
+func (o statusOptions) show(out *output, st report.Status, asked error, inPlace, first bool) error {
+	if out.json {
+		return out.result(st, nil)
+	}
 	var b bytes.Buffer
 	if err := st.Text(&b); err != nil {
 		return err
@@ -134,17 +144,24 @@ func frame(w io.Writer, st report.Status, asked error, inPlace, first bool) erro
 		if !first {
 			b.WriteString("\n")
 		}
-		_, err := b.WriteTo(w)
-		return err
+		out.put(printed{to: out.stdout, text: b.Bytes()})
+		return nil
 	}
+	out.put(printed{to: out.stdout, text: frame(b.Bytes(), first), exact: true})
+	return nil
+}
+
+// frame is a text to be drawn over the one before, without clearing it first, so
+// that nothing flickers. The text is made visible: what acts on the terminal is
+// this program's own.
+func frame(text []byte, first bool) []byte {
 	const home, clearScreen, clearLine, clearBelow = "\x1b[H", "\x1b[2J", "\x1b[K", "\x1b[J"
 	start := home
 	if first {
 		start = clearScreen + home
 	}
-	text := bytes.ReplaceAll(b.Bytes(), []byte("\n"), []byte(clearLine+"\n"))
-	_, err := fmt.Fprintf(w, "%s%s%s", start, text, clearBelow)
-	return err
+	text = bytes.ReplaceAll(report.Visible(text), []byte("\n"), []byte(clearLine+"\n"))
+	return slices.Concat([]byte(start), text, []byte(clearBelow))
 }
 
 func onTerminal(w io.Writer) bool {

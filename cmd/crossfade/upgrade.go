@@ -64,8 +64,8 @@ func nextIs(ctx context.Context, u *upgrade.Upgrade, says string, out *output) e
 	if out.json {
 		return nil
 	}
-	if st, err := u.Status(ctx); err == nil && st.Next != "" {
-		says += "\nnext: " + st.Next
+	if st, err := u.Status(ctx); err == nil {
+		says += "\n" + st.NextText()
 	}
 	if says = strings.TrimSpace(says); says == "" {
 		return nil

@@ -23,7 +23,8 @@ func verifyCommand() command {
 		about: `Compares every table of old with the same table of new, as the runbook's verify:
 says (full compares rows, counts their number), and tells for each at which LSN
 it was proven equal. Nothing is changed and nobody waits.`,
-		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitDifferences, upgrade.ExitHeld},
+		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitDifferences, upgrade.ExitHeld}, reads: true,
+		ends: map[int]string{upgrade.ExitGate: "wrong phase"},
 		run: func(ctx context.Context, _ *cli.Context, o common, out *output) error {
 			return verifyOptions{o}.run(ctx, out)
 		},

@@ -124,7 +124,7 @@ func TestAroundOpen(t *testing.T) {
 	if got := w.Value(w.new, "shop", "SELECT string_agg(lsn::text, ' ') FROM told"); got != fence {
 		t.Errorf("the hook wrote on new: %s", got)
 	}
-	if next := w.status()["next"]; next != "crossfade finish" {
+	if next := w.status()["next"]; next != "crossfade status --watch" {
 		t.Errorf("next is %v", next)
 	}
 	w.do(0, "cutover", "--yes")

@@ -24,6 +24,9 @@ func (w *world) failed(exit int, r ran) ran {
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last["type"] != "error" || last["exit"] != float64(exit) || last["says"] == "" {
 		w.t.Errorf("the last line is no error with exit %d\n%s", exit, r)
 	}
+	if hint, _ := last["hint"].(string); hint == "" {
+		w.t.Errorf("the error does not say what to do\n%s", r)
+	}
 	w.has(r, "error", "exit", "says", "on", "object", "sqlstate", "hint")
 	return r
 }

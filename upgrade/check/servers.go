@@ -108,6 +108,13 @@ func judgeSameServer(f *Facts) []Finding {
 
 func judgeVersions(f *Facts) []Finding {
 	var out []Finding
+	if f.both() && f.New.Major() < f.Old.Major() && !f.sameServer() {
+		return []Finding{{
+			Level: Block, On: OnNew, Object: f.New.release(),
+			Says: fmt.Sprintf("old is PostgreSQL %s and new is PostgreSQL %s, an earlier major: are they swapped in the runbook?", f.Old.release(), f.New.release()),
+			Fix:  "if they are swapped, exchange old.primary and the primary under new; otherwise name a cluster of a later major as new",
+		}}
+	}
 	if f.Old.ok() && (f.Old.Major() < oldestOld || f.Old.Major() > newestOld) {
 		out = append(out, Finding{
 			Level: Block, On: OnOld, Object: f.Old.release(),
@@ -120,14 +127,22 @@ func judgeVersions(f *Facts) []Finding {
 			Says: fmt.Sprintf("new is PostgreSQL %s; this version of crossfade moves to %d to %d", f.New.release(), oldestNew, newestNew),
 		})
 	}
-	if f.both() && f.New.Major() <= f.Old.Major() && !f.sameServer() {
+	if f.both() && f.New.Major() == f.Old.Major() && !f.sameServer() {
 		out = append(out, Finding{
 			Level: Block, On: OnNew, Object: f.New.release(),
 			Says: fmt.Sprintf("new is PostgreSQL %s and old is %s: new must be a later major", f.New.release(), f.Old.release()),
-			Fix:  fmt.Sprintf("name a cluster of PostgreSQL %d or later as new", max(f.Old.Major()+1, oldestNew)),
+			Fix:  laterMajor(f.Old.Major()),
 		})
 	}
 	return out
+}
+
+// laterMajor says which clusters may be new.
+func laterMajor(old int) string {
+	if old >= newestNew {
+		return fmt.Sprintf("there is no later major that this version of crossfade moves to (%d is the latest)", newestNew)
+	}
+	return fmt.Sprintf("name a cluster of PostgreSQL %d or later as new", max(old+1, oldestNew))
 }
 
 func judgePrivileges(f *Facts) []Finding {

@@ -78,7 +78,7 @@ func (c Cutover) Text(w io.Writer, opened string) error {
 	}
 	p.printf("\n")
 	for _, db := range slices.Sorted(maps.Keys(c.FenceLSN)) {
-		p.printf("fence LSN of %s: %s\n", db, c.FenceLSN[db])
+		p.printf("fence LSN of %s: %s\n", oneLine(db), c.FenceLSN[db])
 	}
 	if len(c.Steps) > 0 {
 		p.printf("\n")

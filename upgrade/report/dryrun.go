@@ -283,12 +283,12 @@ func Forecast(w io.Writer, figures []Figure, sampled string) error {
 	}
 	p.table(rows)
 	for _, f := range figures {
-		p.printf("\n  %s = %s\n", f.Label(), f.Formula)
+		p.printf("\n  %s = %s\n", oneLine(f.Label()), oneLine(f.Formula))
 		if f.Says != "" {
-			p.printf("      %s\n", f.Says)
+			p.printf("      %s\n", oneLine(f.Says))
 		}
 		for _, t := range f.Terms {
-			p.printf("      %s\n", t.text())
+			p.printf("      %s\n", oneLine(t.text()))
 		}
 	}
 	p.printf("\n")

@@ -103,7 +103,7 @@ func (f Finding) text(p *page) {
 	if f.Blocks() {
 		level = strings.ToUpper(level)
 	}
-	words := []string{level, f.ID, where, f.Object}
+	words := []string{level, f.ID, oneLine(where), oneLine(f.Object)}
 	p.printf("%s", strings.Join(slices.DeleteFunc(words, func(s string) bool { return s == "" }), "  "))
 	if f.Blocks() && !f.Acceptable {
 		p.printf("  (cannot be accepted)")

@@ -47,7 +47,7 @@ func versionsMD(d DryRun) string {
 	if d.Old.Version == "" {
 		return ""
 	}
-	return ": PostgreSQL " + d.Old.Version + " to " + d.New.Version
+	return plainMD(": PostgreSQL " + d.Old.Version + " to " + d.New.Version)
 }
 
 func (s sheet) findingsMD(p *page) {
@@ -114,7 +114,7 @@ func fenceMD(p *page, indent, language, text string) {
 }
 
 func (c Cluster) markdown(p *page) {
-	p.printf("\n- **%s**, primary%s%s%s\n", plainMD(c.Name), parted(", PostgreSQL ", c.Version), parted(", ", c.Address), parted(", site ", c.Site))
+	p.printf("\n- **%s**, primary%s%s%s\n", plainMD(c.Name), plainMD(parted(", PostgreSQL ", c.Version)), plainMD(parted(", ", c.Address)), plainMD(parted(", site ", c.Site)))
 	switch {
 	case c.Silent != "":
 		p.printf("  does not answer: %s\n", plainMD(oneLine(c.Silent)))
@@ -239,13 +239,14 @@ func pointMD(after string) string {
 }
 
 // specials are what Markdown or the HTML inside it would take for its own.
-var specials = strings.NewReplacer(`\`, `\\`, "`", "\\`", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`, "<", "&lt;", ">", "&gt;", "&", "&amp;", "|", `\|`, "#", `\#`)
+var specials = strings.NewReplacer(`\`, `\\`, "`", "\\`", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`, "<", "&lt;", ">", "&gt;", "&", "&amp;", "|", `\|`, "#", `\#`, "~", `\~`, "://", `\://`, "www.", `www\.`)
 
-// plainMD is text that means nothing to Markdown.
-func plainMD(s string) string { return specials.Replace(s) }
+// plainMD is text that means nothing to Markdown: no name makes a heading, a
+// link, an image or HTML of its own, and none leaves its line.
+func plainMD(s string) string { return specials.Replace(oneLine(s)) }
 
 // cellMD is text in a cell of a table.
-func cellMD(s string) string { return plainMD(oneLine(s)) }
+func cellMD(s string) string { return plainMD(s) }
 
-// codeMD is text between back quotes.
-func codeMD(s string) string { return strings.ReplaceAll(s, "`", "'") }
+// codeMD is text between back quotes, which would end with the paragraph.
+func codeMD(s string) string { return strings.ReplaceAll(oneLine(s), "`", "'") }

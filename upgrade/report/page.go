@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -27,12 +28,20 @@ func (p *page) printf(format string, args ...any) {
 	}
 }
 
-// table writes rows with their columns aligned. Cells hold no tab.
+// cell is what stands in a row: a tab or a line break would begin another.
+var cell = strings.NewReplacer("\t", " ", "\n", " ")
+
+// table writes rows with their columns aligned, each on a line of its own
+// whatever its cells hold.
 func (p *page) table(rows [][]string) {
 	var b bytes.Buffer
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
 		// Neither can fail: a bytes.Buffer takes everything.
+		r = slices.Clone(r)
+		for i := range r {
+			r[i] = cell.Replace(VisibleText(r[i])) // as wide as it will be shown
+		}
 		_, _ = fmt.Fprintln(t, strings.Join(r, "\t"))
 	}
 	_ = t.Flush()

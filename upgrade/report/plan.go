@@ -29,7 +29,7 @@ func PlanText(w io.Writer, plan Plan, full bool) error {
 	}
 	p.printf("\n")
 	for i, s := range plan.Steps {
-		p.printf("\n%3d. %s  %s", i+1, s.ID, s.Title)
+		p.printf("\n%3d. %s  %s", i+1, oneLine(s.ID), oneLine(s.Title))
 		if takes := s.takes(); takes != "" {
 			p.printf("  (%s)", takes)
 		}

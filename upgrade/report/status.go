@@ -197,6 +197,9 @@ type Gate struct {
 	Cluster string
 }
 
+// Watch is what to type while an upgrade is open and all is well.
+const Watch = "crossfade status --watch"
+
 // Silence is a server that did not answer.
 type Silence struct{ On, Says string }
 

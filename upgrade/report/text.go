@@ -25,7 +25,7 @@ func (s Status) Text(w io.Writer) error {
 		p.printf("no answer from %s: %s\n", q.On, oneLine(q.Says))
 	}
 	for _, n := range s.Notes {
-		p.printf("note: %s\n", n)
+		p.printf("note: %s\n", oneLine(n))
 	}
 	s.linksText(p)
 	s.receiversText(p)
@@ -36,10 +36,24 @@ func (s Status) Text(w io.Writer) error {
 	if s.Step != nil {
 		p.printf("\nin progress: %s\n", s.Step.text(s.At))
 	}
-	if s.Next != "" {
-		p.printf("\nnext: %s\n", s.Next)
+	if next := s.NextText(); next != "" {
+		p.printf("\n%s", next)
 	}
 	return p.err
+}
+
+// NextText is the command to type next, for a person, with what else may be
+// done where the upgrade is open; "" where there is none.
+func (s Status) NextText() string {
+	if s.Next == "" {
+		return ""
+	}
+	says := "next: " + oneLine(s.Next) + "\n"
+	if s.Phase == PhaseOpen {
+		says += "  crossfade rollback   moves the writes back to the old cluster; nothing written on the new one is lost\n" +
+			"  crossfade finish     ends the possibility of a rollback, for good: only when you are sure\n"
+	}
+	return says
 }
 
 func (s Status) headline() string {
