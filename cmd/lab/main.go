@@ -72,7 +72,7 @@ func app() *cli.App {
 			}
 			return cli.ShowAppHelp(c)
 		},
-		Commands: []*cli.Command{listCommand(), playCommand(), upCommand(), loadCommand(), downCommand(), benchCommand(), tallyCommand(), faultsCommand(), pictureCommand(), screenshotCommand()},
+		Commands: []*cli.Command{listCommand(), playCommand(), upCommand(), loadCommand(), downCommand(), benchCommand(), tallyCommand(), faultsCommand(), monkeyCommand(), pictureCommand(), screenshotCommand()},
 	}
 	for _, c := range a.Commands {
 		c.OnUsageError, c.HideHelpCommand = badUsage, true
