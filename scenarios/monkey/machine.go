@@ -156,15 +156,6 @@ func (c *command) signal(s syscall.Signal) {
 	}
 }
 
-func (c *command) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
-
 func lastLine(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {

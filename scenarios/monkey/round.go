@@ -292,6 +292,10 @@ func (r *run) wantServed(ctx context.Context, names []string, when string) {
 	}
 }
 
+// onward are the commands that settle types because status says so; what ends an
+// upgrade is not among them.
+var onward = []string{"prepare", "cutover", "rollback", "verify"}
+
 // settle types a command until it is done. Where it is not, it types what status
 // says is next, and then the command again.
 func (r *run) settle(ctx context.Context, machine, words string) bool {
@@ -321,7 +325,7 @@ func (r *run) settle(ctx context.Context, machine, words string) bool {
 		if typed(words) {
 			return true
 		}
-		if next := r.status(machine); next != "" && next != words {
+		if next := r.status(machine); next != words && slices.Contains(onward, next) {
 			typed(next)
 		}
 	}

@@ -28,7 +28,7 @@ const (
 	oldMajor, newMajor = 15, 18
 	database           = "shop"
 	// blocked is max_blocked, patience that of the runbook.
-	blocked, patience = "3s", "15s"
+	blocked, patience = "5s", "15s"
 )
 
 // schema is what the clients write.
