@@ -42,7 +42,7 @@ type Options struct {
 	// was broken; it must not exist. "": a new one among the system's temporary files.
 	Evidence string
 	// Served is how long clients may be without an answer once a command has ended
-	// and nothing is broken. 0: 10 s.
+	// and nothing is broken; a command then may take twelve times as long. 0: 10 s.
 	Served time.Duration
 	// Out is told what happens, a line each. nil: nobody.
 	Out io.Writer
@@ -124,7 +124,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		err = errors.Join(err, l.Down(down))
 	}()
 	r := &run{
-		Options: o, dir: dir, began: time.Now(), limit: 2 * time.Minute, hurts: map[string]bool{}, broken: map[string]bool{},
+		Options: o, dir: dir, began: time.Now(), limit: 12 * o.Served, hurts: map[string]bool{}, broken: map[string]bool{},
 		result: &Result{Seed: o.Seed, Faults: map[string]int{}, Exits: map[string]int{}},
 	}
 	file, err := os.Create(filepath.Join(dir, "history.jsonl"))
