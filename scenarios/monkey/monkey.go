@@ -42,7 +42,8 @@ type Options struct {
 	// was broken; it must not exist. "": a new one among the system's temporary files.
 	Evidence string
 	// Served is how long clients may be without an answer once a command has ended
-	// and nothing is broken; a command then may take twelve times as long. 0: 10 s.
+	// and nothing is broken; a command may take twelve times as long, and the
+	// runbook's max_blocked is half of it, so that a slow machine needs one number. 0: 10 s.
 	Served time.Duration
 	// Out is told what happens, a line each. nil: nobody.
 	Out io.Writer
@@ -133,7 +134,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	r.book = &book{began: r.began, file: file}
-	if r.stage, err = boot(ctx, l, o.Crossfade, filepath.Join(dir, "machines")); err != nil {
+	if r.stage, err = boot(ctx, l, o.Crossfade, filepath.Join(dir, "machines"), o.Served); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.stage.close()) }()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"crossfade/scenarios/lab"
 
@@ -21,14 +22,14 @@ type stage struct {
 	lines           map[string][]*lab.Proxy
 	exe             string
 	dirs            map[string]string // of the machines
-	small           map[string]bool   // machines whose folder is a file system of its own, which can be full
+	blocked         time.Duration     // max_blocked
+	patience        time.Duration
+	small           map[string]bool // machines whose folder is a file system of its own, which can be full
 }
 
 const (
 	oldMajor, newMajor = 15, 18
 	database           = "shop"
-	// blocked is max_blocked, patience that of the runbook.
-	blocked, patience = "5s", "15s"
 )
 
 // schema is what the clients write.
@@ -42,9 +43,10 @@ INSERT INTO pad SELECT g, repeat('x', 100) FROM generate_series(1, 5000) g;
 CREATE INDEX ON pad (v);
 `
 
-// boot starts it all; l is empty, and dir is for the machines.
-func boot(ctx context.Context, l *lab.Lab, exe, dir string) (*stage, error) {
-	s := &stage{lab: l, exe: exe, lines: map[string][]*lab.Proxy{}, dirs: map[string]string{}, small: map[string]bool{}}
+// boot starts it all; l is empty, and dir is for the machines. How long clients
+// may wait after a command sets the runbook's limits.
+func boot(ctx context.Context, l *lab.Lab, exe, dir string, served time.Duration) (*stage, error) {
+	s := &stage{lab: l, exe: exe, blocked: served / 2, patience: served * 3 / 2, lines: map[string][]*lab.Proxy{}, dirs: map[string]string{}, small: map[string]bool{}}
 	var group errgroup.Group
 	settings := map[string]string{"wal_retrieve_retry_interval": "100ms"}
 	group.Go(func() (err error) {
@@ -139,7 +141,7 @@ cutover:
 `, s.old.Conninfo("", proxies["tool-old"].Words()), s.old.Bin, s.metal.Conninfo(""),
 		s.new.Conninfo("", proxies["tool-new"].Words()), s.new.Bin,
 		s.old.Conninfo("", proxies["from-new"].Words()), s.new.Conninfo("", proxies["from-old"].Words()),
-		database, patience, blocked, database,
+		database, s.patience, s.blocked, database,
 		s.pools[0].AdminConninfo(), s.pools[0].Config, s.pools[1].AdminConninfo(), s.pools[1].Config)
 	return os.WriteFile(s.runbook(name), []byte(text), 0o600)
 }
