@@ -16,10 +16,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// clientLimit is how long a client waits for a connection or an answer before
-// it gives the connection up.
-const clientLimit = 3 * time.Second
-
 // An ack is one answer that a client got: something was done at a moment
 // between start and end, on the side that answered.
 type ack struct {
@@ -52,6 +48,7 @@ type client struct {
 // load is all clients. They may be held for a while.
 type load struct {
 	began   time.Time
+	limit   time.Duration // that a client waits for a connection or an answer before it gives the connection up
 	clients []*client
 	// prepared is whether prepare has ended. Until then new is no side yet: clients
 	// of new alone wait.
@@ -91,7 +88,7 @@ func nextval(ctx context.Context, _ *client, conn *pgconn.PgConn, _ int64) ([]*p
 
 // newLoad makes the clients of a stage.
 func newLoad(s *stage) (*load, error) {
-	l := &load{began: time.Now(), names: map[string]string{s.old.Name: "old", s.new.Name: "new"}}
+	l := &load{began: time.Now(), limit: s.blocked * 3 / 5, names: map[string]string{s.old.Name: "old", s.new.Name: "new"}}
 	probe := " statement_timeout=400"
 	direct := map[string]string{
 		"both": s.both(), "pool1": s.pools[0].Conninfo(database), "pool2": s.pools[1].Conninfo(database),
@@ -102,7 +99,7 @@ func newLoad(s *stage) (*load, error) {
 		if err != nil {
 			return err
 		}
-		config.ConnectTimeout = clientLimit
+		config.ConnectTimeout = l.limit
 		c.config, c.worker, c.errs = config, len(l.clients)+1, map[string]int64{}
 		l.clients = append(l.clients, c)
 		return nil
@@ -165,7 +162,7 @@ func (l *load) live(ctx context.Context, c *client) {
 
 // turn is one attempt of a client; it returns the connection for the next one.
 func (l *load) turn(ctx context.Context, c *client, conn *pgconn.PgConn) *pgconn.PgConn {
-	ctx, cancel := context.WithTimeout(ctx, clientLimit)
+	ctx, cancel := context.WithTimeout(ctx, l.limit)
 	defer cancel()
 	if conn == nil {
 		var err error
