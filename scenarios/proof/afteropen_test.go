@@ -37,7 +37,7 @@ esac
 
 func newAfterOpen(t *testing.T) *afterOpen {
 	a := &afterOpen{}
-	a.world = newWorld(t, setting{standby: false, cutover: "  max_blocked: 10s\n  sequences: {margin: 0}\n", wire: func(w *world, s *setting) {
+	a.world = newWorld(t, setting{standby: false, cutover: "  max_blocked: 20s\n  sequences: {margin: 0}\n", wire: func(w *world, s *setting) {
 		pool := func(name string) *lab.Pool {
 			return w.PgBouncer(lab.PoolOptions{Name: name, Users: map[string]string{"app": ""}, Databases: map[string]lab.Backend{"shop": {Cluster: w.old, DB: "shop"}}})
 		}
@@ -179,10 +179,10 @@ func (a *afterOpen) cell(command, step string, tr trouble) {
 	wake()
 	if !tr.starved && step != "close" {
 		a.served()
-		if gap := a.direct.GapSince(began).Length; gap > 10*time.Second {
+		if gap := a.direct.GapSince(began).Length; gap > 20*time.Second {
 			a.t.Errorf("direct clients waited %s after open, longer than max_blocked", gap)
 		}
-		if gap := a.rows.pool.GapSince(began).Length; gap > 10*time.Second {
+		if gap := a.rows.pool.GapSince(began).Length; gap > 20*time.Second {
 			a.t.Errorf("clients of the sound pooler waited %s after open, longer than max_blocked", gap)
 		}
 	}
