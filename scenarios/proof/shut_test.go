@@ -39,7 +39,7 @@ func (w *world) lose(t *testing.T, sub string, forward bool) {
 	if !forward {
 		from, to = w.new, w.old
 	}
-	w.Exec(to, "shop", "BEGIN READ WRITE; ALTER SUBSCRIPTION "+sub+" DISABLE; COMMIT")
+	w.Exec(to, "shop", "SET session_replication_role = replica; BEGIN READ WRITE; ALTER SUBSCRIPTION "+sub+" DISABLE; COMMIT")
 	w.Until(from, "shop", "SELECT NOT active FROM pg_replication_slots WHERE slot_name = '"+sub+"'")
 	w.Exec(from, "", "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()")
 	w.wait("the slot to be lost", func() bool {
