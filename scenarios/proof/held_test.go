@@ -54,8 +54,8 @@ func TestHeldAtTheFence(t *testing.T) {
 	wantExit(t, l.end(), 5)
 	w.wantPhase("rolled_back", "old")
 	w.Must(clients.Flow(t.Context(), 20))
-	report = clients.Stop()
-	w.Judge(w.old.Conninfo("shop"), w.new.Conninfo("shop"), report)
+	reports := []lab.Report{report, clients.Stop()}
+	w.Judge(w.old.Conninfo("shop"), w.new.Conninfo("shop"), reports...)
 
 	// The tool is killed: they hear at once, and are ended, because their sessions are
 	// from before close.
@@ -68,8 +68,8 @@ func TestHeldAtTheFence(t *testing.T) {
 	l.end()
 	wantExit(t, w.try("cutover", "--yes"), 0)
 	w.Must(clients.Flow(t.Context(), 20))
-	report = clients.Stop()
-	w.Judge(w.new.Conninfo("shop"), w.old.Conninfo("shop"), report)
+	reports = append(reports, clients.Stop())
+	w.Judge(w.new.Conninfo("shop"), w.old.Conninfo("shop"), reports...)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	w.Must(w.new.Exec(ctx, "shop", "INSERT INTO public.log (line) VALUES ('on new')"))
