@@ -71,10 +71,11 @@ const NobodyEnds = "timestamptz '-infinity'"
 // Raised is the statement that closes the fence. A client that it stops waits first
 // until the session ends that executed Detain: one that was refused at once would
 // come back at once, and many of them would take the processors from what they wait
-// for. Then a session that began before closing, an expression for a time, ends: it is not read-only as those are that begin later, and could
-// use sequences as long as it lives. Any other is refused with 25006. The sequence counts what was refused: it keeps its value
-// although the statement fails. It is SECURITY DEFINER because applications have no
-// right in schema crossfade.
+// for. Then a session that began before closing, an expression for a time, ends: it
+// is not read-only as those are that begin later, and could use sequences as long as
+// it lives. Any other is refused with 25006. The sequence counts what was refused: it
+// keeps its value although the statement fails. It is SECURITY DEFINER because
+// applications have no right in schema crossfade.
 func (p Part) Raised(upgrade, closing string) string {
 	return p.Own(`CREATE OR REPLACE FUNCTION crossfade.fence() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $fence$
 BEGIN
