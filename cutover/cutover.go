@@ -190,6 +190,7 @@ type crossing struct {
 	streamed map[string]bool      // receivers of the closing side seen by the gate
 	guard    Guard
 	pointed  map[string]bool              // units of the traffic that send clients to the opening side
+	resumed  map[string]bool              // those of them that let clients go on there
 	seqs     map[string][]schema.Sequence // what the opening side has been set to
 	// theirs are the sequences of the opening side, by database and name.
 	theirs   map[string]map[string]schema.Sequence
@@ -217,7 +218,7 @@ func newCrossing(c Config) *crossing {
 		Config: c, by: map[string]*Database{}, stopped: c.Stopped,
 		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{}, beside: map[string]*pgx.Conn{},
 		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
-		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, pointed: map[string]bool{}, seqs: map[string][]schema.Sequence{}, theirs: map[string]map[string]schema.Sequence{}, moving: map[string]bool{},
+		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, pointed: map[string]bool{}, resumed: map[string]bool{}, seqs: map[string][]schema.Sequence{}, theirs: map[string]map[string]schema.Sequence{}, moving: map[string]bool{},
 	}
 	for i := range x.Databases {
 		x.by[x.Databases[i].Name] = &x.Databases[i]
@@ -550,7 +551,7 @@ func (x *crossing) ours(ctx context.Context) error {
 }
 
 // revive gives up every kept session that does not answer: the next use opens
-// it anew.
+// it anew. Nobody else may be using them: a busy session does not answer either.
 func (x *crossing) revive(ctx context.Context) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

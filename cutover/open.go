@@ -280,7 +280,9 @@ func (x *crossing) done() flow.Step {
 // takes the links to the opened side away: they are never enabled again.
 func (x *crossing) leaks() flow.Step {
 	does := x.flushEffects()
+	var ends []string
 	for _, db := range x.Databases {
+		ends = append(ends, names(db.Links)...)
 		for _, l := range db.Links {
 			does = append(does, l.DropSubscription()...)
 			does = append(does, l.DropSlot())
@@ -289,25 +291,25 @@ func (x *crossing) leaks() flow.Step {
 	return flow.Step{
 		ID: "forward/drop", Title: "Look for leaks a last time, and drop the links to " + x.Opening.Name, Does: does, Late: true, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *Database) error {
+			err := x.each(ctx, func(ctx context.Context, db *Database) error {
 				to, err := x.away(ctx, db.Name)
 				if err != nil {
 					return err
 				}
-				if err := DropLinks(ctx, nil, to, db.Links); err != nil {
-					return err
-				}
-				return x.ifThere(ctx, t, "its slots "+strings.Join(names(db.Links), ", ")+" stay until it is back: run the same command again", func(ctx context.Context) error {
+				return DropLinks(ctx, nil, to, db.Links)
+			})
+			return errors.Join(err, x.ifThere(ctx, t, "its slots "+strings.Join(ends, ", ")+" stay until it is back: run the same command again", func(ctx context.Context) error {
+				return x.each(ctx, func(ctx context.Context, db *Database) error {
+					if err := x.lastLeaks(ctx, t, db); err != nil {
+						return err
+					}
 					from, err := x.near(ctx, db.Name)
 					if err != nil {
 						return err
 					}
-					if err := x.lastLeaks(ctx, t, db); err != nil {
-						return err
-					}
 					return DropLinks(ctx, from, nil, db.Links)
 				})
-			})
+			}))
 		},
 	}
 }

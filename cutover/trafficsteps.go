@@ -118,13 +118,18 @@ func (x *crossing) pointUnit(ctx context.Context, t *flow.Turn, u traffic.Switch
 	// One that fails here is tried again by the next step.
 	if err := u.Resume(ctx); err != nil {
 		t.Note("%s: clients could not be resumed, trying again: %v", u.Name(), err)
+		return nil
 	}
+	x.mu.Lock()
+	x.resumed[u.Name()] = true
+	x.mu.Unlock()
 	return nil
 }
 
-// trafficResume sees that clients go on in every unit that sends them to the
-// opening side. Those that could not be pointed there stay paused: they would send
-// writes to the closed side, which refuses them.
+// trafficResume resumes every unit that sends clients to the opening side and that
+// traffic/point could not resume: a hook is called once. Those that could not be
+// pointed there stay paused: they would send writes to the closed side, which
+// refuses them.
 func (x *crossing) trafficResume() flow.Step {
 	units := x.Traffic.Units()
 	return flow.Step{
@@ -133,10 +138,10 @@ func (x *crossing) trafficResume() flow.Step {
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			err := units.Each(func(u traffic.Switch) error {
 				x.mu.Lock()
-				pointed := x.pointed[u.Name()]
+				pointed, resumed := x.pointed[u.Name()], x.resumed[u.Name()]
 				x.mu.Unlock()
-				if !pointed {
-					return nil // step traffic/point names it
+				if !pointed || resumed { // step traffic/point names the one, and has done the other
+					return nil
 				}
 				return u.Resume(ctx)
 			})

@@ -96,8 +96,8 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 // do after its open: only then is the side that dir closes the only one that clients
 // use, and the other one closed to them in every way.
 func (u *Upgrade) completeLast(ctx context.Context, s *survey, dir cutover.Direction, observe func(flow.Event)) error {
-	last := s.last()
-	if last == nil || last.State != cutover.Open || last.Direction == dir || last.Done {
+	last := s.incomplete()
+	if last == nil || last.Direction == dir {
 		return nil
 	}
 	held, release, err := u.holdServing(ctx, s, true, last.Direction)

@@ -49,7 +49,7 @@ func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow
 	}
 	gone := s.phase == report.PhaseOpen || s.phase == report.PhaseFinished
 	err = u.cleanUp(ctx, s, observe, func(ctx context.Context, s *survey) (flow.Plan, error) {
-		if last := s.last(); last != nil && last.State == cutover.Open && !last.Done && s.phase != report.PhaseFinished {
+		if last := s.incomplete(); last != nil {
 			command := crossingName(last.Direction)
 			return flow.Plan{}, exitf(ExitGate, "run crossfade "+command+" again, then crossfade finish", "the last %s is not complete: it has steps that are still to do after open; nothing was changed", command)
 		}

@@ -169,7 +169,7 @@ func (u *Upgrade) evict(ctx context.Context, s *survey) error {
 			continue
 		}
 		err := u.sessions.Do(ctx, side.Server, func(conn *pgx.Conn) error {
-			return cutover.Evict(ctx, conn, side.Name, appOf(u.rb)+" ", "#"+string(u.run), s.decisions)
+			return cutover.Evict(ctx, conn, side.Name, appOf(u.rb), "#"+string(u.run), s.decisions)
 		})
 		if err != nil {
 			return err

@@ -26,6 +26,7 @@ type survey struct {
 	databases      []*database
 	home           string
 	decisions      []cutover.Decision // both sides' rows, one an attempt, oldest first
+	rows           map[string]bool    // by side: it answered; whether it has such rows
 	phase          report.Phase
 	distrusted     bool  // something is copied or compared again: not ready any more
 	onlyOld        bool  // new is given up: old's tables are the truth
@@ -87,6 +88,24 @@ func (s *survey) last() *cutover.Decision {
 		}
 	}
 	return nil
+}
+
+// incomplete is the last crossing if it still has steps to do after open, or nil.
+// That nothing is left is recorded on the side that it opened; where that side has no
+// rows any more, finish has dropped them, and had seen a complete crossing.
+func (s *survey) incomplete() *cutover.Decision {
+	last := s.last()
+	if last == nil || last.State != cutover.Open || last.Done {
+		return nil
+	}
+	opened := "new"
+	if last.Direction == cutover.Back {
+		opened = "old"
+	}
+	if there, answered := s.rows[opened]; answered && !there {
+		return nil
+	}
+	return last
 }
 
 // stopped reports whether the newest attempt is one of this direction that is
@@ -230,6 +249,7 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 // lookDecisions reads crossfade.upgrade and the fence on both sides.
 func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 	all := map[int]cutover.Decision{}
+	s.rows = map[string]bool{}
 	rank := map[cutover.State]int{cutover.Open: 4, cutover.Void: 3, cutover.Closed: 2, cutover.Armed: 1, cutover.Ready: 1}
 	for _, name := range []string{"new", "old"} {
 		if name == "old" && s.oldErr != nil || name == "new" && s.newErr != nil {
@@ -241,6 +261,7 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 			if err != nil {
 				return err
 			}
+			s.rows[name] = len(ds) > 0
 			for _, d := range ds {
 				had, ok := all[d.Attempt]
 				d.Done, had.Done = d.Done || had.Done, d.Done || had.Done // written on the open side alone
