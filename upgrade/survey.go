@@ -44,6 +44,7 @@ type database struct {
 	links     []link.Link // old → new
 	way       []link.Link // new → old
 	problems  []Problem
+	published map[string]bool // the sets that the side which serves publishes
 
 	// Of a database whose tables go to several clusters: what goes elsewhere
 	// (nil: not known, or nothing), the tables among it, and the views and
@@ -440,6 +441,10 @@ func (u *Upgrade) assigned(ctx context.Context, s *survey, db *database) error {
 	})
 	if err != nil {
 		return &pg.Error{Doing: "read what is published of " + db.name, On: side.Server.String(), Err: err}
+	}
+	db.published = map[string]bool{}
+	for set := range published {
+		db.published[set] = true
 	}
 	if taken := u.ofThis(db, published); len(published) > 0 {
 		db.keep(published, taken)

@@ -16,7 +16,6 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
-	"crossfade/upgrade/report"
 	"crossfade/upgrade/standby"
 
 	"github.com/jackc/pgx/v5"
@@ -43,43 +42,17 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, erro
 			return false, "", err
 		}
 		if bad := schema.Unexpected(diff); len(bad) > 0 {
-			return false, fmt.Sprintf("the catalogs of %s differ: %s; make the same change on both sides, new first (there BEGIN READ WRITE comes before it)", db.name, differ(bad)), nil
+			return false, fmt.Sprintf("the catalogs of %s differ: %s; crossfade prepare takes along what it can; otherwise make the same change on both sides (%s)", db.name, differ(bad), u.byHand(s)), nil
 		}
-	}
-	if s.phase != report.PhaseReady {
-		return true, "the catalogs are equal", nil
 	}
 	missing, err := u.lackedGlobals(ctx, s)
 	if err != nil {
 		return false, "", err
 	}
 	if len(missing) > 0 {
-		return false, fmt.Sprintf("new lacks, or has differently, %s: run crossfade prepare, which takes it along", some(missing)), nil
+		return false, fmt.Sprintf("%s lacks, or has differently, %s: run crossfade prepare, which takes it along", s.applying().Name, some(missing)), nil
 	}
 	return true, "the catalogs are equal", nil
-}
-
-// lackedGlobals are the roles, memberships, settings and databases that prepare
-// would make on new.
-func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey) ([]string, error) {
-	var keys []string
-	names := make([]string, len(s.databases))
-	for i, db := range s.databases {
-		names[i] = db.name
-	}
-	err := u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
-		return u.sessions.Do(ctx, u.new, func(fresh *pgx.Conn) error {
-			all, _, err := schema.Globals(ctx, old, fresh, names)
-			for _, g := range all {
-				keys = append(keys, g.Key)
-			}
-			return err
-		})
-	})
-	if err != nil {
-		return nil, &pg.Error{Doing: "compare roles and settings", On: u.new.String(), Err: err}
-	}
-	return keys, nil
 }
 
 // differ are differences in a sentence: of a table that is on one side only,
