@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"crossfade/cutover"
 	"crossfade/schema"
@@ -37,10 +38,14 @@ func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, 
 				return err
 			}
 			lacks, err := schema.ReadShared(ctx, fresh, names)
-			if err == nil {
-				kept = map[string]map[string]string{from.Name: have, to.Name: lacks.Kept()}
+			if err != nil {
+				return err
 			}
-			return err
+			kept = map[string]map[string]string{from.Name: have, to.Name: lacks.Kept()}
+			if err := u.keepBeside(ctx, old, s, from.Name, kept); err != nil {
+				return err
+			}
+			return u.keepBeside(ctx, fresh, s, to.Name, kept)
 		})
 	})
 	if err != nil {
@@ -161,4 +166,22 @@ func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey) ([]string, error
 		}
 	}
 	return keys, err
+}
+
+// keepBeside adds to what is remembered of a side what was left beside the
+// upgrade: what was remembered first stays.
+func (u *Upgrade) keepBeside(ctx context.Context, conn *pgx.Conn, s *survey, side string, kept map[string]map[string]string) error {
+	if z := s.zero(); z != nil && z.Shared[side] != nil {
+		for key, v := range z.Shared[side] {
+			if strings.HasPrefix(key, beside) {
+				kept[side][key] = v
+			}
+		}
+		return nil
+	}
+	all, err := u.beside(ctx, conn, s)
+	for _, one := range all {
+		kept[side][besideKey(one[0], one[1])] = ""
+	}
+	return err
 }

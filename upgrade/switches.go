@@ -30,6 +30,7 @@ func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
 	if names := u.successors(); dir == cutover.Back && len(names) > 0 {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.withoutTaken(ctx, names) }})
 	}
+	gates = append(gates, cutover.Gate{ID: "contents", Look: func(ctx context.Context) (bool, string, error) { return u.contentsGate(ctx, s) }})
 	return append(gates, cutover.Gate{ID: "schema", Costly: true, Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
 }
 

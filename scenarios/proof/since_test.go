@@ -53,12 +53,9 @@ func (w *world) takenAlong(t *testing.T, from, to *lab.Cluster, crossing, table,
 	if said := tableOf(r, "public."+table); !strings.Contains(fmt.Sprint(said["skipped"]), "crossfade prepare") {
 		t.Errorf("verify says of %s, which is on one side only, %v", table, said)
 	}
-	w.runbookLine("patience: 60s", "patience: 2s")
-	r = w.do(4, crossing, "--yes")
-	if !strings.Contains(r.stderr, table) || !strings.Contains(r.stderr, "crossfade prepare") {
-		t.Errorf("the gate does not name %s and what to do\n%s", table, r)
+	if said := w.said(); !says(said, []string{"gate links", table, "crossfade prepare"}) {
+		t.Errorf("the gate does not name %s and what to do\n%s", table, said)
 	}
-	w.runbookLine("patience: 2s", "patience: 60s")
 	w.do(0, "prepare")
 	w.do(0, "prepare")
 	w.Exec(from, "shop", "UPDATE "+table+" SET v = 'changed' WHERE k <= 10", "INSERT INTO "+table+" VALUES (0, 'last')")
