@@ -37,9 +37,10 @@ var spelledAlike = []string{"FUNCTION", "PROCEDURE", "COMMENT", "SECURITY LABEL"
 // An entry that the applying side has although it has no mark was made there by
 // hand, or travelled the other way: it is adopted, and replaced where its text
 // differs and it can be replaced. One that has changed since it was restored is
-// replaced; one that is gone is dropped. What holds rows (tables, sequences,
-// types, schemas) is left to the comparison of the catalogs. Pure.
-func Changes(now, there []Entry, marks map[string]string) []Change {
+// replaced; one that is gone is dropped. A table whose text differs is altered by
+// what alter says of it; its rows, and what else holds some (sequences, types,
+// schemas), are left to the comparison of the catalogs.
+func Changes(now, there []Entry, marks map[string]string, alter func(table string) string) []Change {
 	have := map[string]Entry{}
 	for _, e := range there {
 		have[e.Key()] = e
@@ -56,6 +57,9 @@ func Changes(now, there []Entry, marks map[string]string) []Change {
 		case was == e.hash():
 		case other.SQL == e.SQL:
 			out = append(out, Change{Key: key, hash: e.hash()})
+		case e.Type == "TABLE":
+			c := Change{Key: key, hash: e.hash(), What: e.Object() + " was altered", Makes: alter(pg.Ident(e.Schema, e.Name))}
+			out = append(out, c)
 		case was == "" && !slices.Contains(spelledAlike, e.Type):
 			out = append(out, Change{Key: key, hash: e.hash()})
 		default:

@@ -351,7 +351,20 @@ func (u *Upgrade) changes(ctx context.Context, s *survey, db *database, now []sc
 	if err != nil {
 		return nil, err
 	}
-	return schema.Changes(now, there, marks), nil
+	shapes := map[string]map[string]*schema.Shape{}
+	for _, side := range []cutover.Side{s.serving(), to} {
+		err := u.sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) (err error) {
+			shapes[side.Name], err = schema.ReadShapes(ctx, conn)
+			return err
+		})
+		if err != nil {
+			return nil, &pg.Error{Doing: "read what the tables of " + db.name + " are made of", On: side.Server.String(), Err: err}
+		}
+	}
+	alter := func(table string) string {
+		return schema.Alter(table, shapes[s.serving().Name][table], shapes[to.Name][table])
+	}
+	return schema.Changes(now, there, marks, alter), nil
 }
 
 // settled: every entry is marked with the text that it has, and nothing that was
