@@ -29,6 +29,17 @@ type Change struct {
 // that a text that differs says that they do.
 var spelledAlike = []string{"FUNCTION", "PROCEDURE", "COMMENT", "SECURITY LABEL", "ACL", "DEFAULT ACL", "TRIGGER", "POLICY"}
 
+// ChangeFacts is what two dumps do not say of what has changed.
+type ChangeFacts struct {
+	// Alter is the statement that gives a table, by its quoted name, the shape that
+	// it has on the serving side; "" where there is none.
+	Alter func(table string) string
+	// Differs tells whether the comparison of the catalogs has found that an object
+	// (kind and name as in Difference) differs: majors print some definitions in
+	// other words.
+	Differs func(kind, name string) bool
+}
+
 // Changes compares the entries of the serving side (now) with those of the
 // applying side (there), both dumped by the same program, and with the marks of
 // what was restored: hashes by Entry.Key, see MarkHashes; "" where an entry was
@@ -38,9 +49,9 @@ var spelledAlike = []string{"FUNCTION", "PROCEDURE", "COMMENT", "SECURITY LABEL"
 // hand, or travelled the other way: it is adopted, and replaced where its text
 // differs and it can be replaced. One that has changed since it was restored is
 // replaced; one that is gone is dropped. A table whose text differs is altered by
-// what alter says of it; its rows, and what else holds some (sequences, types,
+// what Alter says of it; its rows, and what else holds some (sequences, types,
 // schemas), are left to the comparison of the catalogs.
-func Changes(now, there []Entry, marks map[string]string, alter func(table string) string) []Change {
+func Changes(now, there []Entry, marks map[string]string, o ChangeFacts) []Change {
 	have := map[string]Entry{}
 	for _, e := range there {
 		have[e.Key()] = e
@@ -58,9 +69,9 @@ func Changes(now, there []Entry, marks map[string]string, alter func(table strin
 		case other.SQL == e.SQL:
 			out = append(out, Change{Key: key, hash: e.hash()})
 		case e.Type == "TABLE":
-			c := Change{Key: key, hash: e.hash(), What: e.Object() + " was altered", Makes: alter(pg.Ident(e.Schema, e.Name))}
+			c := Change{Key: key, hash: e.hash(), What: e.Object() + " was altered", Makes: o.Alter(pg.Ident(e.Schema, e.Name))}
 			out = append(out, c)
-		case was == "" && !slices.Contains(spelledAlike, e.Type):
+		case was == "" && !slices.Contains(spelledAlike, e.Type) && !o.Differs(strings.ToLower(e.Type), Name(e.Schema, e.Name)):
 			out = append(out, Change{Key: key, hash: e.hash()})
 		default:
 			if c, ok := replace(e, other); ok {

@@ -361,10 +361,20 @@ func (u *Upgrade) changes(ctx context.Context, s *survey, db *database, now []sc
 			return nil, &pg.Error{Doing: "read what the tables of " + db.name + " are made of", On: side.Server.String(), Err: err}
 		}
 	}
-	alter := func(table string) string {
-		return schema.Alter(table, shapes[s.serving().Name][table], shapes[to.Name][table])
+	diff, err := u.differences(ctx, db)
+	if err != nil {
+		return nil, err
 	}
-	return schema.Changes(now, there, marks, alter), nil
+	return schema.Changes(now, there, marks, schema.ChangeFacts{
+		Alter: func(table string) string {
+			return schema.Alter(table, shapes[s.serving().Name][table], shapes[to.Name][table])
+		},
+		Differs: func(kind, name string) bool {
+			return slices.ContainsFunc(diff, func(d schema.Difference) bool {
+				return d.Expected == "" && d.Property != "" && d.Kind == kind && d.Object == name
+			})
+		},
+	}), nil
 }
 
 // settled: every entry is marked with the text that it has, and nothing that was
