@@ -56,7 +56,12 @@ func Changes(now, there []Entry, marks map[string]string, o ChangeFacts) []Chang
 	for _, e := range there {
 		have[e.Key()] = e
 	}
-	is := map[string]bool{}
+	is, table := map[string]bool{}, map[string]bool{}
+	for _, e := range now {
+		if e.Type == "TABLE" || e.Type == "MATERIALIZED VIEW" || e.Type == "VIEW" {
+			table[pg.Ident(e.Schema, e.Name)] = true
+		}
+	}
 	var dropped, out []Change
 	for _, e := range now {
 		key := e.Key()
@@ -81,8 +86,8 @@ func Changes(now, there []Entry, marks map[string]string, o ChangeFacts) []Chang
 	}
 	for _, e := range slices.Backward(there) {
 		key := e.Key()
-		if _, marked := marks[key]; is[key] || !marked {
-			continue
+		if _, marked := marks[key]; is[key] || !marked || e.Table != "" && !table[e.Table] {
+			continue // what belongs to a table that is gone goes with it
 		}
 		if drop := e.drop(); drop != "" {
 			dropped = append(dropped, Change{Key: key, What: e.Object() + " is gone", Drops: drop})

@@ -33,6 +33,15 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	for _, db := range s.databases {
 		add(u.groundStep(s, "old", db))
 	}
+	for _, db := range s.databases {
+		renames, ok, err := u.renamesStep(ctx, s, db)
+		if err != nil {
+			return p, err
+		}
+		if ok {
+			add(renames)
+		}
+	}
 	trust, ok, err := u.trustStep(ctx, s)
 	if err != nil {
 		return p, err

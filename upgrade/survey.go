@@ -567,7 +567,7 @@ func (u *Upgrade) linkUp(s *survey, db *database) {
 func wrongPhase(p report.Phase, command string) *ExitError {
 	next := map[report.Phase]string{
 		report.PhaseNew: "prepare", report.PhaseAborted: "prepare", report.PhasePreparing: "prepare or abort", report.PhaseReady: "cutover, rehearse, verify or abort",
-		report.PhaseCutover: "cutover or abort", report.PhaseOpen: "rollback, finish or verify", report.PhaseRolledBack: "cutover, finish or abort", report.PhaseFinished: "nothing more: the upgrade is finished",
+		report.PhaseCutover: "cutover or abort", report.PhaseOpen: "rollback, prepare, finish or verify", report.PhaseRolledBack: "cutover, prepare, finish or abort", report.PhaseFinished: "nothing more: the upgrade is finished",
 	}
 	return exitf(ExitGate, "the right command now: "+next[p], "%s is not for phase %s", command, p)
 }

@@ -78,3 +78,67 @@ func tableOf(r ran, name string) map[string]any {
 	}
 	return nil
 }
+
+// TestChangedSincePrepare: of what is changed on old between prepare and the
+// cutover, what is not carried closes gate contents with what to do, and all else
+// closes a gate until prepare has taken it along: afterwards the cutover begins,
+// and both sides are equal.
+func TestChangedSincePrepare(t *testing.T) {
+	w := newWorld(t, setting{sql: shopTables + `
+		CREATE ROLE carl; GRANT pg_read_all_data TO carl; CREATE ROLE bob LOGIN SUPERUSER PASSWORD 'bob'; ALTER ROLE bob SET work_mem = '8MB'; CREATE ROLE gone;
+		CREATE FUNCTION answer(n int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+		CREATE FUNCTION dropped() RETURNS int LANGUAGE sql AS 'SELECT 1';
+		COMMENT ON TABLE orders IS 'before'; CREATE INDEX log_at ON log (at); GRANT SELECT ON log TO carl;
+		ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO carl; CREATE VIEW seen AS SELECT id FROM orders;
+		CREATE TABLE renamed (k int PRIMARY KEY, v text); INSERT INTO renamed VALUES (1, 'before');
+		CREATE TABLE left_one (k int PRIMARY KEY, v text); CREATE TABLE right_one (k int PRIMARY KEY, v text);
+		INSERT INTO left_one VALUES (1, 'left'); INSERT INTO right_one VALUES (1, 'right');`})
+	w.do(0, "prepare")
+
+	w.Exec(w.old, "shop", "SELECT lo_from_bytea(4711, 'hello')", "CREATE UNLOGGED TABLE scratch (k int)", "SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')")
+	w.Exec(w.old, "", "CREATE DATABASE beside")
+	said := w.said()
+	for _, words := range [][]string{
+		{"gate contents", "large objects", "accept: [large-objects]"}, {"gate contents", "public.scratch is unlogged", "SET LOGGED"},
+		{"gate contents", "slot theirs was made", "logical-slots:theirs"},
+	} {
+		if !says(said, words) {
+			t.Errorf("status does not say %q:\n%s", words, said)
+		}
+	}
+	w.Exec(w.old, "shop", "SELECT lo_unlink(4711)", "DROP TABLE scratch", "SELECT pg_drop_replication_slot('theirs')")
+	w.Exec(w.old, "", "DROP DATABASE beside")
+
+	w.Exec(w.old, "shop",
+		"REVOKE pg_read_all_data FROM carl", "ALTER ROLE bob NOSUPERUSER NOLOGIN", "ALTER ROLE bob RESET work_mem", "DROP ROLE gone",
+		"CREATE OR REPLACE FUNCTION answer(n int) RETURNS int LANGUAGE sql AS 'SELECT 2'", "DROP FUNCTION dropped()",
+		"COMMENT ON TABLE orders IS NULL", "COMMENT ON COLUMN orders.what IS 'since'", "DROP INDEX log_at", "CREATE INDEX log_both ON log (line, at)",
+		"REVOKE SELECT ON log FROM carl", "GRANT INSERT ON log TO carl", "ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM carl",
+		"CREATE OR REPLACE VIEW seen AS SELECT id, what FROM orders", "ALTER TABLE orders ADD CONSTRAINT positive CHECK (id > 0)",
+		"ALTER TABLE log ADD COLUMN x int, ADD COLUMN y text DEFAULT 'since' NOT NULL", "ALTER TABLE lines ALTER COLUMN price SET DEFAULT 1",
+		"CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'", "CREATE TRIGGER nothing AFTER INSERT ON log FOR EACH ROW EXECUTE FUNCTION nothing()",
+		"ALTER TABLE renamed RENAME TO has_another_name", "INSERT INTO has_another_name VALUES (2, 'since')",
+		"BEGIN; ALTER TABLE left_one RENAME TO between; ALTER TABLE right_one RENAME TO left_one; ALTER TABLE between RENAME TO right_one; COMMIT",
+		"INSERT INTO left_one VALUES (2, 'right')")
+	said = w.said()
+	for _, words := range [][]string{{"gate trust", "public.renamed was renamed to public.has_another_name", "crossfade prepare"}, {"gate schema", "crossfade prepare"}} {
+		if !says(said, words) {
+			t.Errorf("status does not say %q:\n%s", words, said)
+		}
+	}
+	w.do(0, "prepare")
+	w.do(0, "cutover", "--yes")
+	const roles = "SELECT string_agg(rolname || ' ' || rolsuper || ' ' || rolcanlogin, ', ' ORDER BY 1) FROM pg_roles WHERE rolname IN ('bob', 'carl', 'gone')"
+	if got := w.Value(w.new, "", roles); got != "bob false false, carl false false" {
+		t.Errorf("roles on new: %s", got)
+	}
+	const kept = "SELECT count(*) FROM pg_auth_members WHERE member = 'carl'::regrole UNION ALL SELECT count(*) FROM pg_db_role_setting WHERE setrole = 'bob'::regrole"
+	if got := w.Value(w.new, "", "SELECT sum(count) FROM ("+kept+") k"); got != "0" {
+		t.Errorf("%s memberships and settings are left on new", got)
+	}
+	const rows = "SELECT (SELECT string_agg(v, ' ' ORDER BY k) FROM left_one) || ', ' || (SELECT string_agg(v, ' ' ORDER BY k) FROM right_one) || ', ' || (SELECT string_agg(v, ' ' ORDER BY k) FROM has_another_name)"
+	if got := w.Value(w.new, "shop", rows); got != "right right, left, before since" {
+		t.Errorf("rows on new: %s", got)
+	}
+	w.equal()
+}
