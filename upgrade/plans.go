@@ -42,6 +42,21 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 			add(renames)
 		}
 	}
+	globals, kept, err := u.globalsStep(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	add(globals)
+	all := make([]stages, len(s.databases))
+	for i, db := range s.databases {
+		if all[i], err = u.schemaStages(ctx, s, db); err != nil {
+			return p, err
+		}
+		if s.zero() != nil {
+			add(all[i].changes)
+		}
+	}
+	// Nothing is taken away before both sides are known to be alike.
 	trust, ok, err := u.trustStep(ctx, s)
 	if err != nil {
 		return p, err
@@ -49,11 +64,6 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	if ok {
 		add(trust)
 	}
-	globals, kept, err := u.globalsStep(ctx, s)
-	if err != nil {
-		return p, err
-	}
-	add(globals)
 	during, err := u.duringSettings(ctx, "old", s.old.Version)
 	if err != nil {
 		return p, err
@@ -64,12 +74,9 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		return p, err
 	}
 	add(spare...)
-	for _, db := range s.databases {
-		stages, err := u.schemaStages(ctx, s, db)
-		if err != nil {
-			return p, err
-		}
-		add(u.groundStep(s, "new", db), stages.changes, stages.before)
+	for i, db := range s.databases {
+		stages := all[i]
+		add(u.groundStep(s, "new", db), stages.before)
 		if identity, ok := u.identityStep("old", db); ok {
 			add(identity)
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"crossfade/cutover"
+	"crossfade/schema"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -519,6 +520,11 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 			if d.says() != "" {
 				t.Note("%s", d.says())
 			}
+			for _, p := range parts {
+				if err := u.mayCopy(ctx, s, p.db, p.drop); err != nil {
+					return err
+				}
+			}
 			if distrust {
 				for _, e := range does[:2] {
 					if err := u.fleet().Do(ctx, e); err != nil && pg.SQLState(err) != "42P01" && pg.SQLState(err) != "3D000" && pg.SQLState(err) != "3F000" {
@@ -624,4 +630,34 @@ func (u *Upgrade) rivals(ctx context.Context, s *survey) string {
 		}
 	}
 	return strings.Join(says, "; ")
+}
+
+// mayCopy refuses to end links of which it is known that their tables could not
+// be copied again: they have other columns on new than on old.
+func (u *Upgrade) mayCopy(ctx context.Context, s *survey, db *database, drop []link.Link) error {
+	if len(drop) == 0 {
+		return nil
+	}
+	diff, err := u.differences(ctx, db)
+	if err != nil {
+		return err
+	}
+	var bad []string
+	for _, l := range drop {
+		for _, t := range l.Tables {
+			missing := slices.ContainsFunc(diff, func(d schema.Difference) bool { return d.Kind == "table" && d.Property == "" && d.Object == t.String() })
+			for _, d := range schema.Unexpected(diff) {
+				if !missing && d.Kind == "column" && strings.HasPrefix(d.Object, t.String()+".") {
+					bad = append(bad, d.Says)
+				}
+			}
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return &ExitError{
+		Code: ExitFailed, On: "new", Says: fmt.Sprintf("tables of %s must be copied again, and are not alike on both sides: %s", db.name, some(bad)),
+		Hint: "nothing was taken away; make the same change on both sides (" + u.byHand(s) + "), then run crossfade prepare again",
+	}
 }

@@ -101,6 +101,7 @@ func TestChangedSincePrepare(t *testing.T) {
 	for _, words := range [][]string{
 		{"gate contents", "large objects", "accept: [large-objects]"}, {"gate contents", "public.scratch is unlogged", "SET LOGGED"},
 		{"gate contents", "slot theirs was made", "logical-slots:theirs"},
+		{"gate contents", "database beside was made", "database-left:beside"},
 	} {
 		if !says(said, words) {
 			t.Errorf("status does not say %q:\n%s", words, said)
