@@ -14,7 +14,7 @@ import (
 // helps, and prepare, killed or not, brings it to the other side. Nothing that
 // was acknowledged is missing there afterwards.
 func TestMadeAfterOpen(t *testing.T) {
-	w := newWorld(t, setting{})
+	w := newWorld(t, setting{cutover: "  max_blocked: 30s\n"})
 	writer := w.Write(w.both(), lab.WriterOptions{Writers: 2, Pause: 2 * time.Millisecond})
 	w.do(0, "prepare")
 	w.do(0, "cutover", "--yes")
@@ -84,7 +84,7 @@ func tableOf(r ran, name string) map[string]any {
 // closes a gate until prepare has taken it along: afterwards the cutover begins,
 // and both sides are equal.
 func TestChangedSincePrepare(t *testing.T) {
-	w := newWorld(t, setting{sql: shopTables + `
+	w := newWorld(t, setting{cutover: "  max_blocked: 30s\n", sql: shopTables + `
 		CREATE ROLE carl; GRANT pg_read_all_data TO carl; CREATE ROLE bob LOGIN SUPERUSER PASSWORD 'bob'; ALTER ROLE bob SET work_mem = '8MB'; CREATE ROLE gone;
 		CREATE FUNCTION answer(n int) RETURNS int LANGUAGE sql AS 'SELECT 1';
 		CREATE FUNCTION dropped() RETURNS int LANGUAGE sql AS 'SELECT 1';
