@@ -20,7 +20,10 @@ type Global struct {
 	Key string
 	// Creates: a role or database that was not there. abort drops only those.
 	Creates bool
-	Effect  flow.Effect
+	// Late: it can be done only when what was made in the databases of that role
+	// is gone.
+	Late   bool
+	Effect flow.Effect
 	// Vars fill the effect's $names when it is executed. They hold secrets and
 	// are never shown.
 	Vars map[string]string
