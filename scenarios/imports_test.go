@@ -16,7 +16,7 @@ var layers = [][]string{
 	{"cmd/crossfade"},
 	{"upgrade"},
 	{"cutover", "upgrade/check", "upgrade/load", "upgrade/verify", "upgrade/standby", "upgrade/manager", "upgrade/forecast", "upgrade/report"},
-	{"cutover/traffic", "upgrade/link"},
+	{"cutover/traffic", "upgrade/link", "upgrade/rights"},
 	{"schema"},
 	{"upgrade/pg"},
 	{"upgrade/flow"},

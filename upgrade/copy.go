@@ -23,6 +23,7 @@ import (
 // stages are the steps that bring one database's schema and rows over.
 type stages struct {
 	changes, before, copy, after flow.Step
+	validate                     []flow.Step
 }
 
 // schemaStages dumps the schema of a database as it is now and plans what is
@@ -39,6 +40,11 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	if st.changes, err = u.changesStep(ctx, s, db, entries); err != nil {
 		return st, err
 	}
+	runs, err := u.runs(ctx, s, db)
+	if err != nil {
+		return st, err
+	}
+	entries, todo := runs.Defer(entries, db.partitioned)
 	before := schema.Entries(entries, schema.Before)
 	after := schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late)
 	st.before = u.restoreStep("new", "schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
@@ -50,9 +56,17 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 		Slot:        func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, db, set) },
 	}
 	o.Assign(entries)
-	st.copy = load.Step(o)
+	st.copy = u.ownerFilled("new", runs, o)
 	st.after = u.restoreStep("new", "constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil)
+	if validate, ok := u.validateStep("new", db, todo); ok {
+		st.validate = append(st.validate, validate)
+	}
 	return st, nil
+}
+
+// partitioned says whether a table (schema.Table.SQL) is one.
+func (db *database) partitioned(table string) bool {
+	return slices.ContainsFunc(db.inventory.Tables, func(t schema.Table) bool { return t.Kind == 'p' && t.SQL() == table })
 }
 
 // withoutAttached leaves out the indexes that a partition made since prepare
@@ -263,5 +277,11 @@ func (u *Upgrade) compareTables(ctx context.Context, s *survey, db *database, li
 			t.Progress(done, total, "bytes", says)
 		}
 	}
-	return verify.Run(ctx, o)
+	runs, err := u.runs(ctx, s, db)
+	if err != nil {
+		return nil, err
+	}
+	done := u.ownerRead(runs, &o)
+	results, err := verify.Run(ctx, o)
+	return results, errors.Join(err, done(ctx))
 }

@@ -456,7 +456,11 @@ func (u *Upgrade) outsideSteps(ctx context.Context, s *survey, standbys func(con
 		return nil, err
 	}
 	scratch, err := u.scratchSteps(ctx, s)
-	return slices.Concat(let, theirs, scratch), err
+	if err != nil {
+		return nil, err
+	}
+	roles, err := u.loginSteps(ctx, s)
+	return slices.Concat(let, theirs, scratch, roles), err
 }
 
 // abortPlan takes everything back: old is as it was, and new has nothing of

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"crossfade/schema"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
@@ -32,7 +33,11 @@ func (u *Upgrade) watchOld(ctx context.Context) *forecast.Mark {
 func (u *Upgrade) foresee(ctx context.Context, s *survey, plans []flow.Plan, o forecast.Options) (forecast.Forecast, forecast.Facts, error) {
 	o.Old, o.New, o.Version = u.old, u.new, s.old.Version
 	for _, db := range s.databases {
-		d := forecast.Database{Name: db.name, Encoding: db.encoding, Inventory: db.inventory, Sets: db.sets, Full: map[uint32]bool{}}
+		runs, err := u.runs(ctx, s, db)
+		if err != nil {
+			return forecast.Forecast{}, forecast.Facts{}, err
+		}
+		d := forecast.Database{Name: db.name, Skip: func(t schema.Table) bool { return runs.Folds(t.SQL()) }, Encoding: db.encoding, Inventory: db.inventory, Sets: db.sets, Full: map[uint32]bool{}}
 		for _, id := range db.book.Identity {
 			if t := db.inventory.Find(id.Table.Schema, id.Table.Name); t != nil && id.Index == "" {
 				d.Full[t.OID] = true

@@ -119,6 +119,7 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 			add(stages.copy)
 		}
 		add(stages.after)
+		add(stages.validate...)
 		if identity, ok := u.identityStep(side, late.only()); ok {
 			add(identity)
 		}
@@ -236,6 +237,14 @@ func (u *Upgrade) laterStages(ctx context.Context, s *survey, db, late *database
 	if st.changes, err = u.changesStep(ctx, s, db, entries); err != nil {
 		return st, err
 	}
+	runs, err := u.runs(ctx, s, db)
+	if err != nil {
+		return st, err
+	}
+	entries, todo := runs.Defer(entries, db.partitioned)
+	if validate, ok := u.validateStep(to.Name, db, todo); ok {
+		st.validate = append(st.validate, validate)
+	}
 	st.before = u.restoreStep(to.Name, "schema/"+db.name, "Make what was made in "+db.name+" of "+from.Name+" on "+to.Name, db, schema.Entries(entries, schema.Before), commands)
 	st.after = u.restoreStep(to.Name, "constraints/"+db.name, "Make indexes, constraints, triggers and the rest of "+db.name+" on "+to.Name, db,
 		schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late), nil)
@@ -254,13 +263,13 @@ func (u *Upgrade) laterStages(ctx context.Context, s *survey, db, late *database
 	o.Assign(entries)
 	if to.Name == "new" {
 		o.SlotEffects = append(o.SlotEffects, markEffects(db.name, late.links)...)
-		st.copy = load.Step(o)
+		st.copy = u.ownerFilled(to.Name, runs, o)
 		return st, nil
 	}
 	// link.Effects carry their own side.
 	slots := o.SlotEffects
 	o.SlotEffects = nil
-	st.copy = facing(to.Name, load.Step(o))
+	st.copy = facing(to.Name, u.ownerFilled(to.Name, runs, o))
 	st.copy.Does = append(slots, st.copy.Does...)
 	return st, nil
 }

@@ -30,6 +30,11 @@ func (u *Upgrade) fillPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error) {
 	p := flow.Plan{Name: "prepare", Cluster: string(u.part), Steps: []flow.Step{u.checkStep()}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
+	left, err := u.loginSteps(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	add(left...)
 	for _, db := range s.databases {
 		add(u.groundStep(s, "old", db))
 	}
@@ -81,6 +86,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 			add(identity)
 		}
 		add(u.publicationsStep(db, db.links), stages.copy, stages.after)
+		add(stages.validate...)
 		if identity, ok := u.identityStep("new", db); ok {
 			add(identity)
 		}

@@ -244,7 +244,11 @@ func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db 
 		return nil, err
 	}
 	defer pg.Leave(conn)
-	some := schema.Entries(entries, schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late)
+	runs, err := u.runs(ctx, s, db)
+	if err != nil {
+		return nil, err
+	}
+	some := schema.Entries(runs.Trial(entries, db.partitioned), schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late)
 	rejected, err := schema.TryOut(ctx, conn, some, roles, func(n int) {
 		t.Progress(int64(n), int64(len(some)), "objects", db.name)
 	})

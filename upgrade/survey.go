@@ -13,6 +13,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/rights"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -45,6 +46,7 @@ type database struct {
 	way       []link.Link // new → old
 	problems  []Problem
 	published map[string]bool // the sets that the side which serves publishes
+	runs      *rights.Map     // nil: not read yet (Upgrade.runs)
 
 	// Of a database whose tables go to several clusters: what goes elsewhere
 	// (nil: not known, or nothing), the tables among it, and the views and

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"crossfade/schema"
+	"crossfade/upgrade/rights"
 )
 
 // without is a table with no usable identity.
@@ -207,6 +208,29 @@ var applyCases = []judged{
 		f.thing(Thing{Kind: "disabled-fk", Name: "public.lines", Detail: "lines_order_fkey", More: "FOREIGN KEY (a) REFERENCES public.orders(id)"})
 	}, []string{"warn foreign-key-disabled old shop public.lines.lines_order_fkey"}},
 	{"foreign-key-disabled", "none", func(f *Facts) {}, nil},
+	{"function-rights", "applied by 15", func(f *Facts) { runs(f, rights.Code{Kind: rights.Index}) }, []string{"block function-rights old shop shop"}},
+	{"function-rights", "no way back", func(f *Facts) {
+		runs(f, rights.Code{Kind: rights.Index})
+		f.Want.Back = false
+	}, nil},
+	{"function-rights", "a superuser's table", func(f *Facts) {
+		runs(f, rights.Code{Kind: rights.Statistics, OwnerSuper: true})
+	}, []string{"block function-rights old shop shop"}},
+	{"owner-login", "peer on a socket", func(f *Facts) {
+		runs(f, rights.Code{Kind: rights.Check})
+		f.Want.Back = false
+	}, []string{"block owner-login new shop app"}},
+	{"owner-login", "a password", func(f *Facts) {
+		runs(f, rights.Code{Kind: rights.Check})
+		f.Want.Back = false
+		f.New.Self.Address = "10.1.1.1"
+	}, nil},
+}
+
+// runs makes table orders, which is app's, run a function of app.
+func runs(f *Facts, c rights.Code) {
+	c.Schema, c.Table, c.Owner, c.What, c.Function, c.FunctionOwner = "public", "orders", "app", "index i", "public.f(integer)", "app"
+	f.Databases[0].Rights = &rights.Map{Code: []rights.Code{c}}
 }
 
 var partitionCases = []judged{

@@ -130,7 +130,7 @@ func Families() []Family {
 		{"Replication of others", slices.Concat(replicationChecks, slotChecks)},
 		{"Standbys, managers, archives", slices.Concat(standbyChecks, managerChecks, archiveChecks)},
 		{"Tables and sets", slices.Concat(identityChecks, setChecks, partitionChecks)},
-		{"What is not rows of tables", slices.Concat(contentChecks, applyChecks, extensionChecks)},
+		{"What is not rows of tables", slices.Concat(contentChecks, applyChecks, functionChecks, extensionChecks)},
 		{"What the new major no longer has", removedChecks},
 		{"Databases", databaseChecks},
 		{"Settings", settingChecks},

@@ -10,6 +10,7 @@ import (
 	"crossfade/schema"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/rights"
 )
 
 // Facts is everything that the checks judge, read once. It can be built by
@@ -61,6 +62,7 @@ type Server struct {
 	Origins       []Origin
 	Backends      map[string]int64 // backend_type → how many, this tool's sessions left out
 	Clients       []Client
+	Self          Client // the tool's own session
 	Prepared      []Prepared
 	Transactions  []Transaction
 	Locks         []Lock
@@ -253,6 +255,9 @@ type DatabaseFacts struct {
 	Sets      []schema.Set
 	// Things are other objects of old; NewThings the user's objects that new has.
 	Things, NewThings []Thing
+	// Rights is what of old runs functions of roles that are no superusers; nil is
+	// not known.
+	Rights *rights.Map
 	// Upgrades are the names in crossfade.upgrade on old, NewUpgrades on new.
 	Upgrades, NewUpgrades []string
 	// Bytes is what is moved of old's database; 0 where new's disk is not known.

@@ -11,6 +11,7 @@ import (
 
 	"crossfade/schema"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/rights"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -175,6 +176,9 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 	}
 	if err := g.readTrees(ctx, conn, d); err != nil {
 		g.missing(OnOld, d.Name, "functions and operators that expressions use", err, false)
+	}
+	if d.Rights, err = rights.Read(ctx, conn, g.Old.Version); err != nil {
+		g.missing(OnOld, d.Name, "functions that tables call by themselves", err, true)
 	}
 	if err := g.readDDL(ctx, conn, d); err != nil {
 		g.missing(OnOld, d.Name, "recent DDL", err, false)

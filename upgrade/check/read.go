@@ -84,6 +84,7 @@ func (g *gathering) readServer(ctx context.Context, side string, s *pg.Server) *
 func (s *Server) isParts(ctx context.Context, conn *pgx.Conn) []part {
 	return []part{
 		{"the session's process", false, func() error { return s.readPooled(ctx, conn) }},
+		{"where the session comes from", false, func() error { return s.readSelf(ctx, conn) }},
 		{"the clock", false, func() error { return s.readClock(ctx, conn) }},
 		{"errors of the configuration files", false, func() (err error) { s.ConfigErrors, err = readConfigErrors(ctx, conn); return err }},
 		{"roles", true, func() error { return s.readRoles(ctx, conn) }},

@@ -45,7 +45,7 @@ func (t *taking) targets() []target {
 	for i := range t.o.Databases {
 		for j, s := range t.o.Databases[i].Sets {
 			for k, table := range s.Tables {
-				if table.Pages > 0 {
+				if table.Pages > 0 && (t.o.Databases[i].Skip == nil || !t.o.Databases[i].Skip(table)) {
 					all = append(all, target{db: &t.o.Databases[i], table: table, facts: &t.facts.Databases[i].Sets[j].Tables[k]})
 				}
 			}

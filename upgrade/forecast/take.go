@@ -49,6 +49,8 @@ type Database struct {
 	// Full are the tables, by OID, whose identity is every column while the
 	// upgrade runs, because the runbook says so.
 	Full map[uint32]bool
+	// Skip says which tables may not be read by a query. Nil: none.
+	Skip func(schema.Table) bool
 }
 
 // Mark is what old's counters said at a moment.

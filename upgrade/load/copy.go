@@ -95,6 +95,9 @@ func (l *loader) copier(ctx context.Context, q *queue, y *yard) error {
 			if err := l.open(ctx, &p); err != nil {
 				return err
 			}
+			if t.filler != "" {
+				return l.copyAs(ctx, &p, t)
+			}
 			if len(t.chunks) == 1 {
 				return l.copyWhole(ctx, &p, t)
 			}
@@ -169,6 +172,44 @@ func (l *loader) copyWhole(ctx context.Context, p *pair, t task) error {
 			return err
 		}
 		if err := l.stream(ctx, p, t); err != nil {
+			return err
+		}
+	}
+	return l.commit(ctx, p)
+}
+
+// copyAs is copyWhole with the rights of the table's filler, who may not write the
+// mark. The session of the mark encloses that of the rows: where either is lost the
+// mark is too, or was not committed before the rows were, and the table is emptied
+// and filled again.
+func (l *loader) copyAs(ctx context.Context, p *pair, t task) error {
+	if err := l.openAs(ctx, p, t.filler); err != nil {
+		return err
+	}
+	if err := l.see(ctx, p); err != nil {
+		return err
+	}
+	if err := l.sql(ctx, p.new, l.o.New, "BEGIN"); err != nil {
+		return err
+	}
+	done, err := l.markFirst(ctx, p.new, t, t.copying().mark, loadedKey(t.set, t.Table))
+	if err != nil {
+		return err
+	}
+	if !done {
+		for _, sql := range []string{"BEGIN", l.fill(t, t.copying().empty).SQL} {
+			if err := l.sql(ctx, p.as, l.o.New, sql); err != nil {
+				return err
+			}
+		}
+		if err := l.streamTo(ctx, p, p.as, t); err != nil {
+			return err
+		}
+		// Another run would have had to end the mark's session to get here.
+		if err := p.new.Ping(ctx); err != nil {
+			return fail("keep the mark of "+t.String(), l.o.New, "", err)
+		}
+		if err := l.sql(ctx, p.as, l.o.New, "COMMIT"); err != nil {
 			return err
 		}
 	}
@@ -344,12 +385,17 @@ func (l *loader) commit(ctx context.Context, p *pair) error {
 
 // stream pipes the rows of a task and counts its bytes.
 func (l *loader) stream(ctx context.Context, p *pair, t task) error {
+	return l.streamTo(ctx, p, p.new, t)
+}
+
+// streamTo is stream into one of the sessions on new.
+func (l *loader) streamTo(ctx context.Context, p *pair, to *pgx.Conn, t task) error {
 	share, told := t.share(), int64(0)
 	if len(t.chunks) == 1 {
 		share = t.Bytes
 	}
 	s := t.copying()
-	_, err := pipe(ctx, p.old.PgConn(), p.new.PgConn(), l.fill(t, s.out).SQL, l.fill(t, s.in).SQL, func(n int64) error {
+	_, err := pipe(ctx, p.old.PgConn(), to.PgConn(), l.fill(t, s.out).SQL, l.fill(t, s.in).SQL, func(n int64) error {
 		counts := min(n, share-told) // on disk and on the wire, sizes differ
 		told += counts
 		l.bytes.Add(counts)

@@ -70,6 +70,13 @@ type Options struct {
 	// SlotEffects are what Snapshot does, for the plan.
 	SlotEffects []flow.Effect
 	known       indexes // what the run has read on old
+	// Filler is the role with whose rights a table is filled, because what the table
+	// calls would run with those of the session; "" is the tool's own. again: what is
+	// made after the rows may be there already. Nil: the tool's own for all of them.
+	Filler func(t schema.Table, again bool) string
+	// As is new, seen through Database with the rights of a role that Filler names.
+	As    func(ctx context.Context, role string) (*pg.Server, error)
+	again bool
 	// Slot tells the slot of a set as it stands. valid: it exists, its WAL is
 	// there, and nothing has consumed it but the set's own subscription. point
 	// is where it began; 0 where that can no longer be seen, because the
@@ -163,6 +170,9 @@ func (o Options) ready() Options {
 	}
 	if o.Indexes == nil {
 		o.Indexes = func(schema.Table) []schema.Entry { return nil }
+	}
+	if o.Filler == nil {
+		o.Filler = func(schema.Table, bool) string { return "" }
 	}
 	if o.Referenced == nil {
 		o.Referenced = func(schema.Table) bool { return false }

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,6 +64,7 @@ func (l *loader) do(ctx context.Context) (err error) {
 			return err
 		}
 		if n > 1 { // foreign keys that were made by now are in the way of TRUNCATE
+			l.o.again = true
 			if err := l.referencedNow(ctx); err != nil {
 				return err
 			}
@@ -110,6 +112,8 @@ func (l *loader) look(ctx context.Context) error {
 			return fail("forget the marks of set "+s.Name, l.o.New, "", err)
 		}
 	}
+	_, ended := m[copiedKey]
+	l.o.again = ended || slices.ContainsFunc(l.work, func(t *table) bool { return slices.ContainsFunc(l.o.Indexes(t.Table), m.has) })
 	if err := l.weigh(ctx); err != nil {
 		return err
 	}
@@ -285,12 +289,37 @@ func (l *loader) tell() {
 }
 
 // pair is a worker's two sessions.
-type pair struct{ old, new *pgx.Conn }
+type pair struct {
+	old, new *pgx.Conn
+	as       *pgx.Conn // on new, with the rights of role; nil: none yet
+	role     string
+}
 
 func (p *pair) close() {
 	pg.Leave(p.old)
 	pg.Leave(p.new)
-	p.old, p.new = nil, nil
+	pg.Leave(p.as)
+	p.old, p.new, p.as = nil, nil, nil
+}
+
+// openAs opens the session with the rights of role. What was begun in one of an
+// earlier attempt ends with it.
+func (l *loader) openAs(ctx context.Context, p *pair, role string) error {
+	if p.as != nil && !p.as.IsClosed() && p.role == role && p.as.PgConn().TxStatus() == 'I' {
+		return nil
+	}
+	pg.Leave(p.as)
+	p.as = nil
+	at, err := l.o.As(ctx, role)
+	if err != nil {
+		return err
+	}
+	p.role = role
+	p.as, err = l.reopen(ctx, func(ctx context.Context) (*pgx.Conn, error) {
+		conn, err := at.ConnectWith(ctx, both)
+		return l.o.prepared(ctx, conn, err)
+	})
+	return err
 }
 
 // open opens what is missing, and ends what an earlier attempt left open.

@@ -17,6 +17,7 @@ type table struct {
 	schema.Table
 	o      *Options
 	set    string
+	filler string // the role with whose rights it is filled; "": the tool's own
 	chunks []chunk
 
 	mu      sync.Mutex
@@ -67,8 +68,9 @@ func (o Options) work() []*table {
 }
 
 func (o *Options) table(set string, t schema.Table) *table {
-	w := &table{Table: t, o: o, set: set, chunks: []chunk{{0, last}}}
-	if o.Version >= 140000 && t.Bytes > o.Chunk && len(copied(t)) > 0 {
+	w := &table{Table: t, o: o, set: set, filler: o.Filler(t, o.again), chunks: []chunk{{0, last}}}
+	// To read a chunk is a query, and to plan one may run functions as well.
+	if w.filler == "" && o.Version >= 140000 && t.Bytes > o.Chunk && len(copied(t)) > 0 {
 		w.chunks = split(t.Pages, t.Bytes, o.Chunk)
 	}
 	return w
@@ -97,18 +99,26 @@ func (t *table) copying() (s copying) {
 	s.empty = o.onNew("TRUNCATE ONLY " + t.SQL())
 	switch {
 	case o.Referenced(t.Table):
-		s.empty = o.onNew("DELETE FROM ONLY " + t.SQL())
+		s.empty = o.onNew("DELETE FROM ONLY " + t.SQL() + t.as())
 	case single && t.Bytes < small:
 		s.empty = o.onNew("DO " + pg.Literal("BEGIN IF pg_catalog.pg_relation_size("+pg.Literal(t.SQL())+") > 0 THEN TRUNCATE ONLY "+t.SQL()+"; END IF; END"))
 	case single:
 		format += ", FREEZE" // permitted in the transaction of the TRUNCATE only
 	}
-	s.in = o.onNew("COPY " + target + " FROM STDIN WITH (" + format + ")")
+	s.in = o.onNew("COPY " + target + " FROM STDIN WITH (" + format + ")" + t.as())
 	s.mark = o.insertMark(loadedKey(t.set, t.Table), s.holes)
 	s.emptied = o.insertMark(chunkPrefix(t.set, t.Table)+emptiedKey, s.holes)
 	s.part = o.insertMark(chunkPrefix(t.set, t.Table)+"$"+s.holes.from, s.holes)
 	s.unpart = o.deleteMarks(chunkPrefix(t.set, t.Table))
 	return s
+}
+
+// as says in a statement with whose rights it runs.
+func (t *table) as() string {
+	if t.filler == "" {
+		return ""
+	}
+	return " -- with the rights of " + strings.Join(strings.Fields(t.filler), " ")
 }
 
 // copied are the quoted names of the columns that are sent: generated ones are

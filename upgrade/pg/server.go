@@ -96,6 +96,16 @@ func (s *Server) As(app string) *Server {
 	return &c
 }
 
+// Login returns the same server seen by another role, which shows a password.
+func (s *Server) Login(user, password string) *Server {
+	c := *s
+	c.params = setParam(s.params, "user", user)
+	c.secret = password
+	c.conf = s.conf.Copy()
+	c.conf.User, c.conf.Password = user, password
+	return &c
+}
+
 // At returns the server at another address, reached in the same way; port 0
 // keeps the port.
 func (s *Server) At(host string, port uint16) (*Server, error) {

@@ -19,6 +19,7 @@ var settings = map[string]string{"lc_monetary": "C", "jit": "off"}
 type sessions struct {
 	lead, follow *pg.Server
 	a, b         *pgx.Conn
+	as           map[string]*sessions // with the rights of other roles
 }
 
 func (s *sessions) open(ctx context.Context) (err error) {
@@ -37,6 +38,9 @@ func (s *sessions) close() {
 	pg.Leave(s.a)
 	pg.Leave(s.b)
 	s.a, s.b = nil, nil
+	for _, as := range s.as {
+		as.close()
+	}
 }
 
 // look is one pair of snapshots.

@@ -47,6 +47,12 @@ type Options struct {
 	Jobs int
 	// Mode "" is Full.
 	Mode Mode
+	// Reader is the role with whose rights a table is read, because planning a query
+	// over it runs functions; "" is the tool's own. Nil: the tool's own for all.
+	Reader func(schema.Table) string
+	// As is both sides, seen through Database with the rights of a role that Reader
+	// names.
+	As func(ctx context.Context, role string) (old, new *pg.Server, err error)
 	// Pass writes a canary through every set on the leading side and waits
 	// until the following side shows all of them. The LSN is the leading
 	// side's, behind the canaries.
@@ -268,7 +274,11 @@ func (r *run) look(ctx context.Context, tables []*subject) (err error) {
 				if gctx.Err() != nil {
 					return gctx.Err()
 				}
-				if err := r.compare(gctx, l, at, s); err != nil {
+				at, err := r.reading(gctx, at, s)
+				if err == nil {
+					err = r.compare(gctx, l, at, s)
+				}
+				if err != nil {
 					return fmt.Errorf("compare %s: %w", s.table, err)
 				}
 			}
@@ -276,6 +286,33 @@ func (r *run) look(ctx context.Context, tables []*subject) (err error) {
 		})
 	}
 	return g.Wait()
+}
+
+// reading are the sessions that read s: a worker's own, or those with the rights
+// of another role, which the worker opens beside.
+func (r *run) reading(ctx context.Context, own *sessions, s *subject) (*sessions, error) {
+	if r.o.Reader == nil {
+		return own, nil
+	}
+	role := r.o.Reader(s.table)
+	if role == "" {
+		return own, nil
+	}
+	if own.as[role] == nil {
+		old, new, err := r.o.As(ctx, role)
+		if err != nil {
+			return nil, err
+		}
+		at := &sessions{lead: old, follow: new}
+		if r.o.Back {
+			at.lead, at.follow = new, old
+		}
+		if own.as == nil {
+			own.as = map[string]*sessions{}
+		}
+		own.as[role] = at
+	}
+	return own.as[role], nil
 }
 
 // settle ends the comparison of s.

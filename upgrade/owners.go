@@ -1,0 +1,220 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"crossfade/schema"
+	"crossfade/upgrade/check"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/load"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/rights"
+	"crossfade/upgrade/verify"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// runs is what of a database runs functions of ordinary roles, read once, on the
+// side that serves.
+func (u *Upgrade) runs(ctx context.Context, s *survey, db *database) (*rights.Map, error) {
+	if db.runs != nil {
+		return db.runs, nil
+	}
+	side, version := u.old, s.old.Version
+	if s.serving().Name == "new" {
+		side, version = u.new, s.new.Version
+	}
+	err := u.sessions.Do(ctx, side.With(db.name), func(conn *pgx.Conn) (err error) {
+		db.runs, err = rights.Read(ctx, conn, version)
+		return err
+	})
+	if err != nil {
+		return nil, &pg.Error{Doing: "read the functions of " + db.name, On: side.String(), Err: err}
+	}
+	return db.runs, nil
+}
+
+// logins let the tool in on each side with the rights of owners of tables.
+type logins struct{ old, new *rights.Logins }
+
+func (u *Upgrade) logins() logins {
+	return logins{rights.NewLogins(u.old, u.app), rights.NewLogins(u.new, u.app)}
+}
+
+// of are those of one side.
+func (l logins) of(side string) *rights.Logins {
+	if side == "old" {
+		return l.old
+	}
+	return l.new
+}
+
+// loginsEnd is how long taking the roles away may take.
+const loginsEnd = 30 * time.Second
+
+// close takes the roles away, whatever became of ctx.
+func (l logins) close(ctx context.Context) error {
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginsEnd)
+	defer cancel()
+	return errors.Join(l.old.Close(end), l.new.Close(end))
+}
+
+// as is a database of a side seen with the rights of role. Where the server does
+// not let the tool in that way and the runbook accepts that, it is the tool's own.
+func (u *Upgrade) as(ctx context.Context, l *rights.Logins, side *pg.Server, role, database string) (*pg.Server, error) {
+	at, err := l.As(ctx, role, database)
+	if err != nil || !u.accepts(check.OwnerLogin, role) {
+		return at, err
+	}
+	conn, err := at.Connect(ctx)
+	switch pg.SQLState(err) {
+	case "":
+	case "28000", "28P01":
+		return side.With(database), nil
+	}
+	pg.Leave(conn)
+	return at, err
+}
+
+func (u *Upgrade) accepts(id, object string) bool {
+	return slices.ContainsFunc(u.rb.Accept, func(a Accept) bool { return a.ID == id && (a.Object == "" || a.Object == object) })
+}
+
+// ownerFilled lets o fill tables of a side with the rights of their owners, and
+// returns the step that does. Its roles are gone when it ends.
+func (u *Upgrade) ownerFilled(side string, m *rights.Map, o load.Options) flow.Step {
+	if len(m.Code) == 0 {
+		return load.Step(o)
+	}
+	var l logins
+	o.Filler = func(t schema.Table, again bool) string {
+		if again {
+			return m.Refiller(t.SQL())
+		}
+		return m.Filler(t.SQL())
+	}
+	o.As = func(ctx context.Context, role string) (*pg.Server, error) {
+		return u.as(ctx, l.of(side), u.side(side), role, o.Database)
+	}
+	st := load.Step(o)
+	do := st.Do
+	st.Do = func(ctx context.Context, t *flow.Turn) error {
+		l = u.logins()
+		return errors.Join(do(ctx, t), l.close(ctx))
+	}
+	return st
+}
+
+// validateStep validates what was restored NOT VALID because its function would
+// have run with the tool's rights. ok: there is something.
+func (u *Upgrade) validateStep(side string, db *database, todo []rights.Validation) (step flow.Step, ok bool) {
+	var does []flow.Effect
+	for _, v := range todo {
+		does = append(does, effect(side, db.name, v.SQL+" -- with the rights of "+v.Owner))
+	}
+	return flow.Step{
+		ID: "validate/" + db.name, Title: "Validate, with the rights of their owners, the constraints of " + db.name + " that call functions of ordinary roles",
+		Does: does,
+		Done: func(ctx context.Context) (bool, error) {
+			left := 0
+			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+				for _, v := range todo {
+					valid, err := v.Valid(ctx, conn)
+					if err != nil {
+						return err
+					}
+					if !valid {
+						left++
+					}
+				}
+				return nil
+			})
+			if pg.SQLState(err) == "3D000" {
+				return false, nil
+			}
+			return err == nil && left == 0, err
+		},
+		Do: func(ctx context.Context, t *flow.Turn) (err error) {
+			l := u.logins()
+			defer func() { err = errors.Join(err, l.close(ctx)) }()
+			for i, v := range todo {
+				t.Progress(int64(i), int64(len(todo)), "constraints", v.Constraint)
+				at, err := u.as(ctx, l.of(side), u.side(side), v.Owner, db.name)
+				if err != nil {
+					return err
+				}
+				conn, err := at.Connect(ctx)
+				if err != nil {
+					return err
+				}
+				err = pg.Exec(ctx, conn, does[i].SQL)
+				pg.Leave(conn)
+				if err != nil {
+					return &pg.Error{
+						Doing: pg.Brief(v.SQL), On: fmt.Sprintf("%s, database %s", u.side(side), db.name), Object: v.Constraint, Err: err,
+						Hint: "its function was called with the rights of " + v.Owner + " and search_path pg_catalog",
+					}
+				}
+			}
+			return nil
+		},
+	}, len(todo) > 0
+}
+
+// ownerRead lets o read tables with the rights of their owners where planning a
+// query over them runs functions. done takes the roles away.
+func (u *Upgrade) ownerRead(m *rights.Map, o *verify.Options) (done func(context.Context) error) {
+	if !slices.ContainsFunc(m.Code, func(c rights.Code) bool { return c.Folds && !c.OwnerSuper }) {
+		return func(context.Context) error { return nil }
+	}
+	l := u.logins()
+	o.Reader = func(t schema.Table) string { return m.Reader(t.SQL()) }
+	o.As = func(ctx context.Context, role string) (old, new *pg.Server, err error) {
+		if old, err = u.as(ctx, l.old, u.old, role, o.Database); err != nil {
+			return nil, nil, err
+		}
+		new, err = u.as(ctx, l.new, u.new, role, o.Database)
+		return old, new, err
+	}
+	return l.close
+}
+
+// loginSteps take away the roles for owners that runs which were killed have left;
+// none where nothing is left.
+func (u *Upgrade) loginSteps(ctx context.Context, s *survey) ([]flow.Step, error) {
+	l := u.logins()
+	st := flow.Step{ID: "unmake/logins", Title: "Drop the roles that a run which was killed has left", Done: never}
+	left := map[*rights.Logins][]string{}
+	for _, side := range []struct {
+		name string
+		l    *rights.Logins
+		err  error
+	}{{"old", l.old, s.oldErr}, {"new", l.new, s.newErr}} {
+		if side.err != nil {
+			continue
+		}
+		names, err := side.l.Left(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range names {
+			left[side.l] = append(left[side.l], n)
+			st.Does = append(st.Does, effect(side.name, "", "DROP ROLE "+pg.Ident(n)))
+		}
+	}
+	if len(left) == 0 {
+		return nil, nil
+	}
+	st.Do = func(ctx context.Context, _ *flow.Turn) error {
+		var failed []error
+		for l, names := range left {
+			failed = append(failed, l.Drop(ctx, names))
+		}
+		return errors.Join(failed...)
+	}
+	return []flow.Step{st}, nil
+}

@@ -1,0 +1,267 @@
+// Package rights keeps functions of ordinary roles from running with the tool's
+// rights. A function that a CHECK, a domain, a generated column, a partition key
+// or an index calls runs with the rights of whatever session writes the row,
+// validates the constraint, or merely plans a query over the table: in a session
+// of the tool, as a superuser.
+//
+// Read finds what of a database runs such functions. Where there is any, Logins
+// opens sessions that have the rights of the table's owner and no others: they
+// log in as a role that is a member of the owner and of nothing else, so that
+// neither RESET ROLE nor RESET SESSION AUTHORIZATION leads anywhere. What the
+// tool restores is made without running the functions, and validated in such a
+// session (Defer).
+package rights
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"slices"
+	"strings"
+	"text/template"
+
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed sql/*.sql
+var sqlFiles embed.FS
+
+var queries = template.Must(template.New("").Funcs(template.FuncMap{
+	"since": func(int) bool { return false }, // replaced for each version
+}).ParseFS(sqlFiles, "sql/*.sql"))
+
+func query(name string, version int) string {
+	t := template.Must(queries.Clone()).Funcs(template.FuncMap{
+		"since": func(major int) bool { return version >= major*10000 },
+	})
+	var b strings.Builder
+	if err := t.ExecuteTemplate(&b, name+".sql", nil); err != nil {
+		panic("rights: " + err.Error()) // the files are part of the program
+	}
+	return pg.Spelled(b.String(), version)
+}
+
+// Kind is what of a table runs a function.
+type Kind string
+
+// The kinds.
+const (
+	Check      Kind = "check"
+	Generated  Kind = "generated"
+	Index      Kind = "index"     // its expressions or its predicate
+	Exclusion  Kind = "exclusion" // the same of an exclusion constraint
+	Statistics Kind = "statistics"
+	Trigger    Kind = "trigger" // enabled ALWAYS or REPLICA
+	OfDomain   Kind = "domain"  // the type of a column
+	Partition  Kind = "partition"
+	ForeignKey Kind = "foreign-key" // an implicit cast by which it compares
+	// Literal is a stored expression that runs the check of a domain when it is read,
+	// where that check must be there before it. It belongs to no table.
+	Literal Kind = "literal"
+	// EventTrigger belongs to no table, and is enabled ALWAYS or REPLICA.
+	EventTrigger Kind = "event-trigger"
+)
+
+// Code is a function of a role that is no superuser, and what of a table runs it.
+type Code struct {
+	Kind          Kind
+	Schema, Table string
+	Owner         string // of the table
+	OwnerSuper    bool
+	What          string // "constraint c", "index i", "column x"
+	Function      string // with its arguments
+	FunctionOwner string
+	// Folds: planning a query over the table may run the function by itself,
+	// because it is called with constants alone, or because its SQL may be put in
+	// its place and have such calls.
+	Folds bool
+}
+
+// Name is the table as schema.Table.SQL writes it.
+func (c Code) Name() string { return pg.Ident(c.Schema, c.Table) }
+
+// OnApply says whether it runs where a row is applied. Triggers do not: the tool
+// disables those that would.
+func (c Code) OnApply() bool {
+	switch c.Kind {
+	case Check, Generated, Index, Exclusion, OfDomain, Partition:
+		return true
+	}
+	return false
+}
+
+// Domain is a check of a domain that runs functions of ordinary roles.
+type Domain struct {
+	Schema, Name, Owner string
+	OwnerSuper          bool
+	Constraint          string
+	Definition          string // CHECK (…)
+	Valid               bool
+	// Contained: a column has it inside an array, a row or a range. Then PostgreSQL
+	// cannot validate the check any more once the table is there.
+	Contained bool
+}
+
+// SQL is the quoted name of the domain.
+func (d Domain) SQL() string { return pg.Ident(d.Schema, d.Name) }
+
+// Map is all code of ordinary roles that one database runs by itself. The zero
+// value is none.
+type Map struct {
+	Code    []Code
+	Domains []Domain
+	of      map[string][]Code // by table
+	super   map[string]bool
+}
+
+// Read finds it in the database of conn: two queries over the catalogs, in which
+// nothing runs. Bodies of functions that are strings are not looked into: what
+// they call runs as part of them.
+func Read(ctx context.Context, conn *pgx.Conn, version int) (*Map, error) {
+	m := &Map{of: map[string][]Code{}, super: map[string]bool{}}
+	rows, err := conn.Query(ctx, query("code", version))
+	if err == nil {
+		var c Code
+		var exprs string
+		var all, sql []uint32
+		_, err = pgx.ForEachRow(rows, []any{&c.Kind, &c.Schema, &c.Table, &c.Owner, &c.OwnerSuper, &c.What, &c.Function, &c.FunctionOwner, &exprs, &all, &sql}, func() error {
+			c.Folds = folds(exprs, all, sql)
+			m.Code = append(m.Code, c)
+			m.of[c.Name()] = append(m.of[c.Name()], c)
+			return nil
+		})
+	}
+	if err == nil {
+		if rows, err = conn.Query(ctx, eventTriggers); err == nil {
+			c := Code{Kind: EventTrigger}
+			_, err = pgx.ForEachRow(rows, []any{&c.Owner, &c.OwnerSuper, &c.What, &c.Function, &c.FunctionOwner}, func() error {
+				m.Code = append(m.Code, c)
+				return nil
+			})
+		}
+	}
+	if err == nil {
+		if rows, err = conn.Query(ctx, query("domains", version)); err == nil {
+			m.Domains, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Domain])
+		}
+	}
+	if err == nil && m.contained() {
+		if rows, err = conn.Query(ctx, query("literals", version)); err == nil {
+			c := Code{Kind: Literal}
+			_, err = pgx.ForEachRow(rows, []any{&c.What, &c.Function, &c.FunctionOwner}, func() error {
+				m.Code = append(m.Code, c)
+				return nil
+			})
+		}
+	}
+	if err == nil {
+		if rows, err = conn.Query(ctx, "SELECT rolname::text FROM pg_roles WHERE rolsuper"); err == nil {
+			var name string
+			_, err = pgx.ForEachRow(rows, []any{&name}, func() error { m.super[name] = true; return nil })
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what runs functions of ordinary roles: %w", err)
+	}
+	return m, nil
+}
+
+const eventTriggers = `
+	SELECT o.rolname::text, o.rolsuper, 'event trigger ' || e.evtname, p.oid::regprocedure::text, r.rolname::text
+	FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid JOIN pg_roles r ON r.oid = p.proowner JOIN pg_roles o ON o.oid = e.evtowner
+	WHERE e.evtenabled IN ('A', 'R') AND NOT r.rolsuper ORDER BY e.evtname`
+
+// Of is the code of one table (schema.Table.SQL).
+func (m *Map) Of(table string) []Code {
+	if m == nil {
+		return nil
+	}
+	return m.of[table]
+}
+
+// Filler is the role with whose rights rows must be written into a table of new
+// before anything is indexed; "" is anybody's. Domains count only where their checks
+// cannot come when all rows are there (Defer).
+func (m *Map) Filler(table string) string {
+	return m.owner(table, func(c Code) bool {
+		return c.Kind == Check || c.Kind == Generated || c.Kind == Partition || c.Folds || c.Kind == OfDomain && m.contained()
+	})
+}
+
+func (m *Map) contained() bool {
+	return m != nil && slices.ContainsFunc(m.Domains, func(d Domain) bool { return d.Contained })
+}
+
+// Reader is the role with whose rights queries over a table must be planned; ""
+// is anybody's.
+func (m *Map) Reader(table string) string {
+	return m.owner(table, func(c Code) bool { return c.Folds })
+}
+
+// Folds says whether planning a query over a table may run functions.
+func (m *Map) Folds(table string) bool {
+	return slices.ContainsFunc(m.Of(table), func(c Code) bool { return c.Folds })
+}
+
+// Refiller is Filler where indexes and the checks of domains may be there already.
+func (m *Map) Refiller(table string) string {
+	return m.owner(table, func(c Code) bool {
+		return c.Kind != Statistics && c.Kind != Trigger && c.Kind != ForeignKey || c.Folds
+	})
+}
+
+func (m *Map) owner(table string, runs func(Code) bool) string {
+	for _, c := range m.Of(table) {
+		if runs(c) && !c.OwnerSuper {
+			return c.Owner
+		}
+	}
+	return ""
+}
+
+// Owners are the roles whose rights Filler, Reader and Defer ask for, sorted: those
+// of a copy that is not begun again.
+func (m *Map) Owners() []string {
+	if m == nil {
+		return nil
+	}
+	var all []string
+	for _, c := range m.Code {
+		if !c.OwnerSuper && c.Owner != "" && c.Kind != EventTrigger && (c.Kind != Trigger && (c.Kind != OfDomain || m.contained()) && c.Kind != Statistics && c.Kind != Index && c.Kind != Exclusion || c.Folds) {
+			all = append(all, c.Owner)
+		}
+	}
+	for _, d := range m.Domains {
+		if !d.OwnerSuper {
+			all = append(all, d.Owner)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Readers are the roles that Reader names, sorted.
+func (m *Map) Readers() []string {
+	var all []string
+	for _, c := range m.Code {
+		if !c.OwnerSuper && c.Folds {
+			all = append(all, c.Owner)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Without is m without the tables of which drop is true.
+func (m *Map) Without(drop func(schema, table string) bool) *Map {
+	out := &Map{Domains: m.Domains, super: m.super, of: map[string][]Code{}}
+	for _, c := range m.Code {
+		if !drop(c.Schema, c.Table) {
+			out.Code = append(out.Code, c)
+			out.of[c.Name()] = append(out.of[c.Name()], c)
+		}
+	}
+	return out
+}
