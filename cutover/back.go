@@ -52,7 +52,7 @@ func (x *crossing) makeWay(ctx context.Context, db *Database) error {
 		return err
 	}
 	for _, l := range db.Way {
-		if err := pg.Exec(ctx, applier, l.Subscription(false).Fill(l.Vars()).SQL); err != nil {
+		if err := pg.ExecEffect(ctx, applier, l.Subscription(false)); err != nil {
 			return &pg.Error{
 				Doing: "create subscription " + l.Name, On: l.To.Server.String() + ", database " + l.Database, Err: err,
 				Hint: "the way back needs " + l.To.Side + " to reach " + l.From.Side + ": from_old and from_new in the runbook, and pg_hba.conf there",

@@ -435,7 +435,7 @@ func (x *crossing) seenGone(ctx context.Context, conn *pgx.Conn) error {
 		var left int
 		err := conn.QueryRow(ctx, `
 			SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-			WHERE pid = ANY ($1::int[]) AND pid <> pg_backend_pid() AND application_name = $2`, pids, x.Closing.Server.App).Scan(&left)
+			WHERE pid = ANY ($1::int[]) AND pid <> pg_backend_pid() AND application_name LIKE $2 || '%'`, pids, x.app()).Scan(&left)
 		if err != nil {
 			return false, &pg.Error{Doing: "end the sessions of the barrier", On: x.Closing.Server.String(), Err: err}
 		}
@@ -445,7 +445,7 @@ func (x *crossing) seenGone(ctx context.Context, conn *pgx.Conn) error {
 
 // endBarrier terminates those sessions of the barrier ($pids) that still live.
 func (x *crossing) endBarrier() flow.Effect {
-	return x.on(x.Closing, x.Home, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid = ANY ($pids) AND application_name = "+pg.Literal(x.Closing.Server.App))
+	return x.on(x.Closing, x.Home, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid = ANY ($pids) AND application_name LIKE "+pg.Literal(x.app()+"%"))
 }
 
 // end ends the sessions of the barrier and sees them gone: one that was cut off

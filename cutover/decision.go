@@ -216,9 +216,11 @@ func (x *crossing) vars(m Memory) (map[string]string, error) {
 
 // Evict terminates the backends of earlier runs of this upgrade on one server
 // and waits until they are gone: those that the decisions name (pid and
-// backend_start), and those that carry the upgrade's application_name and are
-// not this process's own (mine).
-func Evict(ctx context.Context, conn *pgx.Conn, side, app string, ds []Decision, mine []int32) error {
+// backend_start), and those whose application_name is app and anything with the
+// number of a run, which begins with '#'. Backends whose name ends with mine are
+// the caller's own and stay; so does every session without a number, which changes
+// nothing. The caller has the upgrade's lock: no run but its own has.
+func Evict(ctx context.Context, conn *pgx.Conn, side, app, mine string, ds []Decision) error {
 	var pids []int32
 	var starts []time.Time
 	for _, d := range ds {
@@ -233,9 +235,9 @@ func Evict(ctx context.Context, conn *pgx.Conn, side, app string, ds []Decision,
 		err := conn.QueryRow(ctx, `
 			SELECT count(*) FROM (
 			  SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
-			  WHERE a.pid <> pg_backend_pid() AND NOT a.pid = ANY ($3::int[]) AND a.backend_type = 'client backend'
-			    AND (a.application_name = $4 OR (a.pid, a.backend_start) IN (SELECT * FROM unnest($1::int[], $2::timestamptz[])))) k`,
-			pids, starts, append([]int32{}, mine...), app).Scan(&left)
+			  WHERE a.pid <> pg_backend_pid() AND a.application_name NOT LIKE '%' || $4 AND a.backend_type IN ('client backend', 'walsender')
+			    AND (a.application_name LIKE $3 || '%#%' OR (a.pid, a.backend_start) IN (SELECT * FROM unnest($1::int[], $2::timestamptz[])))) k`,
+			pids, starts, app, mine).Scan(&left)
 		if err != nil {
 			return false, fmt.Errorf("end the sessions of an earlier run on %s: %w", side, err)
 		}

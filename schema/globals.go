@@ -24,13 +24,9 @@ type Global struct {
 	// is gone.
 	Late   bool
 	Effect flow.Effect
-	// Vars fill the effect's $names when it is executed. They hold secrets and
-	// are never shown.
-	Vars map[string]string
-	// Undo takes the effect back, with UndoVars; without SQL there is nothing
-	// to be taken back, because Undo of what Creates takes this along.
-	Undo     flow.Effect
-	UndoVars map[string]string
+	// Undo takes the effect back; without SQL there is nothing to be taken back,
+	// because Undo of what Creates takes this along.
+	Undo flow.Effect
 }
 
 // Problem is something about globals that a person should know of.

@@ -54,7 +54,7 @@ func (c *carrier) createRole(r Role) {
 	g := c.do("role "+r.Name, sql, "DROP ROLE IF EXISTS "+pg.Ident(r.Name))
 	g.Creates = true
 	if r.password != "" {
-		g.Vars = map[string]string{secret: pg.Literal(r.password)}
+		g.Effect.Secrets = map[string]string{secret: pg.Literal(r.password)}
 	}
 	c.commentRole(r, "")
 }
@@ -111,8 +111,8 @@ func (c *carrier) alterRole(r, have Role) {
 		alter := "ALTER ROLE " + pg.Ident(r.Name) + " "
 		g := c.do("role "+r.Name, alter+strings.Join(do, " "), alter+strings.Join(undo, " "))
 		if password {
-			g.Vars = map[string]string{secret: pg.Literal(r.password)}
-			g.UndoVars = map[string]string{secret: pg.Literal(have.password)}
+			g.Effect.Secrets = map[string]string{secret: pg.Literal(r.password)}
+			g.Undo.Secrets = map[string]string{secret: pg.Literal(have.password)}
 		}
 	}
 	c.commentRole(r, have.Comment)

@@ -42,9 +42,9 @@ func take(t testing.TB, conn *pgx.Conn, globals []schema.Global, back bool) {
 		slices.Reverse(globals)
 	}
 	for _, g := range globals {
-		e := g.Effect.Fill(g.Vars)
+		e := g.Effect.Fill(g.Effect.Secrets)
 		if back {
-			e = g.Undo.Fill(g.UndoVars)
+			e = g.Undo.Fill(g.Undo.Secrets)
 		}
 		if e.SQL != "" {
 			exec(t, conn, e.SQL)
@@ -282,7 +282,7 @@ func TestGlobalsWithoutPasswords(t *testing.T) {
 	g, problems, err := schema.Globals(t.Context(), conn, connect(t, home(t, 18)), nil)
 	must(t, err)
 	must(t, conn.Close(t.Context()))
-	if !slices.ContainsFunc(g, func(x schema.Global) bool { return x.Key == "role plainrole" && x.Vars == nil && x.Creates }) {
+	if !slices.ContainsFunc(g, func(x schema.Global) bool { return x.Key == "role plainrole" && x.Effect.Secrets == nil && x.Creates }) {
 		t.Error("the role is not made")
 	}
 	if !slices.ContainsFunc(problems, func(p schema.Problem) bool { return p.ID == "no-passwords" }) {

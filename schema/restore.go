@@ -69,7 +69,7 @@ func Session(ctx context.Context, to *pg.Server, more map[string]string) (*pgx.C
 // mark, then its SQL, in one transaction. The mark comes first, so that a second run beside this one
 // fails before it does anything.
 func (e Entry) Effect(on, database string) flow.Effect {
-	return flow.Effect{On: on, Database: database, SQL: fmt.Sprintf(
+	return flow.Effect{On: on, Database: database, Secrets: e.Vars, SQL: fmt.Sprintf(
 		"INSERT INTO %s.ledger (key, value) VALUES (%s, '{\"sha256\": \"%s\"}');\n%s", Own, pg.Literal(e.Key()), e.hash(), e.SQL)}
 }
 
@@ -116,13 +116,14 @@ func Restore(ctx context.Context, conn *pgx.Conn, entries []Entry, seen func(Ent
 			seen(e)
 			continue
 		}
-		if e.heavy() || len(chunk) == smallEntries {
+		apart := e.heavy() || len(e.Vars) > 0 // a secret is sent in no transaction of others
+		if apart || len(chunk) == smallEntries {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
 		chunk = append(chunk, e)
-		if e.heavy() {
+		if apart {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -159,10 +160,7 @@ func restoreChunk(ctx context.Context, conn *pgx.Conn, chunk []Entry) error {
 
 func restoreOne(ctx context.Context, conn *pgx.Conn, e Entry) error {
 	effect := e.Effect("", "")
-	if len(e.Vars) > 0 {
-		effect = effect.Fill(e.Vars)
-	}
-	err := pg.Exec(ctx, conn, effect.SQL)
+	err := pg.ExecEffect(ctx, conn, effect)
 	if err == nil {
 		return nil
 	}

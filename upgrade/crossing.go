@@ -133,10 +133,15 @@ func otherName(d cutover.Direction) string {
 }
 
 func (s *survey) bothAnswer() error {
-	if err := errors.Join(s.oldErr, s.newErr); err != nil {
-		return &ExitError{Code: ExitFailed, Says: err.Error(), Hint: "both servers must answer; start the one that does not", Err: err}
+	err := errors.Join(s.oldErr, s.newErr)
+	if err == nil {
+		return nil
 	}
-	return nil
+	e := &ExitError{Code: ExitFailed, Says: err.Error(), SQLState: pg.SQLState(err), Hint: "both servers must answer; start the one that does not", Err: err}
+	if hint := hintOf(err); hint != "" {
+		e.Hint = hint
+	}
+	return e
 }
 
 // holdServing takes the hold on the side that is closed by the crossing: the
@@ -148,26 +153,6 @@ func (u *Upgrade) holdServing(ctx context.Context, s *survey, forwards bool, dir
 		server = u.new
 	}
 	return u.hold(ctx, server.With(s.home))
-}
-
-// hold takes the right to change the upgrade; release gives it back.
-func (u *Upgrade) hold(ctx context.Context, server *pg.Server) (context.Context, func(), error) {
-	if u.whole != nil && server.Name == u.old.Name {
-		// One lock for all parts: locks are per database.
-		server = server.With(u.whole.rb.Databases[0].Name)
-	}
-	held, h, err := take(ctx, server)
-	if err != nil {
-		return nil, nil, err
-	}
-	u.holding = h
-	return held, func() {
-		u.holding = nil
-		// The server ends the session anyway when the process is gone.
-		if err := h.release(); err != nil {
-			return
-		}
-	}, nil
 }
 
 // mine reports whether this process may still change the upgrade.
@@ -280,42 +265,6 @@ func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Confi
 		}
 	}
 	return cutover.New(c), nil
-}
-
-// evict ends the sessions of earlier runs on both sides.
-func (u *Upgrade) evict(ctx context.Context, s *survey) error {
-	for _, side := range []cutover.Side{s.old, s.new} {
-		if side.Name == "old" && s.oldErr != nil || side.Name == "new" && s.newErr != nil {
-			continue
-		}
-		mine := u.pids(ctx, side.Server, s)
-		err := u.sessions.Do(ctx, side.Server, func(conn *pgx.Conn) error {
-			return cutover.Evict(ctx, conn, side.Name, u.app, s.decisions, mine)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// pids are this process's own kept sessions on a server.
-func (u *Upgrade) pids(ctx context.Context, server *pg.Server, s *survey) []int32 {
-	var mine []int32
-	servers := []*pg.Server{server}
-	for _, db := range s.databases {
-		servers = append(servers, server.With(db.name))
-	}
-	for _, sv := range servers {
-		// A session that cannot be had has no pid to spare.
-		if err := u.sessions.Do(ctx, sv, func(conn *pgx.Conn) error {
-			mine = append(mine, int32(conn.PgConn().PID()))
-			return nil
-		}); err != nil {
-			continue
-		}
-	}
-	return mine
 }
 
 // crossed reports whether everything behind open has been done. A side that did

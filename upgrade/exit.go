@@ -109,6 +109,17 @@ func exit(err error) *ExitError {
 		e.Code, e.Hint = ExitHeld, hints[ExitHeld]
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Hint = "run the same command again to resume"
+	case e.Hint == "":
+		e.Hint = hintOf(err)
 	}
 	return e
+}
+
+// hintOf is what to do about an error that any statement may meet; "": nothing
+// that holds of all of them.
+func hintOf(err error) string {
+	if pg.SQLState(err) == "57P01" {
+		return "an administrator ended this session of crossfade (pg_terminate_backend), or shut the server down: run the same command again"
+	}
+	return ""
 }

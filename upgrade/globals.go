@@ -91,7 +91,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.S
 				if g.Late {
 					continue
 				}
-				if err := u.fleet().Do(ctx, g.Effect.Fill(g.Vars)); err != nil {
+				if err := u.fleet().Do(ctx, g.Effect); err != nil {
 					return err
 				}
 			}

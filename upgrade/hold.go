@@ -13,13 +13,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// hold is the right to change anything about an upgrade: a transaction-level
-// advisory lock on the serving primary, kept by a session of its own. The
-// server ends that session when nobody has spoken in it for holdIdle, so that
-// a tool that is frozen or cut off holds nobody up; who loses it is told by
-// the end of his context.
+// hold is the right to change anything about an upgrade, or the right that
+// nobody changes it meanwhile (shared): an advisory lock on the serving primary,
+// kept by a session of its own. That session is idle: it holds no snapshot, which
+// a CREATE INDEX or REINDEX CONCURRENTLY would wait for, and from 14 on no
+// transaction. The server ends it when it has heard nothing for holdIdle, so that
+// a tool that is frozen or cut off blocks nobody; a run that loses its hold hears
+// of it by the end of its context.
 type hold struct {
 	server *pg.Server
+	name   string // application_name of its session
+	shared bool
 	cancel context.CancelCauseFunc
 	stop   chan struct{}
 	done   chan struct{}
@@ -39,14 +43,18 @@ const (
 // errHoldLost is the cause of a context whose hold was lost.
 var errHoldLost = errors.New("the lock on this upgrade was lost: its session ended")
 
-// lockSQL takes the lock until the end of the transaction, or says that it is had.
-const lockSQL = "SELECT pg_try_advisory_xact_lock(hashtext('crossfade'), 0)"
+// The statements that take the lock until the session ends, or say that it
+// cannot be had now.
+const (
+	lockSQL       = "SELECT pg_try_advisory_lock(hashtext('crossfade'), 0)"
+	lockSharedSQL = "SELECT pg_try_advisory_lock_shared(hashtext('crossfade'), 0)"
+)
 
-// take takes the hold on server and returns a context that ends when it is
-// lost. The error wraps flow.ErrHeld where another run has it.
-func take(ctx context.Context, s *pg.Server) (context.Context, *hold, error) {
+// take takes a hold on server and returns a context that ends when it is lost.
+// The error wraps flow.ErrHeld where another run's hold excludes it.
+func take(ctx context.Context, s *pg.Server, name string, shared bool) (context.Context, *hold, error) {
 	held, cancel := context.WithCancelCause(ctx)
-	h := &hold{server: s, cancel: cancel, stop: make(chan struct{}), done: make(chan struct{})}
+	h := &hold{server: s, name: name, shared: shared, cancel: cancel, stop: make(chan struct{}), done: make(chan struct{})}
 	if err := h.lock(ctx); err != nil {
 		cancel(nil)
 		return nil, nil, err
@@ -63,7 +71,7 @@ func (h *hold) lock(ctx context.Context) error {
 	conn, err := s.ConnectWith(ctx, map[string]string{
 		"idle_in_transaction_session_timeout": fmt.Sprint(holdIdle.Milliseconds()),
 		"tcp_keepalives_idle":                 "1", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
-		"application_name": s.App + " lock",
+		"application_name": h.name,
 	})
 	if err != nil {
 		return err
@@ -73,22 +81,26 @@ func (h *hold) lock(ctx context.Context) error {
 	}
 	waiting, stop := context.WithTimeout(ctx, holdWait)
 	defer stop()
-	if err == nil {
-		err = pg.Exec(ctx, conn, "BEGIN")
-	}
 	var since time.Time
 	if err == nil {
 		err = conn.QueryRow(ctx, "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&since)
 	}
 	if err == nil {
+		sql := lockSQL
+		if h.shared {
+			sql = lockSharedSQL
+		}
 		err = pg.Poll(waiting, 100*time.Millisecond, "the lock of another run", func(ctx context.Context) (bool, error) {
 			var got bool
-			return got, conn.QueryRow(ctx, lockSQL).Scan(&got)
+			return got, conn.QueryRow(ctx, sql).Scan(&got)
 		})
+	}
+	if err == nil {
+		err = endIdle(ctx, conn)
 	}
 	if err != nil {
 		if ctx.Err() == nil && waiting.Err() != nil {
-			err = fmt.Errorf("%w: %s", flow.ErrHeld, holder(ctx, conn))
+			err = fmt.Errorf("%w: %s", flow.ErrHeld, holder(ctx, s))
 		}
 		return errors.Join(fmt.Errorf("lock the upgrade on %s: %w", s, err), conn.Close(ctx))
 	}
@@ -96,22 +108,44 @@ func (h *hold) lock(ctx context.Context) error {
 	return nil
 }
 
-// holder names who has the lock.
-func holder(ctx context.Context, conn *pgx.Conn) string {
-	who, _, err := heldBy(ctx, conn)
+// endIdle has the server end a session that has been idle for holdIdle. Before
+// 14 it does so in a transaction alone, which BEGIN opens without a snapshot.
+func endIdle(ctx context.Context, conn *pgx.Conn) error {
+	err := pg.Exec(ctx, conn, fmt.Sprintf("SET idle_session_timeout = %d", holdIdle.Milliseconds()))
+	if pg.SQLState(err) == "42704" {
+		err = pg.Exec(ctx, conn, "BEGIN")
+	}
+	return err
+}
+
+// holder names who has the lock, asked in a session of its own: the one that
+// waited for it may have been cut off.
+func holder(ctx context.Context, s *pg.Server) string {
+	const unknown = "another run holds it"
+	ctx, cancel := context.WithTimeout(ctx, holdWait)
+	defer cancel()
+	conn, err := s.Connect(ctx)
+	if err != nil {
+		return unknown
+	}
+	defer pg.Leave(conn)
+	who, _, err := heldBy(ctx, conn, "%", true)
 	if err != nil || who == "" {
-		return "another run holds it"
+		return unknown
 	}
 	return "held by " + who
 }
 
-// heldBy is who has the lock, and the pid of that backend; "" is nobody.
-func heldBy(ctx context.Context, conn *pgx.Conn) (who string, session int32, err error) {
+// heldBy is who holds the lock, of those whose application_name is LIKE app, and
+// the pid of that backend; "" is nobody. shared: also those that only keep others
+// from changing the upgrade.
+func heldBy(ctx context.Context, conn *pgx.Conn, app string, shared bool) (who string, session int32, err error) {
 	err = conn.QueryRow(ctx, `
-		SELECT coalesce(string_agg(format('pid %s (%s) from %s since %s', a.pid, a.application_name, coalesce(a.client_addr::text, 'a local socket'), date_trunc('second', a.xact_start)), '; '), ''),
+		SELECT coalesce(string_agg(format('pid %s (%s) from %s since %s', a.pid, a.application_name, coalesce(a.client_addr::text, 'a local socket'), date_trunc('second', a.backend_start)), '; '), ''),
 		       coalesce(max(a.pid), 0)
 		FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-		WHERE l.locktype = 'advisory' AND l.granted AND l.classid = (hashtext('crossfade')::bigint & 4294967295)::oid AND l.objid = 0`).Scan(&who, &session)
+		WHERE l.locktype = 'advisory' AND l.granted AND l.classid = (hashtext('crossfade')::bigint & 4294967295)::oid AND l.objid = 0
+		  AND a.application_name LIKE $1 AND (l.mode = 'ExclusiveLock' OR $2)`, app, shared).Scan(&who, &session)
 	if err != nil {
 		return "", 0, fmt.Errorf("look who holds the upgrade: %w", err)
 	}
@@ -142,8 +176,7 @@ func (h *hold) keep(ctx context.Context) {
 func (h *hold) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, holdIdle/2, errors.New("the server does not answer"))
 	defer cancel()
-	_, err := h.conn.Exec(ctx, "SELECT 1")
-	return err
+	return h.conn.Ping(ctx) // an empty query: it takes no snapshot
 }
 
 // still reports that the hold is had, now, by asking. One that was lost

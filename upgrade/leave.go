@@ -85,6 +85,9 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 		return nil, err
 	}
 	defer release()
+	if s, err = u.look(held, false); err != nil && (s == nil || s.oldErr != nil) {
+		return nil, err
+	}
 	s.onlyOld = true
 	if err := u.lookTables(held, s); err != nil {
 		return nil, err

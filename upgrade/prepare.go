@@ -269,7 +269,7 @@ func (u *Upgrade) subscribeStep(s *survey, db *database) flow.Step {
 					if at[l.Name].Subscription && (j == 0 || at[l.Name].Enabled) {
 						continue
 					}
-					if err := u.fleet().Do(ctx, e.Fill(l.Vars())); err != nil {
+					if err := u.fleet().Do(ctx, e); err != nil {
 						return err
 					}
 				}

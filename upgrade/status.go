@@ -105,7 +105,7 @@ func (u *Upgrade) statusRuns(ctx context.Context, s *survey, st *report.Status) 
 			continue
 		}
 		err := u.sessions.Do(ctx, u.side(side).With(s.home), func(conn *pgx.Conn) error {
-			_, pid, err := heldBy(ctx, conn)
+			_, pid, err := heldBy(ctx, conn, appOf(u.rb)+" lock %", false)
 			session = max(session, pid)
 			return err
 		})

@@ -540,11 +540,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 					return err
 				}
 				for _, e := range p.effects {
-					vars := map[string]string{}
-					for _, l := range p.db.links {
-						maps.Copy(vars, l.Vars())
-					}
-					if err := u.fleet().Do(ctx, e.Fill(vars)); err != nil {
+					if err := u.fleet().Do(ctx, e); err != nil {
 						return err
 					}
 				}

@@ -28,6 +28,7 @@ type Upgrade struct {
 
 	rb       *Runbook
 	app      string
+	run      runID // of this process
 	old, new *pg.Server
 	// oldFromNew is how new's server reaches old, newFromOld the other way.
 	oldFromNew, newFromOld *pg.Server
@@ -61,15 +62,15 @@ func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
 		return nil, err
 	}
 	if len(rb.New) == 1 {
-		return open(rb, appOf(rb))
+		return open(rb, appOf(rb), newRunID())
 	}
 	old, err := pg.Parse("old", rb.Old.Primary, rb.Old.Bin)
 	if err != nil {
 		return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 	}
-	u := &Upgrade{rb: rb, app: appOf(rb), old: old.As(appOf(rb))}
+	u := &Upgrade{rb: rb, app: appOf(rb), run: newRunID(), old: old.As(appOf(rb))}
 	for _, c := range rb.New {
-		p, err := open(rb.For(c.Cluster), appOf(rb)+" "+c.Cluster)
+		p, err := open(rb.For(c.Cluster), appOf(rb)+" "+c.Cluster, u.run)
 		if err != nil {
 			return nil, err
 		}
@@ -83,8 +84,8 @@ func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
 func appOf(rb *Runbook) string { return "crossfade " + rb.Upgrade }
 
 // open is Open for one new cluster.
-func open(rb *Runbook, app string) (*Upgrade, error) {
-	u := &Upgrade{rb: rb, app: app, pace: load.NewPace(rb.Copy.Limit)}
+func open(rb *Runbook, app string, run runID) (*Upgrade, error) {
+	u := &Upgrade{rb: rb, app: app, run: run, pace: load.NewPace(rb.Copy.Limit)}
 	cluster := rb.New[0]
 	for _, s := range []struct {
 		at             **pg.Server
@@ -144,10 +145,10 @@ func first(s ...string) string {
 	return ""
 }
 
-// Watching is the same upgrade for one who only looks: its sessions carry a
-// name of their own, so that a run that ends an earlier run's spares them.
+// Watching is the same upgrade for one that only looks: its sessions carry a
+// name of their own, by which a person knows them in pg_stat_activity.
 func (u *Upgrade) Watching() *Upgrade {
-	w := &Upgrade{rb: u.rb, app: u.app, oldFromNew: u.oldFromNew, newFromOld: u.newFromOld, whole: u.whole, part: u.part}
+	w := &Upgrade{rb: u.rb, app: u.app, run: u.run, oldFromNew: u.oldFromNew, newFromOld: u.newFromOld, whole: u.whole, part: u.part}
 	w.old, w.new = u.old.As(u.app+" status"), u.new.As(u.app+" status")
 	for _, p := range u.places {
 		w.places = append(w.places, place{p.old.As(u.app + " status"), p.fromNew})

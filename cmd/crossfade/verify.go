@@ -22,7 +22,10 @@ func verifyCommand() command {
 		name: "verify", synopsis: "verify", short: "compare old and new while both run",
 		about: `Compares every table of old with the same table of new, as the runbook's verify:
 says (full compares rows, counts their number), and tells for each at which LSN
-it was proven equal. Nothing is changed and nobody waits.`,
+it was proven equal. Nothing is changed and nobody waits.
+
+While it runs no command may change the upgrade: those exit with 8, as it does
+while one of them runs. Several verify may run at once.`,
 		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitDifferences, upgrade.ExitHeld}, reads: true,
 		ends: map[int]string{upgrade.ExitGate: "wrong phase"},
 		run: func(ctx context.Context, _ *cli.Context, o common, out *output) error {

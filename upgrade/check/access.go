@@ -22,7 +22,8 @@ var accessChecks = []Check{
 	{ID: "max-connections", Title: "New takes as many connections as old", Levels: blockWarn, Acceptable: true, Judge: judgeMaxConnections},
 	{ID: "listen-addresses", Title: "New listens where old does", Levels: onlyWarn, Acceptable: true, Judge: judgeListen},
 	{ID: "clients-direct", Title: "Every session goes through what the cutover redirects", Levels: onlyWarn, Acceptable: true, Judge: judgeDirect},
-	{ID: "password-in-subscription", Title: "No subscription carries a password", Levels: warnNote, Acceptable: true, Judge: judgeSecrets},
+	{ID: "password-in-subscription", Title: "No subscription carries a password", Levels: onlyNote, Acceptable: true, Judge: judgeSecrets},
+	{ID: "password-logged", Title: "Statements with passwords can be kept out of the servers' logs", Levels: warnNote, Acceptable: true, Judge: judgeLogged},
 }
 
 func judgeReach(from string) func(*Facts) []Finding {

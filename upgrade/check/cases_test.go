@@ -222,12 +222,23 @@ var roleCases = []judged{
 		f.Old.Roles[1].CreateDB, f.New.Roles[0].CreateDB = false, true
 	}, nil},
 	{"password-in-subscription", "in from_new", func(f *Facts) { f.Want.FromNew = parsed("host=old user=repl password=x") }, []string{"note password-in-subscription new repl"}},
-	{"password-in-subscription", "and logged", func(f *Facts) {
-		f.Want.New = parsed("host=new user=repl password=x")
-		f.Old.set("log_statement", "ddl")
-	}, []string{"warn password-in-subscription old repl"}},
+	{"password-in-subscription", "on old", func(f *Facts) { f.Want.New = parsed("host=new user=repl password=x") }, []string{"note password-in-subscription old repl"}},
 	{"password-in-subscription", "a passfile", func(f *Facts) { f.Want.FromNew = parsed("host=old user=repl passfile=/x"); f.Want.New = f.Want.FromNew }, nil},
 	{"password-in-subscription", "no way back", func(f *Facts) { f.Want.FromOld, f.Want.Back = parsed("host=new password=x user=repl"), false }, nil},
+	{"password-logged", "a subscription's", func(f *Facts) {
+		f.Want.FromNew = parsed("host=old user=repl password=x")
+		f.New.Overheard = []string{"log_min_error_statement = error", "log_statement = ddl"}
+		f.Old.Overheard = f.New.Overheard
+	}, []string{"warn password-logged new crossfade", "note password-in-subscription new repl"}},
+	{"password-logged", "hashes, where a statement fails", func(f *Facts) {
+		f.Old.Passwords = map[string]Password{"app": SCRAMPassword}
+		f.New.Overheard = []string{"log_min_error_statement = error"}
+	}, []string{"note password-logged new crossfade"}},
+	{"password-logged", "none to log", func(f *Facts) {
+		f.Old.Passwords = nil // roles are made without
+		f.New.Overheard = []string{"log_statement = all"}
+		f.Old.Overheard = f.New.Overheard
+	}, nil},
 }
 
 func parsed(conninfo string) *pg.Server {

@@ -55,6 +55,7 @@ type Server struct {
 	Tablespaces   []Tablespace
 	ConfigErrors  []ConfigError       // of the configuration files as they stand now
 	Passwords     map[string]Password // by role; nil where they may not be looked at
+	Overheard     []string            // settings by which it would log a password, which the tool's role may not change
 	HBA           *pg.HBA
 	Slots         []Slot
 	Senders       []Sender

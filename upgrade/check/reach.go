@@ -83,23 +83,25 @@ func probe(ctx context.Context, conn *pgx.Conn, to *pg.Server) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTimeout, fmt.Errorf("no answer within %s", reachTimeout))
 	defer cancel()
 	conninfo := to.Conninfo()
-	quiet := ""
-	if secret := to.Secret(); secret != "" {
-		conninfo = to.Conninfo("password=" + secret)
-		// The server would log the statement with the password when it fails.
-		quiet = "SET LOCAL log_statement = 'none'; SET LOCAL log_min_error_statement = 'panic'; SET LOCAL log_min_duration_statement = -1; "
+	try := func() error {
+		err := pg.Exec(ctx, conn, "BEGIN")
+		if err == nil {
+			err = pg.Exec(ctx, conn, "CREATE SUBSCRIPTION crossfade_check CONNECTION "+strings.TrimSpace(pg.Literal(conninfo))+
+				" PUBLICATION crossfade_check WITH (connect = true, create_slot = false, slot_name = NONE, enabled = false, copy_data = false)")
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+		}
+		// Also where the statement failed: the transaction is open.
+		if back := pg.Exec(ctx, conn, "ROLLBACK"); err == nil {
+			err = back
+		}
+		return err
 	}
-	err := pg.Exec(ctx, conn, "BEGIN; "+quiet)
-	if err == nil {
-		err = pg.Exec(ctx, conn, "CREATE SUBSCRIPTION crossfade_check CONNECTION "+strings.TrimSpace(pg.Literal(conninfo))+
-			" PUBLICATION crossfade_check WITH (connect = true, create_slot = false, slot_name = NONE, enabled = false, copy_data = false)")
+	secret := to.Secret()
+	if secret == "" {
+		return try()
 	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
-	}
-	// Also where the statement failed: the transaction is open.
-	if back := pg.Exec(ctx, conn, "ROLLBACK"); err == nil {
-		err = back
-	}
-	return err
+	conninfo = to.Conninfo("password=" + secret)
+	return pg.Silently(ctx, conn, try)
 }

@@ -89,6 +89,7 @@ func (s *Server) isParts(ctx context.Context, conn *pgx.Conn) []part {
 		{"errors of the configuration files", false, func() (err error) { s.ConfigErrors, err = readConfigErrors(ctx, conn); return err }},
 		{"roles", true, func() error { return s.readRoles(ctx, conn) }},
 		{"passwords of roles", false, func() error { return s.readPasswords(ctx, conn) }},
+		{"what it logs", false, func() (err error) { s.Overheard, err = pg.Overheard(ctx, conn); return err }},
 		{"pg_hba.conf", false, func() (err error) { s.HBA, err = pg.ReadHBA(ctx, conn); return err }},
 		{"settings of roles and databases", true, func() error { return s.readRoleSettings(ctx, conn) }},
 		{"privileges on settings", false, func() error { return s.readSetRole(ctx, conn) }},

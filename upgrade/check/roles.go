@@ -105,25 +105,28 @@ func judgeHasMore(f *Facts) []Finding {
 }
 
 // judgeSecrets: a subscription keeps its conninfo in pg_subscription as it was
-// given, and CREATE SUBSCRIPTION is a statement that a server may log.
+// given.
 func judgeSecrets(f *Facts) []Finding {
-	if !f.both() {
-		return nil
-	}
 	var out []Finding
-	look := func(on *Server, by *pg.Server, key string) {
-		if by == nil || by.Secret() == "" {
-			return
-		}
-		level, says := Note, fmt.Sprintf("the subscriptions on %s carry the password of role %s, which superusers there can read in pg_subscription until finish", on.Side, schema.Name(by.User()))
-		if v := on.setting("log_statement"); v == "ddl" || v == "mod" || v == "all" {
-			level = Warn
-			says += fmt.Sprintf("; log_statement is %s there, so that CREATE SUBSCRIPTION would write it into the server's log", v)
-		}
+	f.eachSecret(func(on *Server, by *pg.Server, key string) {
 		out = append(out, Finding{
-			Level: level, On: on.Side, Object: by.User(), Says: says,
-			Fix: fmt.Sprintf("put it into ~/.pgpass of who runs the %s server and give %s: without a password in the runbook, or use a certificate", on.Side, key),
+			Level: Note, On: on.Side, Object: by.User(),
+			Says: fmt.Sprintf("the subscriptions on %s carry the password of role %s, which superusers there can read in pg_subscription until finish", on.Side, schema.Name(by.User())),
+			Fix:  passElsewhere(on, key),
 		})
+	})
+	return out
+}
+
+func passElsewhere(on *Server, key string) string {
+	return fmt.Sprintf("put it into ~/.pgpass of who runs the %s server and give %s: without a password in the runbook, or use a certificate", on.Side, key)
+}
+
+// eachSecret calls f for each side whose subscriptions will carry a password: by
+// is how that side reaches the other one, as key of the runbook says.
+func (f *Facts) eachSecret(each func(on *Server, by *pg.Server, key string)) {
+	if !f.both() {
+		return
 	}
 	fromNew, fromOld := f.Want.FromNew, f.Want.FromOld
 	if fromNew == nil {
@@ -132,9 +135,53 @@ func judgeSecrets(f *Facts) []Finding {
 	if fromOld == nil {
 		fromOld = f.Want.New
 	}
-	look(f.New, fromNew, "from_new")
-	if f.Want.Back {
-		look(f.Old, fromOld, "from_old")
+	if fromNew != nil && fromNew.Secret() != "" {
+		each(f.New, fromNew, "from_new")
+	}
+	if f.Want.Back && fromOld != nil && fromOld.Secret() != "" {
+		each(f.Old, fromOld, "from_old")
+	}
+}
+
+// judgeLogged: a statement that holds a password is executed with the server's
+// log turned off for it, where the tool's role may do that. Where it may not, the
+// server writes the password down.
+func judgeLogged(f *Facts) []Finding {
+	if !f.both() {
+		return nil
+	}
+	holds, fix := map[*Server][]string{}, map[*Server][]string{}
+	f.eachSecret(func(on *Server, by *pg.Server, key string) {
+		holds[on] = append(holds[on], "CREATE SUBSCRIPTION with the password of role "+schema.Name(by.User()))
+		fix[on] = append(fix[on], passElsewhere(on, key))
+	})
+	for _, kind := range f.Old.Passwords {
+		if kind != NoPassword {
+			holds[f.New] = append(holds[f.New], "CREATE ROLE with the hashes of passwords")
+			break
+		}
+	}
+	var out []Finding
+	for _, on := range []*Server{f.Old, f.New} {
+		if len(holds[on]) == 0 || len(on.Overheard) == 0 {
+			continue
+		}
+		level := Warn
+		if len(on.Overheard) == 1 && strings.HasPrefix(on.Overheard[0], "log_min_error_statement ") {
+			level = Note // only a statement that fails
+		}
+		var grant []string
+		for _, setting := range on.Overheard {
+			name, _, _ := strings.Cut(setting, " = ")
+			if on.Major() >= 15 {
+				grant = append(grant, "GRANT SET ON PARAMETER "+name+" TO "+pg.Ident(on.Role.Name)+";")
+			}
+		}
+		out = append(out, Finding{
+			Level: level, On: on.Side, Object: on.Role.Name,
+			Says: fmt.Sprintf("the %s server will log %s: %s, and role %s may not turn that off for the statement", on.Side, strings.Join(holds[on], " and "), strings.Join(on.Overheard, ", "), schema.Name(on.Role.Name)),
+			Fix:  lines(append(append(grant, fix[on]...), "or turn that logging off on the "+on.Side+" server until prepare and the cutover are done")...),
+		})
 	}
 	return out
 }

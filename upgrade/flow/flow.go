@@ -26,6 +26,8 @@ type Effect struct {
 	SQL      string   `json:"sql,omitempty"`      // one statement, or the statements of one TOC entry
 	Run      []string `json:"run,omitempty"`      // argv
 	Request  string   `json:"request,omitempty"`  // of HTTP: method, path and body
+	// Secrets fill further $names of SQL when it is executed, and are never shown.
+	Secrets map[string]string `json:"-"`
 }
 
 // hole is a $name in an effect, not the tag of a dollar-quoted string.

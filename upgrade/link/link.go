@@ -123,8 +123,8 @@ func (l Link) conninfo() string {
 	return c
 }
 
-// Vars fills the holes of the link's effects.
-func (l Link) Vars() map[string]string {
+// secrets fill the holes of the link's effects.
+func (l Link) secrets() map[string]string {
 	if l.Secret == "" {
 		return nil
 	}
@@ -133,6 +133,13 @@ func (l Link) Vars() map[string]string {
 	// The hole stands inside a literal: only its inner part is put in.
 	lit = strings.TrimPrefix(lit, " E")
 	return map[string]string{"secret": lit[1 : len(lit)-1]}
+}
+
+// secret is an effect on the applying side in which the conninfo stands.
+func (l Link) secret(sql string) flow.Effect {
+	e := l.To.effect(sql)
+	e.Secrets = l.secrets()
+	return e
 }
 
 // Subscription is the effect that makes the subscription on the applying side,
@@ -153,7 +160,7 @@ func (l Link) Subscription(enabled bool) flow.Effect {
 	if v >= 160000 {
 		opts = append(opts, "origin = any")
 	}
-	return l.To.effect(fmt.Sprintf("CREATE SUBSCRIPTION %s CONNECTION %s PUBLICATION %s WITH (%s)",
+	return l.secret(fmt.Sprintf("CREATE SUBSCRIPTION %s CONNECTION %s PUBLICATION %s WITH (%s)",
 		pg.Ident(l.Name), l.literal(), pg.Ident(l.Name), strings.Join(opts, ", ")))
 }
 
@@ -213,7 +220,7 @@ func (l Link) Reaches(conninfo string) bool {
 // Reconnect is the effect that lets the subscription ask the sender where it is
 // now. Its worker starts anew, from what it has applied.
 func (l Link) Reconnect() flow.Effect {
-	return l.To.effect("ALTER SUBSCRIPTION " + pg.Ident(l.Name) + " CONNECTION " + l.literal())
+	return l.secret("ALTER SUBSCRIPTION " + pg.Ident(l.Name) + " CONNECTION " + l.literal())
 }
 
 // Again says how a person has the link's tables copied again.

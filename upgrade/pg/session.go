@@ -265,7 +265,7 @@ func (f Fleet) Do(ctx context.Context, e flow.Effect) error {
 		s = s.With(e.Database)
 	}
 	return f.Sessions.Do(ctx, s, func(conn *pgx.Conn) error {
-		if err := Exec(ctx, conn, e.SQL); err != nil {
+		if err := ExecEffect(ctx, conn, e); err != nil {
 			return &Error{Doing: Brief(e.SQL), On: fmt.Sprintf("%s, database %s", s, s.Database()), Err: err}
 		}
 		return nil
