@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -32,6 +34,7 @@ type broken struct {
 	killed       []string                     // the steps at which a cutover was killed, as they came
 	kills        map[string]map[string]string // by step and command
 	byHand       []byHand
+	played       [][]string // by seed: what the randomised test saw, as monkeyRan has it
 	failed       []string
 }
 
@@ -45,6 +48,7 @@ var (
 	cutNone    = regexp.MustCompile(`_test\.go:\d+: cut (\S+) at (\S+): none took writes; cutover again: exit \d+, writable (\w+)`)
 	killAt     = regexp.MustCompile(`_test\.go:\d+: (cutover|rollback) killed at (\S+): phase (\w+), writable (\w+)(?:, longest gap (\S+))?`)
 	seenAfter  = regexp.MustCompile(`_test\.go:\d+: seen after (\S+)`)
+	monkeyRan  = regexp.MustCompile(`_test\.go:\d+: seed (\d+): (\d+) rounds, (\d+) rows, (\d+) values, (\d+) probes, (\d+) switches, longest wait (\S+), faults: (.*); (\d+) violations`)
 	prepareHas = regexp.MustCompile(`_test\.go:\d+: prepare said: (?:hint: )?(.*)`)
 )
 
@@ -72,7 +76,7 @@ func faults(from io.Reader, to io.Writer) error {
 	if err := scan.Err(); err != nil {
 		return err
 	}
-	if len(b.cells)+len(b.kills)+len(b.byHand) == 0 {
+	if len(b.cells)+len(b.kills)+len(b.byHand)+len(b.played) == 0 {
 		return errors.New("nothing of the tests that break things was read")
 	}
 	if _, err := io.WriteString(to, b.markdown()); err != nil {
@@ -112,6 +116,9 @@ func (b *broken) take(line string) {
 		}
 		b.kills[m[2]][m[1]] = says
 	}
+	if m := monkeyRan.FindStringSubmatch(line); m != nil {
+		b.played = append(b.played, m[1:])
+	}
 	if n := len(b.byHand) - 1; n >= 0 {
 		if m := seenAfter.FindStringSubmatch(line); m != nil {
 			b.byHand[n].seen = m[1]
@@ -120,6 +127,16 @@ func (b *broken) take(line string) {
 			b.byHand[n].said = strings.TrimPrefix(address.ReplaceAllString(m[1], ""), "crossfade: ")
 		}
 	}
+}
+
+// lastNumber takes the number from the end of "old killed 3".
+func lastNumber(s string) (kind string, n int, ok bool) {
+	i := strings.LastIndexByte(s, ' ')
+	if i < 0 {
+		return s, 0, false
+	}
+	n, err := strconv.Atoi(s[i+1:])
+	return s[:i], n, err == nil
 }
 
 func (b *broken) cell(step, line, says string) {
@@ -142,7 +159,7 @@ func (b *broken) markdown() string {
 		s.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
 	}
 	s.WriteString("# Faults\n\nWritten by `make faults`, from what tests say that break things on purpose, against real servers and under clients that write. " +
-		"In every cell nothing is lost that a client was told of, and never do both sides take writes: that is what the tests want, by the writers' own list and by looking at both servers.\n")
+		"In every cell no acknowledged row is lost, and never do both sides take writes: that is what the tests want, by the writers' own list and by looking at both servers.\n")
 	if len(b.failed) > 0 {
 		s.WriteString("\n**Failed: " + strings.Join(b.failed, ", ") + "**\n")
 	}
@@ -179,6 +196,26 @@ func (b *broken) markdown() string {
 				said = "–"
 			}
 			row(h.what, seen, said)
+		}
+	}
+	if len(b.played) > 0 {
+		s.WriteString("\n## Everything at random\n\n`bin/lab monkey --seed N`: two machines type commands, while the tool, servers, poolers, lines and journals break as the seed says. " +
+			"Clients write rows, move money and take values of a sequence, directly and through two poolers, and others never stop trying to write to each side. " +
+			"A violation is an acknowledged row that is lost or doubled, a sum that is wrong, a value handed out twice or going back, a moment at which both sides took writes, " +
+			"an exit code that was not true, or clients that waited more than 10 s when nothing was broken and a command had ended. The longest wait is what they did wait.\n")
+		head("seed", "rounds", "rows acknowledged", "values", "probes", "switches", "longest wait", "violations")
+		kinds := map[string]int{}
+		for _, p := range b.played {
+			row(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[8])
+			for f := range strings.SplitSeq(p[7], ", ") {
+				if kind, n, ok := lastNumber(f); ok {
+					kinds[kind] += n
+				}
+			}
+		}
+		head("broken", "times")
+		for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+			row(kind, fmt.Sprint(kinds[kind]))
 		}
 	}
 	return s.String()

@@ -22,6 +22,9 @@ func TestFaults(t *testing.T) {
 === RUN   TestHumanError/a_role_is_made
     human_test.go:134: seen after 310ms
 === RUN   TestHumanError/a_table_is_truncated_on_old
+=== RUN   TestMonkey
+    monkey_test.go:36: seed 4: 5 rounds, 900 rows, 3000 values, 700 probes, 4 switches, longest wait 310ms, faults: old killed 1, pool2 frozen 2; 0 violations
+    monkey_test.go:36: seed 5: 6 rounds, 800 rows, 2000 values, 600 probes, 5 switches, longest wait 1.2s, faults: old killed 2; 0 violations
 `
 	var out strings.Builder
 	if err := faults(strings.NewReader(said), &out); err != nil {
@@ -30,7 +33,8 @@ func TestFaults(t *testing.T) {
 	for _, want := range []string{
 		"| step | tool-new | all |", "| `close` | exit 5, old |  |", "| `open` |  | exit 1, none; `cutover` again: new |",
 		"| `barrier` | cutover, old, 1.2s | cutover, new, 30ms |\n| `open` | cutover, none | cutover, none |",
-		"| a role is made | 310ms | – |", "| a table is truncated on old | nothing is missing | – |",
+		"| 4 | 5 | 900 | 3000 | 700 | 4 | 310ms | 0 |\n| 5 | 6 | 800 | 2000 | 600 | 5 | 1.2s | 0 |",
+		"| old killed | 3 |\n| pool2 frozen | 2 |", "| a role is made | 310ms | – |", "| a table is truncated on old | nothing is missing | – |",
 	} {
 		if !strings.Contains(out.String(), want+"\n") {
 			t.Errorf("no line %q in\n%s", want, out.String())

@@ -7,6 +7,7 @@
 //	lab up upgrade          boot and leave it running, to drive crossfade by hand
 //	lab load upgrade        the load of a scenario that is up, and its judgement
 //	lab down upgrade        end it
+//	lab monkey --seed 30    break everything at random, and judge by what clients were answered
 //
 // It is for the demo and for tests, and no part of the product.
 package main
@@ -72,7 +73,7 @@ func app() *cli.App {
 			}
 			return cli.ShowAppHelp(c)
 		},
-		Commands: []*cli.Command{listCommand(), playCommand(), upCommand(), loadCommand(), downCommand(), benchCommand(), tallyCommand(), faultsCommand(), pictureCommand(), screenshotCommand()},
+		Commands: []*cli.Command{listCommand(), playCommand(), upCommand(), loadCommand(), downCommand(), benchCommand(), tallyCommand(), faultsCommand(), monkeyCommand(), pictureCommand(), screenshotCommand()},
 	}
 	for _, c := range a.Commands {
 		c.OnUsageError, c.HideHelpCommand = badUsage, true

@@ -48,6 +48,8 @@ type Backend struct {
 	DB string
 	// Extra words of the connection string, such as "pool_size=5".
 	Extra string
+	// Through is a proxy in front of the cluster that it goes through. nil: none.
+	Through *Proxy
 }
 
 // A Pool is one PgBouncer of the lab.
@@ -144,7 +146,11 @@ func (p *Pool) ini(o PoolOptions) string {
 		if db == "" {
 			db = name
 		}
-		line := fmt.Sprintf("%s = host=%s port=%d dbname=%s %s", name, b.Cluster.Address(), b.Cluster.Port, db, b.Extra)
+		words := fmt.Sprintf("host=%s port=%d", b.Cluster.Address(), b.Cluster.Port)
+		if b.Through != nil {
+			words = b.Through.Words()
+		}
+		line := fmt.Sprintf("%s = %s dbname=%s %s", name, words, db, b.Extra)
 		s.WriteString(strings.TrimSpace(line) + "\n")
 	}
 	s.WriteString("\n[pgbouncer]\n")

@@ -155,6 +155,11 @@ func freeze(ctx context.Context, pid int) ([]int, error) {
 	}
 }
 
+// KillFamily ends a process and everything below it at once, as when its machine
+// is lost, and waits until all are gone. A child that has left the family, as
+// daemons do, lives on.
+func KillFamily(ctx context.Context, pid int) error { return kill(ctx, pid) }
+
 // kill ends pid and everything below it at once, as a power cut would, and waits until all are gone.
 func kill(ctx context.Context, pid int) error {
 	all, err := freeze(ctx, pid)
