@@ -27,7 +27,8 @@ func TestChanges(t *testing.T) {
 		},
 		{
 			"function that is gone", entry("FUNCTION", "F(integer)", "", "CREATE FUNCTION public.\"F\"(n integer) RETURNS integer LANGUAGE sql AS 'SELECT 1';\n\nALTER FUNCTION public.\"F\"(n integer) OWNER TO app;"),
-			schema.Entry{}, `DROP FUNCTION public."F"(n integer);`, "",
+			schema.Entry{},
+			`DROP FUNCTION public."F"(n integer);`, "",
 		},
 		{
 			"privileges", entry("ACL", "TABLE orders", "", "GRANT SELECT(id) ON TABLE public.orders TO a;\nGRANT INSERT ON TABLE public.orders TO b WITH GRANT OPTION;\nREVOKE ALL ON TABLE public.orders FROM owner;"),
@@ -36,7 +37,8 @@ func TestChanges(t *testing.T) {
 		},
 		{
 			"default privileges that are gone", entry("DEFAULT ACL", "DEFAULT PRIVILEGES FOR TABLES", "", "ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA public GRANT SELECT ON TABLES TO b;"),
-			schema.Entry{}, "ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA public REVOKE SELECT ON TABLES FROM b;", "",
+			schema.Entry{},
+			"ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA public REVOKE SELECT ON TABLES FROM b;", "",
 		},
 		{"comment that is gone", entry("COMMENT", "TABLE orders", "", "COMMENT ON TABLE public.orders IS 'what IS it';"), schema.Entry{}, "COMMENT ON TABLE public.orders IS NULL;", ""},
 		{"index that is gone", entry("INDEX", "Orders_at", on, `CREATE INDEX "Orders_at" ON public.orders USING btree (at);`), schema.Entry{}, `DROP INDEX "public"."Orders_at";`, ""},

@@ -99,7 +99,8 @@ func TestChangedSincePrepare(t *testing.T) {
 	w.Exec(w.old, "", "CREATE DATABASE beside")
 	said := w.said()
 	for _, words := range [][]string{
-		{"gate contents", "large objects", "accept: [large-objects]"}, {"gate contents", "public.scratch is unlogged", "SET LOGGED"},
+		{"gate contents", "large objects", "accept: [large-objects]"},
+		{"gate contents", "public.scratch is unlogged", "SET LOGGED"},
 		{"gate contents", "slot theirs was made", "logical-slots:theirs"},
 		{"gate contents", "database beside was made", "database-left:beside"},
 	} {
