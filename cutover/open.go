@@ -213,14 +213,26 @@ func (x *crossing) ifThere(ctx context.Context, t *flow.Turn, consequence string
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("10 seconds have passed"))
 	defer cancel()
 	err := f(ctx)
-	if err == nil {
-		return nil
+	if away(err) {
+		// A session may have been ended while its server lives.
+		x.revive(ctx)
+		err = f(ctx)
 	}
-	if state := pg.SQLState(err); state != "" && !strings.HasPrefix(state, "57P") && !strings.HasPrefix(state, "08") {
+	if err == nil || !away(err) {
 		return err
 	}
 	t.Note("%s could not be reached (%v): %s", x.Closing.Server, err, consequence)
 	return nil
+}
+
+// away reports whether err may mean that a server was not there: whatever is no
+// answer of a living one.
+func away(err error) bool {
+	if err == nil {
+		return false
+	}
+	state := pg.SQLState(err)
+	return state == "" || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08")
 }
 
 // follow sees the closed side follow the open one.

@@ -138,7 +138,9 @@ func (s *survey) bothAnswer() error {
 		return nil
 	}
 	e := &ExitError{Code: ExitFailed, Says: err.Error(), SQLState: pg.SQLState(err), Hint: "both servers must answer; start the one that does not", Err: err}
-	if hint := hintOf(err); hint != "" {
+	if of, ok := errors.AsType[*pg.Error](err); ok && of.Hint != "" {
+		e.Hint = of.Hint
+	} else if hint := hintOf(err); hint != "" {
 		e.Hint = hint
 	}
 	return e

@@ -19,7 +19,7 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 		return u.previewParts(ctx, plan, o)
 	}
 	s, err := u.look(ctx, false)
-	if err != nil && (s == nil || s.oldErr != nil && s.newErr != nil) {
+	if err != nil && (s == nil || s.phase == "") {
 		return nil, err
 	}
 	if done, err := u.timely(ctx, s, plan); done || err != nil {

@@ -196,15 +196,16 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 		from = s.new
 	}
 	err := u.sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text FROM pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY datname`)
+		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text, datallowconn FROM pg_database WHERE NOT datistemplate AND datconnlimit <> -2 ORDER BY datname`)
 		if err != nil {
 			return err
 		}
 		var oid uint32
 		var name, encoding string
-		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &encoding}, func() error {
+		var open bool
+		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &encoding, &open}, func() error {
 			oids[name], encodings[name] = oid, encoding
-			if u.rb.Databases == nil {
+			if u.rb.Databases == nil && open {
 				books = append(books, DefaultDatabase(name))
 			}
 			return nil
@@ -258,6 +259,16 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 		})
 		switch {
 		case pg.SQLState(err) == "3D000": // not there yet
+		case pg.SQLState(err) == "55000": // the database takes no connections
+			err = &pg.Error{Doing: "read the state of the upgrade", On: u.side(name).String() + ", database " + s.home, Err: err, Hint: "let it take connections again: ALTER DATABASE " + pg.Ident(s.home) + " ALLOW_CONNECTIONS true"}
+			if name == "old" {
+				s.oldErr = err
+			} else {
+				s.newErr = err
+			}
+			if s.oldErr != nil && s.newErr != nil {
+				return errors.Join(s.oldErr, s.newErr)
+			}
 		case errors.As(err, new(*ExitError)):
 			return err
 		case err != nil:

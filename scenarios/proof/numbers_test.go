@@ -35,7 +35,7 @@ func (n *numbers) beginners(ctx context.Context, conninfo string, many int) {
 			}
 			for ctx.Err() == nil {
 				n.session(ctx, conninfo+" options='-c post_auth_delay=1'", "", 1)
-				time.Sleep(20 * time.Millisecond) // a pooler refuses the option
+				time.Sleep(20 * time.Millisecond) // one that is refused does not come back at once
 			}
 		})
 	}
@@ -56,7 +56,9 @@ func (w *world) number(also string, conninfos ...string) *numbers {
 	n := &numbers{t: w.t, stop: stop}
 	w.t.Cleanup(func() { stop(); n.all.Wait() })
 	for _, c := range conninfos {
-		n.beginners(ctx, c, 3)
+		if w.pool == nil || c != w.pool.Conninfo("shop") { // a pooler refuses the option
+			n.beginners(ctx, c, 3)
+		}
 		n.all.Go(func() { n.client(ctx, c, "") })
 		if also != "" {
 			n.all.Go(func() { n.client(ctx, c, also) })
