@@ -47,12 +47,14 @@ func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow
 		}
 		return Leftovers{}, wrongPhase(s.phase, "finish")
 	}
-	if last := s.last(); last != nil && last.State == cutover.Open && !last.Done && s.phase != report.PhaseFinished {
-		command := crossingName(last.Direction)
-		return Leftovers{}, exitf(ExitGate, "run crossfade "+command+" again, then crossfade finish", "the last %s is not complete: it has steps that are still to do after open; nothing was changed", command)
-	}
 	gone := s.phase == report.PhaseOpen || s.phase == report.PhaseFinished
-	err = u.cleanUp(ctx, s, observe, func(ctx context.Context, s *survey) (flow.Plan, error) { return u.finishPlan(ctx, s, o.ReopenOld) })
+	err = u.cleanUp(ctx, s, observe, func(ctx context.Context, s *survey) (flow.Plan, error) {
+		if last := s.last(); last != nil && last.State == cutover.Open && !last.Done && s.phase != report.PhaseFinished {
+			command := crossingName(last.Direction)
+			return flow.Plan{}, exitf(ExitGate, "run crossfade "+command+" again, then crossfade finish", "the last %s is not complete: it has steps that are still to do after open; nothing was changed", command)
+		}
+		return u.finishPlan(ctx, s, o.ReopenOld)
+	})
 	if err != nil {
 		return Leftovers{}, err
 	}

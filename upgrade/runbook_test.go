@@ -340,7 +340,7 @@ func TestReadUnreadable(t *testing.T) {
 	if !errors.As(err, &re) || !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("got %T %v, want a *RunbookError that is ErrNotExist", err, err)
 	}
-	const want = "testdata/runbook/none.yaml: the runbook cannot be read: no such file or directory; --runbook names another file"
+	const want = "testdata/runbook/none.yaml: the runbook cannot be read: no such file or directory"
 	if err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}

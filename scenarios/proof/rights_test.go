@@ -91,7 +91,7 @@ CREATE FUNCTION hashtextextended(text, bigint) RETURNS bigint LANGUAGE plpgsql A
 `
 
 // vectorTables are those that rows are written into.
-var vectorTables = []string{"check", "apart", "operator", "domain", "inside", "generated", "part", "bound", "index", "fold", "default", "trigger", "rule", "policy", "key", "cast", "foreign"}
+var vectorTables = []string{"check", "apart", "operator", "domain", "inside", "generated", "part", "index", "fold", "default", "trigger", "rule", "policy", "key", "cast", "foreign"}
 
 // fill writes a row into each of them on the side that serves, as an application
 // that is a superuser's would: their functions run with the rights of mallory.
@@ -202,6 +202,16 @@ func TestFunctionRights(t *testing.T) {
 		w.do(0, args...)
 		w.innocent(strings.Join(args, " "), before)
 	}
+	// Where PostgreSQL reads a literal of such a domain while it makes an object, no
+	// other rights than the tool's can be had: check names it, and nothing ran.
+	r := w.do(3, "check")
+	for _, object := range []string{"partition key of table public.v_bound", "rule _RETURN on view public.v_view"} {
+		if !strings.Contains(r.stdout, object) {
+			t.Errorf("%s is not named\n%s", object, r)
+		}
+	}
+	w.innocent("check", before)
+	w.asMallory(w.old, "DROP TABLE v_bound", "DROP VIEW v_view", "CREATE VIEW v_view AS SELECT f('view', a) FROM v_check")
 	step("check", "--restore")
 	step("plan", "--sample", "1s")
 	step("prepare")

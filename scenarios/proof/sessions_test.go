@@ -273,7 +273,7 @@ func (w *world) settled(c *lab.Cluster) string {
 // on the side that serves, never wait for a session of the tool, which does not
 // wait for them either: whatever command runs, and while it holds the upgrade.
 func TestReindexBeside(t *testing.T) {
-	w := newWorld(t, setting{extra: "verify: {mode: counts}\n"})
+	w := newWorld(t, setting{extra: "verify: {mode: counts}\n", cutover: "  max_blocked: 20s\n"})
 	for _, c := range []struct {
 		args []string
 		on   *lab.Cluster

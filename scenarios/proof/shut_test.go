@@ -96,7 +96,7 @@ func TestShutGates(t *testing.T) {
 	})
 	t.Run("other catalogs", func(t *testing.T) {
 		w.Exec(w.old, "shop", "ALTER TABLE later ADD v text")
-		w.shut(t, "cutover", "schema", "make the same change on both sides, then crossfade cutover")
+		w.shut(t, "cutover", "schema", "crossfade prepare")
 		w.Exec(w.new, "shop", "BEGIN READ WRITE; ALTER TABLE later ADD v text; COMMIT")
 	})
 	t.Run("a gate that opens", func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestShutGates(t *testing.T) {
 	t.Run("written on closed old", func(t *testing.T) {
 		w.do(0, "verify")
 		past := w.session(w.old, "shop")
-		w.Must(run(t.Context(), past, "SET session_replication_role = replica; SET default_transaction_read_only = off; INSERT INTO orders (id, what) OVERRIDING SYSTEM VALUE VALUES (777777, 'past the fence')"))
+		w.Must(run(t.Context(), past, "SET session_replication_role = replica; BEGIN READ WRITE; INSERT INTO orders (id, what) OVERRIDING SYSTEM VALUE VALUES (777777, 'past the fence'); COMMIT"))
 		r := w.errs(7, "verify")
 		if last := r.lines("error")[0]; !strings.Contains(fmt.Sprint(last["hint"]), "on old alone was written there by a superuser with session_replication_role = replica") {
 			t.Errorf("its hint is %v", last["hint"])
