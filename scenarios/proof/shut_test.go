@@ -148,7 +148,7 @@ func TestShutGates(t *testing.T) {
 				t.Errorf("it does not name the row: %v", l)
 			}
 		}
-		w.Must(run(t.Context(), past, "SET session_replication_role = replica; SET default_transaction_read_only = off; DELETE FROM orders WHERE id = 777777"))
+		w.Must(run(t.Context(), past, "SET session_replication_role = replica; BEGIN READ WRITE; DELETE FROM orders WHERE id = 777777; COMMIT"))
 		w.Must(past.Close(context.Background()))
 		w.do(0, "verify")
 	})
