@@ -63,6 +63,9 @@ type Memory struct {
 	Before map[string]string `json:"before,omitempty"`
 	// Made are the databases and roles on new that this upgrade created.
 	Made []string `json:"made,omitempty"`
+	// Shared is, by side, what the clusters had outside of databases when prepare
+	// last made them equal (row 0).
+	Shared map[string]map[string]string `json:"shared,omitempty"`
 	// Stopped, of an attempt that is void: the links that it had stopped are not
 	// known to go on, because its undo was cut off or could not reach the opening
 	// side. The next attempt lets them go on.

@@ -20,7 +20,10 @@ type Global struct {
 	Key string
 	// Creates: a role or database that was not there. abort drops only those.
 	Creates bool
-	Effect  flow.Effect
+	// Late: it can be done only when what was made in the databases of that role
+	// is gone.
+	Late   bool
+	Effect flow.Effect
 	// Undo takes the effect back; without SQL there is nothing to be taken back,
 	// because Undo of what Creates takes this along.
 	Undo flow.Effect

@@ -98,6 +98,9 @@ func (e Entry) Key() string {
 	return k
 }
 
+// Is reports whether hash, of a mark, is that of the entry's text.
+func (e Entry) Is(hash string) bool { return e.hash() == hash }
+
 func (e Entry) hash() string {
 	h := sha256.Sum256([]byte(e.SQL))
 	return hex.EncodeToString(h[:])

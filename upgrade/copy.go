@@ -20,61 +20,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// globalsStep makes on new the roles, memberships, settings and databases that
-// it lacks. What it is about to make is remembered first: abort drops nothing
-// else.
-func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (flow.Step, error) {
-	names := make([]string, len(s.databases))
-	for i, db := range s.databases {
-		names[i] = db.name
-	}
-	read := func(ctx context.Context) ([]schema.Global, error) {
-		var all []schema.Global
-		err := u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
-			return u.sessions.Do(ctx, u.new, func(fresh *pgx.Conn) error {
-				var err error
-				all, _, err = schema.Globals(ctx, old, fresh, names)
-				return err
-			})
-		})
-		return all, err
-	}
-	all, err := read(ctx)
-	if err != nil {
-		return flow.Step{}, err
-	}
-	does := []flow.Effect{effect("old", s.home, u.part.Own(keepMemory))}
-	for _, g := range all {
-		does = append(does, g.Effect)
-	}
-	return flow.Step{
-		ID: "globals", Title: "Make roles, settings and databases on new", Does: does,
-		Done: func(ctx context.Context) (bool, error) { return len(all) == 0, nil },
-		Do: func(ctx context.Context, _ *flow.Turn) error {
-			err := u.remember(ctx, s, func(m *cutover.Memory) {
-				for _, g := range all {
-					if g.Creates && !slices.Contains(m.Made, g.Key) {
-						m.Made = append(m.Made, g.Key)
-					}
-				}
-			})
-			if err != nil {
-				return err
-			}
-			for _, g := range all {
-				if err := u.fleet().Do(ctx, g.Effect); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}, nil
-}
-
 // stages are the steps that bring one database's schema and rows over.
 type stages struct {
-	before, copy, after flow.Step
-	validate            []flow.Step
+	changes, before, copy, after flow.Step
+	validate                     []flow.Step
 }
 
 // schemaStages dumps the schema of a database as it is now and plans what is
@@ -83,22 +32,22 @@ type stages struct {
 // foreign key can be validated only over one consistent state.
 func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (stages, error) {
 	var st stages
-	program, err := u.program("pg_dump", s.new.Identity.Major())
+	entries, commands, err := u.dump(ctx, s, s.old, db)
 	if err != nil {
 		return st, err
 	}
-	entries, commands, err := schema.Dump(ctx, u.old.With(db.name), program, db.apart)
-	if err != nil {
-		return st, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
+	entries = db.withoutAttached(entries)
+	if st.changes, err = u.changesStep(ctx, s, db, entries); err != nil {
+		return st, err
 	}
 	runs, err := u.runs(ctx, s, db)
 	if err != nil {
 		return st, err
 	}
-	entries, todo := runs.Defer(db.withoutAttached(entries), db.partitioned)
+	entries, todo := runs.Defer(entries, db.partitioned)
 	before := schema.Entries(entries, schema.Before)
 	after := schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late)
-	st.before = u.restoreStep("schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
+	st.before = u.restoreStep("new", "schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
 	o := load.Options{
 		Old: u.old, New: u.new, Database: db.name, Version: s.old.Version, Encoding: db.encoding, Sets: db.sets,
 		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk, Pace: u.pace,
@@ -107,9 +56,9 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 		Slot:        func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, db, set) },
 	}
 	o.Assign(entries)
-	st.copy = u.ownerFilled(runs, o)
-	st.after = u.restoreStep("constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil)
-	if validate, ok := u.validateStep(db, todo); ok {
+	st.copy = u.ownerFilled("new", runs, o)
+	st.after = u.restoreStep("new", "constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil)
+	if validate, ok := u.validateStep("new", db, todo); ok {
 		st.validate = append(st.validate, validate)
 	}
 	return st, nil
@@ -146,12 +95,12 @@ func (db *database) withoutAttached(entries []schema.Entry) []schema.Entry {
 	return slices.DeleteFunc(kept, func(e schema.Entry) bool { return e.Type == "INDEX ATTACH" && attached[e.Key()] })
 }
 
-func (u *Upgrade) restoreStep(id, title string, db *database, entries []schema.Entry, commands []flow.Effect) flow.Step {
+func (u *Upgrade) restoreStep(side, id, title string, db *database, entries []schema.Entry, commands []flow.Effect) flow.Step {
 	return flow.Step{
-		ID: id, Title: title, Does: append(slices.Clone(commands), schema.RestoreEffects(entries, "new", db.name)...),
+		ID: id, Title: title, Does: append(slices.Clone(commands), schema.RestoreEffects(entries, side, db.name)...),
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
 				marks, err := schema.Marks(ctx, conn, "toc ")
 				done = err == nil
 				for _, e := range entries {
@@ -166,7 +115,7 @@ func (u *Upgrade) restoreStep(id, title string, db *database, entries []schema.E
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// What validates a foreign key sorts and hashes with it.
-			conn, err := schema.Session(ctx, u.new.With(db.name), map[string]string{"maintenance_work_mem": "256MB"})
+			conn, err := schema.Session(ctx, u.side(side).With(db.name), map[string]string{"maintenance_work_mem": "256MB"})
 			if err != nil {
 				return err
 			}
@@ -196,11 +145,11 @@ func (u *Upgrade) snapshot(ctx context.Context, s *survey, db *database, sets []
 	links := db.linksOf(sets)
 	var snap *link.Snapshot
 	var marks map[string]linkMark
-	err := u.sessions.Do(ctx, u.new.With(db.name), func(to *pgx.Conn) error {
+	err := u.sessions.Do(ctx, links[0].To.Server, func(to *pgx.Conn) error {
 		return cutover.DropLinks(ctx, nil, to, links)
 	})
 	if err == nil {
-		err = u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+		err = u.sessions.Do(ctx, links[0].From.Server, func(conn *pgx.Conn) error {
 			var err error
 			if marks, err = readPublished(ctx, conn, links); err != nil {
 				return err
@@ -215,6 +164,9 @@ func (u *Upgrade) snapshot(ctx context.Context, s *survey, db *database, sets []
 	points := map[string]pg.LSN{}
 	for _, l := range links {
 		points[l.Set] = snap.Point
+	}
+	if !links[0].Forward { // what doubts ask is asked before the cutover alone
+		return &load.Snapshot{Name: snap.Name, Point: points, Release: snap.Release}, nil
 	}
 	if err := u.markLinks(ctx, db, links, marks, snap.Point); err != nil {
 		return nil, errors.Join(err, snap.Release(context.WithoutCancel(ctx)))
@@ -298,10 +250,13 @@ func differing(s *survey, results []verify.Result) error {
 }
 
 func (u *Upgrade) compareRows(ctx context.Context, s *survey, db *database, each func(verify.Result), t *flow.Turn) ([]verify.Result, error) {
-	links := db.links
-	if s.serving().Name == "new" {
-		links = db.way
-	}
+	links, _ := db.directed(s.serving().Name)
+	return u.compareTables(ctx, s, db, links, each, t)
+}
+
+// compareTables is compareRows over links of the caller's choice, from the side
+// that serves.
+func (u *Upgrade) compareTables(ctx context.Context, s *survey, db *database, links []link.Link, each func(verify.Result), t *flow.Turn) ([]verify.Result, error) {
 	o := verify.Options{
 		Old: u.old.With(db.name), New: u.new.With(db.name), Database: db.name, Jobs: u.rb.Copy.Jobs, Mode: verify.Mode(u.rb.Verify.Mode),
 		Pass:    func(ctx context.Context) (pg.LSN, error) { return u.pass(ctx, db, links) },

@@ -143,7 +143,7 @@ func (u *Upgrade) draw(ctx context.Context, s *survey, only string) ([]flow.Plan
 		name  string
 		build func() (flow.Plan, error)
 	}{
-		{"prepare", func() (flow.Plan, error) { return u.preparePlan(ctx, s) }},
+		{"prepare", func() (flow.Plan, error) { return u.fillPlan(ctx, s) }},
 		{"cutover", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "cutover") }},
 		{"rollback", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "rollback") }},
 		{"rehearse", func() (flow.Plan, error) { return u.rehearsalPlan(ctx, s) }},

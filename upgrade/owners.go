@@ -45,6 +45,14 @@ func (u *Upgrade) logins() logins {
 	return logins{rights.NewLogins(u.old, u.app), rights.NewLogins(u.new, u.app)}
 }
 
+// of are those of one side.
+func (l logins) of(side string) *rights.Logins {
+	if side == "old" {
+		return l.old
+	}
+	return l.new
+}
+
 // loginsEnd is how long taking the roles away may take.
 const loginsEnd = 30 * time.Second
 
@@ -76,9 +84,9 @@ func (u *Upgrade) accepts(id, object string) bool {
 	return slices.ContainsFunc(u.rb.Accept, func(a Accept) bool { return a.ID == id && (a.Object == "" || a.Object == object) })
 }
 
-// ownerFilled lets o fill tables with the rights of their owners, and returns the
-// step that does. Its roles are gone when it ends.
-func (u *Upgrade) ownerFilled(m *rights.Map, o load.Options) flow.Step {
+// ownerFilled lets o fill tables of a side with the rights of their owners, and
+// returns the step that does. Its roles are gone when it ends.
+func (u *Upgrade) ownerFilled(side string, m *rights.Map, o load.Options) flow.Step {
 	if len(m.Code) == 0 {
 		return load.Step(o)
 	}
@@ -90,7 +98,7 @@ func (u *Upgrade) ownerFilled(m *rights.Map, o load.Options) flow.Step {
 		return m.Filler(t.SQL())
 	}
 	o.As = func(ctx context.Context, role string) (*pg.Server, error) {
-		return u.as(ctx, l.new, u.new, role, o.Database)
+		return u.as(ctx, l.of(side), u.side(side), role, o.Database)
 	}
 	st := load.Step(o)
 	do := st.Do
@@ -103,17 +111,17 @@ func (u *Upgrade) ownerFilled(m *rights.Map, o load.Options) flow.Step {
 
 // validateStep validates what was restored NOT VALID because its function would
 // have run with the tool's rights. ok: there is something.
-func (u *Upgrade) validateStep(db *database, todo []rights.Validation) (step flow.Step, ok bool) {
+func (u *Upgrade) validateStep(side string, db *database, todo []rights.Validation) (step flow.Step, ok bool) {
 	var does []flow.Effect
 	for _, v := range todo {
-		does = append(does, effect("new", db.name, v.SQL+" -- with the rights of "+v.Owner))
+		does = append(does, effect(side, db.name, v.SQL+" -- with the rights of "+v.Owner))
 	}
 	return flow.Step{
 		ID: "validate/" + db.name, Title: "Validate, with the rights of their owners, the constraints of " + db.name + " that call functions of ordinary roles",
 		Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			left := 0
-			err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
 				for _, v := range todo {
 					valid, err := v.Valid(ctx, conn)
 					if err != nil {
@@ -135,7 +143,7 @@ func (u *Upgrade) validateStep(db *database, todo []rights.Validation) (step flo
 			defer func() { err = errors.Join(err, l.close(ctx)) }()
 			for i, v := range todo {
 				t.Progress(int64(i), int64(len(todo)), "constraints", v.Constraint)
-				at, err := u.as(ctx, l.new, u.new, v.Owner, db.name)
+				at, err := u.as(ctx, l.of(side), u.side(side), v.Owner, db.name)
 				if err != nil {
 					return err
 				}
@@ -147,7 +155,7 @@ func (u *Upgrade) validateStep(db *database, todo []rights.Validation) (step flo
 				pg.Leave(conn)
 				if err != nil {
 					return &pg.Error{
-						Doing: pg.Brief(v.SQL), On: fmt.Sprintf("%s, database %s", u.new, db.name), Object: v.Constraint, Err: err,
+						Doing: pg.Brief(v.SQL), On: fmt.Sprintf("%s, database %s", u.side(side), db.name), Object: v.Constraint, Err: err,
 						Hint: "its function was called with the rights of " + v.Owner + " and search_path pg_catalog",
 					}
 				}

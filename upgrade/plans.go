@@ -13,6 +13,18 @@ import (
 // strong lock on a table.
 const lockPause = 300 * time.Millisecond
 
+// fillPlan is what prepare does in the phase that the upgrade is in.
+func (u *Upgrade) fillPlan(ctx context.Context, s *survey) (flow.Plan, error) {
+	if s.phase != report.PhaseOpen && s.phase != report.PhaseRolledBack {
+		return u.preparePlan(ctx, s)
+	}
+	follows, err := u.follows(ctx, s)
+	if err != nil || !follows { // no way back: there is nothing to take anything along to
+		return flow.Plan{Name: "prepare", Cluster: string(u.part)}, err
+	}
+	return u.laterPlan(ctx, s)
+}
+
 // preparePlan is everything up to ready, in the order in which it happens:
 // what old remembers, what new is, then rows, then what follows them.
 func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error) {
@@ -26,6 +38,30 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	for _, db := range s.databases {
 		add(u.groundStep(s, "old", db))
 	}
+	for _, db := range s.databases {
+		renames, ok, err := u.renamesStep(ctx, s, db)
+		if err != nil {
+			return p, err
+		}
+		if ok {
+			add(renames)
+		}
+	}
+	globals, kept, err := u.globalsStep(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	add(globals)
+	all := make([]stages, len(s.databases))
+	for i, db := range s.databases {
+		if all[i], err = u.schemaStages(ctx, s, db); err != nil {
+			return p, err
+		}
+		if s.zero() != nil {
+			add(all[i].changes)
+		}
+	}
+	// Nothing is taken away before both sides are known to be alike.
 	trust, ok, err := u.trustStep(ctx, s)
 	if err != nil {
 		return p, err
@@ -33,11 +69,6 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	if ok {
 		add(trust)
 	}
-	globals, err := u.globalsStep(ctx, s)
-	if err != nil {
-		return p, err
-	}
-	add(globals)
 	during, err := u.duringSettings(ctx, "old", s.old.Version)
 	if err != nil {
 		return p, err
@@ -48,11 +79,8 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		return p, err
 	}
 	add(spare...)
-	for _, db := range s.databases {
-		stages, err := u.schemaStages(ctx, s, db)
-		if err != nil {
-			return p, err
-		}
+	for i, db := range s.databases {
+		stages := all[i]
 		add(u.groundStep(s, "new", db), stages.before)
 		if identity, ok := u.identityStep("old", db); ok {
 			add(identity)
@@ -62,8 +90,9 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		if identity, ok := u.identityStep("new", db); ok {
 			add(identity)
 		}
-		add(u.fenceStep(db), u.publicationsStep(db, db.way), u.compareStep(s, db), u.subscribeStep(s, db))
+		add(u.fenceStep("new", db), u.publicationsStep(db, db.way), u.compareStep(s, db), u.subscribeStep(s, db))
 	}
+	add(kept)
 	for _, db := range s.databases {
 		add(u.catchupStep(s, db))
 	}
@@ -123,8 +152,12 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 	}
 	switch s.phase {
 	case report.PhaseNew, report.PhasePreparing, report.PhaseReady:
-	case report.PhaseOpen, report.PhaseFinished:
+	case report.PhaseFinished:
 		return nil
+	case report.PhaseOpen, report.PhaseRolledBack:
+		if err := u.mayTake(ctx, s); err != nil {
+			return err
+		}
 	default:
 		return wrongPhase(s.phase, "prepare")
 	}
@@ -138,7 +171,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 		}
 	}
 	since := u.watchOld(ctx)
-	held, release, err := u.hold(ctx, u.old.With(s.home))
+	held, release, err := u.hold(ctx, s.serving().Server.With(s.home))
 	if err != nil {
 		return err
 	}
@@ -157,9 +190,12 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 	if err := u.endRehearsal(held, s, j, observe); err != nil {
 		return err
 	}
-	p, err := u.preparePlan(held, s)
+	p, err := u.fillPlan(held, s)
 	if err != nil {
 		return err
+	}
+	if len(p.Steps) == 0 {
+		return nil
 	}
 	if p.Steps, err = until(p.Steps, o.Until); err != nil {
 		return err

@@ -123,21 +123,21 @@ func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 	}
 }
 
-// fenceStep puts the closed fence on every table of new, and keeps triggers
-// that fire on apply from firing until new takes clients.
-func (u *Upgrade) fenceStep(db *database) flow.Step {
+// fenceStep puts the closed fence on every table of the side that applies, and
+// keeps triggers that fire on apply from firing until that side takes clients.
+func (u *Upgrade) fenceStep(side string, db *database) flow.Step {
 	var does []flow.Effect
 	for _, t := range db.inventory.Tables {
-		does = append(does, effect("new", db.name, u.part.TriggerOn(t.SQL())))
+		does = append(does, effect(side, db.name, u.part.TriggerOn(t.SQL())))
 	}
 	for _, t := range db.inventory.Triggers {
-		does = append(does, effect("new", db.name, t.Disable()))
+		does = append(does, effect(side, db.name, t.Disable()))
 	}
 	return flow.Step{
-		ID: "fence/" + db.name, Title: "Close every table of " + db.name + " on new", Does: does,
+		ID: "fence/" + db.name, Title: "Close every table of " + db.name + " on " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
 				open, err := cutover.Unarmed(ctx, conn, db.elsewhere())
 				if err != nil {
 					return err
@@ -149,14 +149,14 @@ func (u *Upgrade) fenceStep(db *database) flow.Step {
 			return done, err
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			return u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+			return u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
 				for i, e := range does {
 					err := pg.Exec(ctx, conn, e.SQL)
 					if pg.SQLState(err) == "42710" { // it is there, and may have been disabled
 						err = pg.Exec(ctx, conn, "ALTER TABLE "+db.inventory.Tables[i].SQL()+" ENABLE TRIGGER "+cutover.Trigger)
 					}
 					if err != nil {
-						return &pg.Error{Doing: pg.Brief(e.SQL), On: u.new.String() + ", database " + db.name, Err: err}
+						return &pg.Error{Doing: pg.Brief(e.SQL), On: u.side(side).String() + ", database " + db.name, Err: err}
 					}
 					if len(does) > 100 && i%100 == 0 {
 						t.Progress(int64(i), int64(len(does)), "tables", db.name)
@@ -178,6 +178,7 @@ func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
 				return err
 			}
 			var bad []string
+			hand := u.byHand(s)
 			for _, d := range diff {
 				if d.Expected != "" {
 					t.Note("%s: %s", d.Says, d.Expected)
@@ -188,12 +189,20 @@ func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
 			if len(bad) > 0 {
 				return &ExitError{
 					Code: ExitFailed, Says: fmt.Sprintf("the catalogs of %s differ between old and new:\n  %s", db.name, strings.Join(bad, "\n  ")),
-					Hint: "make the same change on both sides (on new, BEGIN READ WRITE comes before it), then run crossfade prepare again",
+					Hint: "make the same change on both sides (" + hand + "), then run crossfade prepare again",
 				}
 			}
 			return nil
 		},
 	}
+}
+
+// byHand says how a person changes the schema of the side that is closed.
+func (u *Upgrade) byHand(s *survey) string {
+	if s.serving().Name == "new" {
+		return "on old, SET session_replication_role = replica and BEGIN READ WRITE come before it"
+	}
+	return "on new, BEGIN READ WRITE comes before it"
 }
 
 func (u *Upgrade) differences(ctx context.Context, db *database) ([]schema.Difference, error) {
@@ -320,7 +329,7 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 		p := at[l.Name]
 		lag := p.LagBytes()
 		if !p.Slot || p.Lost || lag == nil {
-			return false, fmt.Errorf("slot %s on old is %s: what it had to send is lost; run crossfade abort, give catchup.max_wal more room, and prepare again", l.Name, p.State())
+			return false, fmt.Errorf("slot %s on %s is %s: what it had to send is lost; run crossfade abort, give catchup.max_wal more room, and prepare again", l.Name, l.From.Side, p.State())
 		}
 		worst, kept = max(worst, *lag), max(kept, p.KeptBytes)
 		if err := c.fails(l, p); err != nil {

@@ -46,7 +46,8 @@ type database struct {
 	links     []link.Link // old → new
 	way       []link.Link // new → old
 	problems  []Problem
-	runs      *rights.Map // nil: not read yet (Upgrade.runs)
+	published map[string]bool // the sets that the side which serves publishes
+	runs      *rights.Map     // nil: not read yet (Upgrade.runs)
 
 	// Of a database whose tables go to several clusters: what goes elsewhere
 	// (nil: not known, or nothing), the tables among it, and the views and
@@ -481,6 +482,10 @@ func (u *Upgrade) assigned(ctx context.Context, s *survey, db *database) error {
 	if err != nil {
 		return &pg.Error{Doing: "read what is published of " + db.name, On: side.Server.String(), Err: err}
 	}
+	db.published = map[string]bool{}
+	for set := range published {
+		db.published[set] = true
+	}
 	if taken := u.ofThis(db, published); len(published) > 0 {
 		db.keep(published, taken)
 	}
@@ -602,7 +607,7 @@ func (u *Upgrade) linkUp(s *survey, db *database) {
 func wrongPhase(p report.Phase, command string) *ExitError {
 	next := map[report.Phase]string{
 		report.PhaseNew: "prepare", report.PhaseAborted: "prepare", report.PhasePreparing: "prepare or abort", report.PhaseReady: "cutover, rehearse, verify or abort",
-		report.PhaseCutover: "cutover or abort", report.PhaseOpen: "rollback, finish or verify", report.PhaseRolledBack: "cutover, finish or abort", report.PhaseFinished: "nothing more: the upgrade is finished",
+		report.PhaseCutover: "cutover or abort", report.PhaseOpen: "rollback, prepare, finish or verify", report.PhaseRolledBack: "cutover, prepare, finish or abort", report.PhaseFinished: "nothing more: the upgrade is finished",
 	}
 	return refused("the right command now: "+next[p], "%s is not for phase %s", command, p)
 }

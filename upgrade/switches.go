@@ -17,7 +17,6 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
-	"crossfade/upgrade/report"
 	"crossfade/upgrade/standby"
 
 	"github.com/jackc/pgx/v5"
@@ -32,6 +31,7 @@ func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
 	if names := u.successors(); dir == cutover.Back && len(names) > 0 {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.withoutTaken(ctx, names) }})
 	}
+	gates = append(gates, cutover.Gate{ID: "contents", Look: func(ctx context.Context) (bool, string, error) { return u.contentsGate(ctx, s) }})
 	return append(gates, cutover.Gate{ID: "schema", Costly: true, Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
 }
 
@@ -44,23 +44,20 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, erro
 			return false, "", err
 		}
 		if bad := schema.Unexpected(diff); len(bad) > 0 {
-			says := fmt.Sprintf("the catalogs of %s differ: %s; make the same change on both sides, new first (there BEGIN READ WRITE comes before it)", db.name, differ(bad))
+			says := fmt.Sprintf("the catalogs of %s differ: %s; crossfade prepare takes along what it can; otherwise make the same change on both sides (%s)", db.name, differ(bad), u.byHand(s))
 			if passing(bad) {
 				return false, says, nil
 			}
 			// A crossing refuses DDL on the closing side while it waits.
-			return false, "", &cutover.ErrShut{Says: says, Do: "make the same change on both sides, then " + crossingOf(s)}
+			return false, "", &cutover.ErrShut{Says: says, Do: "crossfade prepare"}
 		}
-	}
-	if s.phase != report.PhaseReady {
-		return true, "the catalogs are equal", nil
 	}
 	missing, err := u.lackedGlobals(ctx, s)
 	if err != nil {
 		return false, "", err
 	}
 	if len(missing) > 0 {
-		return false, "", &cutover.ErrShut{Says: fmt.Sprintf("new lacks, or has differently, %s: run crossfade prepare, which takes it along", some(missing)), Do: "crossfade prepare"}
+		return false, "", &cutover.ErrShut{Says: fmt.Sprintf("%s lacks, or has differently, %s: run crossfade prepare, which takes it along", s.applying().Name, some(missing)), Do: "crossfade prepare"}
 	}
 	return true, "the catalogs are equal", nil
 }
@@ -79,37 +76,6 @@ func passing(bad []schema.Difference) bool {
 
 // concurrently are the names of the indexes that REINDEX CONCURRENTLY makes.
 var concurrently = regexp.MustCompile(`_cc(new|old)[0-9]*"?$`)
-
-// crossingOf is the command that crosses from where the upgrade stands.
-func crossingOf(s *survey) string {
-	if s.phase == report.PhaseOpen {
-		return "crossfade rollback"
-	}
-	return "crossfade cutover"
-}
-
-// lackedGlobals are the roles, memberships, settings and databases that prepare
-// would make on new.
-func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey) ([]string, error) {
-	var keys []string
-	names := make([]string, len(s.databases))
-	for i, db := range s.databases {
-		names[i] = db.name
-	}
-	err := u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
-		return u.sessions.Do(ctx, u.new, func(fresh *pgx.Conn) error {
-			all, _, err := schema.Globals(ctx, old, fresh, names)
-			for _, g := range all {
-				keys = append(keys, g.Key)
-			}
-			return err
-		})
-	})
-	if err != nil {
-		return nil, &pg.Error{Doing: "compare roles and settings", On: u.new.String(), Err: err}
-	}
-	return keys, nil
-}
 
 // differ are differences in a sentence: of a table that is on one side only,
 // nothing of what belongs to it.

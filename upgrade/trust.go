@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"crossfade/cutover"
+	"crossfade/schema"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -126,12 +127,20 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 	if err != nil {
 		return err
 	}
+	wrong := map[string]string{}
+	for _, r := range db.renames(made) {
+		d.mend = append(d.mend, r.String())
+		if r.taken {
+			wrong[r.link] = r.String() + ", a name that another replicated table had: rows may have gone into the wrong one"
+		}
+	}
 	for _, l := range db.links {
 		p, m := at[l.Name], made[l.Name]
 		why, check := u.doubtLink(s, l, p, m, published[l.Name], fork)
 		if newMoved && p.Subscription && why == "" {
 			why = "new has failed over, and may have lost what it had applied"
 		}
+		why = first(why, wrong[l.Name])
 		switch {
 		case why != "":
 			d.links[l.Name] = why
@@ -287,6 +296,7 @@ type madeLink struct {
 	publication uint32
 	tables      []uint32
 	conninfo    string
+	names       map[uint32]TableName // by OID on old; nil: not written down
 }
 
 // linkMark is the value of link/<name> in crossfade.ledger: written when a
@@ -295,21 +305,30 @@ type linkMark struct {
 	Point       pg.LSN   `json:"point"`
 	Publication uint32   `json:"publication"`
 	Tables      []uint32 `json:"tables"`
+	// Names are those of the tables when they were published, by their OID on old.
+	Names map[uint32]TableName `json:"names,omitempty"`
 }
 
 // readPublished reads what is published now, by link, of one database of old.
 func readPublished(ctx context.Context, conn *pgx.Conn, links []link.Link) (map[string]linkMark, error) {
 	rows, err := conn.Query(ctx, `
-		SELECT p.pubname::text, p.oid, coalesce((SELECT array_agg(r.oid) FROM pg_publication_rel r WHERE r.prpubid = p.oid), '{}')
+		SELECT p.pubname::text, p.oid, coalesce((SELECT array_agg(r.oid) FROM pg_publication_rel r WHERE r.prpubid = p.oid), '{}'),
+		  coalesce((SELECT json_object_agg(c.oid, json_build_object('Schema', n.nspname, 'Name', c.relname))
+		    FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		    WHERE r.prpubid = p.oid AND n.nspname <> 'crossfade')::text, '{}')
 		FROM pg_publication p WHERE p.pubname = ANY ($1)`, linkNames(links))
 	if err != nil {
 		return nil, fmt.Errorf("read the publications: %w", err)
 	}
 	all := map[string]linkMark{}
-	var name string
+	var name, names string
 	var m linkMark
-	_, err = pgx.ForEachRow(rows, []any{&name, &m.Publication, &m.Tables}, func() error {
-		all[name] = linkMark{Publication: m.Publication, Tables: slices.Clone(m.Tables)}
+	_, err = pgx.ForEachRow(rows, []any{&name, &m.Publication, &m.Tables, &names}, func() error {
+		one := linkMark{Publication: m.Publication, Tables: slices.Clone(m.Tables)}
+		if err := json.Unmarshal([]byte(names), &one.Names); err != nil {
+			return err
+		}
+		all[name] = one
 		return nil
 	})
 	if err != nil {
@@ -366,6 +385,7 @@ func (u *Upgrade) readLinks(ctx context.Context, db *database) (map[string]madeL
 					return fmt.Errorf("crossfade.ledger, link/%s: %w", name, err)
 				}
 				m.point, m.publication, m.tables = mark.Point, mark.Publication, mark.Tables
+				m.names = mark.Names
 			}
 			made[name] = m
 			return nil
@@ -503,6 +523,11 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 			if d.says() != "" {
 				t.Note("%s", d.says())
 			}
+			for _, p := range parts {
+				if err := u.mayCopy(ctx, s, p.db, p.drop); err != nil {
+					return err
+				}
+			}
 			if distrust {
 				for _, e := range does[:2] {
 					if err := u.fleet().Do(ctx, e); err != nil && pg.SQLState(err) != "42P01" && pg.SQLState(err) != "3D000" && pg.SQLState(err) != "3F000" {
@@ -604,4 +629,34 @@ func (u *Upgrade) rivals(ctx context.Context, s *survey) string {
 		}
 	}
 	return strings.Join(says, "; ")
+}
+
+// mayCopy refuses to end links of which it is known that their tables could not
+// be copied again: they have other columns on new than on old.
+func (u *Upgrade) mayCopy(ctx context.Context, s *survey, db *database, drop []link.Link) error {
+	if len(drop) == 0 {
+		return nil
+	}
+	diff, err := u.differences(ctx, db)
+	if err != nil {
+		return err
+	}
+	var bad []string
+	for _, l := range drop {
+		for _, t := range l.Tables {
+			missing := slices.ContainsFunc(diff, func(d schema.Difference) bool { return d.Kind == "table" && d.Property == "" && d.Object == t.String() })
+			for _, d := range schema.Unexpected(diff) {
+				if !missing && d.Kind == "column" && strings.HasPrefix(d.Object, t.String()+".") {
+					bad = append(bad, d.Says)
+				}
+			}
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return &ExitError{
+		Code: ExitFailed, On: "new", Says: fmt.Sprintf("tables of %s must be copied again, and are not alike on both sides: %s", db.name, some(bad)),
+		Hint: "nothing was taken away; make the same change on both sides (" + u.byHand(s) + "), then run crossfade prepare again",
+	}
 }

@@ -32,21 +32,20 @@ type handmade struct {
 // handmades are in an order in which each leaves the world as it found it.
 var handmades = []handmade{
 	{
-		name: "a column is added on old", old: []string{"ALTER TABLE log ADD COLUMN x int"}, seen: []string{"schema", "public.log.x is on old only", "on both sides"}, exit: 1,
-		mendNew: []string{"ALTER TABLE log ADD COLUMN x int"}, quick: true,
+		name: "a column is added on old", old: []string{"ALTER TABLE log ADD COLUMN x int"}, seen: []string{"schema", "public.log.x is on old only", "crossfade prepare"}, quick: true,
 	},
 	{
 		name: "a column is dropped on new", new: []string{"ALTER TABLE log DROP COLUMN x"}, seen: []string{"schema", "public.log.x is on old only"}, exit: 1,
 		mendOld: []string{"ALTER TABLE log DROP COLUMN x"},
 	},
 	{name: "an index is made on old", old: []string{"CREATE INDEX byline ON log (line)"}, seen: []string{"schema", "public.byline is on old only"}},
-	{name: "an index is dropped on old", old: []string{"DROP INDEX byline"}, seen: []string{"schema", "public.byline is on new only"}, exit: 1, mendNew: []string{"DROP INDEX byline"}},
+	{name: "an index is dropped on old", old: []string{"DROP INDEX byline"}, seen: []string{"schema", "public.byline is on new only", "crossfade prepare"}},
 	{
 		name: "a replica identity is changed", old: []string{"ALTER TABLE orders REPLICA IDENTITY NOTHING"}, seen: []string{"schema", "public.orders: replica identity"}, exit: 3,
 		mendOld: []string{"ALTER TABLE orders REPLICA IDENTITY DEFAULT"},
 	},
 	{name: "a role is made", old: []string{"CREATE ROLE late LOGIN"}, seen: []string{"schema", "role late", "crossfade prepare"}},
-	{name: "a right is granted", old: []string{"GRANT SELECT ON log TO late"}, seen: []string{"schema", "public.log: privileges"}, exit: 1, mendNew: []string{"GRANT SELECT ON log TO late"}},
+	{name: "a right is granted", old: []string{"GRANT SELECT ON log TO late"}, seen: []string{"schema", "public.log: privileges", "crossfade prepare"}},
 	{name: "a table is made", old: []string{"CREATE TABLE later (k int PRIMARY KEY)", "INSERT INTO later VALUES (1)"}, seen: []string{"links", "public.later", "crossfade prepare"}},
 	{name: "a partition is made", old: []string{"CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (2000) TO (3000)", "INSERT INTO parts VALUES (2001, 'x')"}, seen: []string{"links", "public.parts_3", "crossfade prepare"}},
 	{name: "a table is truncated on old", old: []string{"TRUNCATE later"}, open: true},

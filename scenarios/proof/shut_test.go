@@ -96,7 +96,7 @@ func TestShutGates(t *testing.T) {
 	})
 	t.Run("other catalogs", func(t *testing.T) {
 		w.Exec(w.old, "shop", "ALTER TABLE later ADD v text")
-		w.shut(t, "cutover", "schema", "make the same change on both sides, then crossfade cutover")
+		w.shut(t, "cutover", "schema", "crossfade prepare")
 		w.Exec(w.new, "shop", "BEGIN READ WRITE; ALTER TABLE later ADD v text; COMMIT")
 	})
 	t.Run("a gate that opens", func(t *testing.T) {

@@ -1,0 +1,146 @@
+package proof
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"crossfade/scenarios/lab"
+)
+
+// TestMadeAfterOpen: what clients make on the side that serves, after the
+// cutover and after a rollback, closes the gate at once with the command that
+// helps, and prepare, killed or not, brings it to the other side. Nothing that
+// was acknowledged is missing there afterwards.
+func TestMadeAfterOpen(t *testing.T) {
+	w := newWorld(t, setting{cutover: "  max_blocked: 30s\n"})
+	writer := w.Write(w.both(), lab.WriterOptions{Writers: 2, Pause: 2 * time.Millisecond})
+	w.do(0, "prepare")
+	w.do(0, "cutover", "--yes")
+	made := []string{
+		"CREATE ROLE late LOGIN PASSWORD 'late'",
+		"CREATE TABLE later (k int PRIMARY KEY, v text, orders_id bigint REFERENCES orders)",
+		"INSERT INTO later SELECT g, 'v' || g, g FROM generate_series(1, 1000) g",
+		"CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (2000) TO (3000)",
+		"INSERT INTO parts SELECT g, 'part' FROM generate_series(2000, 2999) g",
+		"CREATE INDEX later_v ON later (v)", "CREATE INDEX log_line ON log (line)",
+		"GRANT SELECT ON later, log TO late",
+		"CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT 2 * n'",
+	}
+	w.Exec(w.new, "shop", made...)
+	w.takenAlong(t, w.new, w.old, "rollback", "later", "old")
+	w.wantPhase("rolled_back", "old")
+
+	// The same from old, which serves again.
+	made = []string{
+		"CREATE ROLE later_still LOGIN", "CREATE TABLE third (k int PRIMARY KEY, v text)", "INSERT INTO third SELECT g, 'v' || g FROM generate_series(1, 1000) g",
+		"CREATE INDEX third_v ON third (v)", "GRANT SELECT ON third TO later_still", "DROP FUNCTION twice(int)",
+	}
+	w.Exec(w.old, "shop", made...)
+	w.takenAlong(t, w.old, w.new, "cutover", "third", "new")
+	report := writer.Stop()
+	w.Judge(w.new.Conninfo("shop"), w.old.Conninfo("shop"), report)
+	w.equal()
+	w.do(0, "finish", "--yes")
+}
+
+// takenAlong crosses, when the table has been made on from: closed gate,
+// prepare, prepare again, and the crossing.
+func (w *world) takenAlong(t *testing.T, from, to *lab.Cluster, crossing, table, lacks string) {
+	t.Helper()
+	r := w.do(0, "verify", "--json")
+	if said := tableOf(r, "public."+table); !strings.Contains(fmt.Sprint(said["skipped"]), "crossfade prepare") {
+		t.Errorf("verify says of %s, which is on one side only, %v", table, said)
+	}
+	if said := w.said(); !says(said, []string{"gate links", table, "crossfade prepare"}) {
+		t.Errorf("the gate does not name %s and what to do\n%s", table, said)
+	}
+	w.do(0, "prepare")
+	w.do(0, "prepare")
+	w.Exec(from, "shop", "UPDATE "+table+" SET v = 'changed' WHERE k <= 10", "INSERT INTO "+table+" VALUES (0, 'last')")
+	r = w.do(0, "verify", "--json")
+	if said := tableOf(r, "public."+table); said["rows"] != 1001.0 || said["equal"] != true {
+		t.Errorf("verify says of %s, which %s has by now, %v", table, lacks, said)
+	}
+	w.do(0, crossing, "--yes")
+	if got := w.Value(to, "shop", "SELECT count(*) || ' ' || count(*) FILTER (WHERE v = 'changed') FROM "+table); got != "1001 10" {
+		t.Errorf("%s has %s rows", table, got)
+	}
+}
+
+// tableOf is what verify said of a table.
+func tableOf(r ran, name string) map[string]any {
+	for _, m := range r.lines("table") {
+		if m["table"] == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// TestChangedSincePrepare: of what is changed on old between prepare and the
+// cutover, what is not carried closes gate contents with what to do, and all else
+// closes a gate until prepare has taken it along: afterwards the cutover begins,
+// and both sides are equal.
+func TestChangedSincePrepare(t *testing.T) {
+	w := newWorld(t, setting{cutover: "  max_blocked: 30s\n", sql: shopTables + `
+		CREATE ROLE carl; GRANT pg_read_all_data TO carl; CREATE ROLE bob LOGIN SUPERUSER PASSWORD 'bob'; ALTER ROLE bob SET work_mem = '8MB'; CREATE ROLE gone;
+		CREATE FUNCTION answer(n int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+		CREATE FUNCTION dropped() RETURNS int LANGUAGE sql AS 'SELECT 1';
+		COMMENT ON TABLE orders IS 'before'; CREATE INDEX log_at ON log (at); GRANT SELECT ON log TO carl;
+		ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO carl; CREATE VIEW seen AS SELECT id FROM orders;
+		CREATE TABLE renamed (k int PRIMARY KEY, v text); INSERT INTO renamed VALUES (1, 'before');
+		CREATE TABLE left_one (k int PRIMARY KEY, v text); CREATE TABLE right_one (k int PRIMARY KEY, v text);
+		INSERT INTO left_one VALUES (1, 'left'); INSERT INTO right_one VALUES (1, 'right');`})
+	w.do(0, "prepare")
+
+	w.Exec(w.old, "shop", "SELECT lo_from_bytea(4711, 'hello')", "CREATE UNLOGGED TABLE scratch (k int)", "SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')")
+	w.Exec(w.old, "", "CREATE DATABASE beside")
+	said := w.said()
+	for _, words := range [][]string{
+		{"gate contents", "large objects", "accept: [large-objects]"},
+		{"gate contents", "public.scratch is unlogged", "SET LOGGED"},
+		{"gate contents", "slot theirs was made", "logical-slots:theirs"},
+		{"gate contents", "database beside was made", "database-left:beside"},
+	} {
+		if !says(said, words) {
+			t.Errorf("status does not say %q:\n%s", words, said)
+		}
+	}
+	w.Exec(w.old, "shop", "SELECT lo_unlink(4711)", "DROP TABLE scratch", "SELECT pg_drop_replication_slot('theirs')")
+	w.Exec(w.old, "", "DROP DATABASE beside")
+
+	w.Exec(w.old, "shop",
+		"REVOKE pg_read_all_data FROM carl", "ALTER ROLE bob NOSUPERUSER NOLOGIN", "ALTER ROLE bob RESET work_mem", "DROP ROLE gone",
+		"CREATE OR REPLACE FUNCTION answer(n int) RETURNS int LANGUAGE sql AS 'SELECT 2'", "DROP FUNCTION dropped()",
+		"COMMENT ON TABLE orders IS NULL", "COMMENT ON COLUMN orders.what IS 'since'", "DROP INDEX log_at", "CREATE INDEX log_both ON log (line, at)",
+		"REVOKE SELECT ON log FROM carl", "GRANT INSERT ON log TO carl", "ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM carl",
+		"CREATE OR REPLACE VIEW seen AS SELECT id, what FROM orders", "ALTER TABLE orders ADD CONSTRAINT positive CHECK (id > 0)",
+		"ALTER TABLE log ADD COLUMN x int, ADD COLUMN y text DEFAULT 'since' NOT NULL", "ALTER TABLE lines ALTER COLUMN price SET DEFAULT 1",
+		"CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'", "CREATE TRIGGER nothing AFTER INSERT ON log FOR EACH ROW EXECUTE FUNCTION nothing()",
+		"ALTER TABLE renamed RENAME TO has_another_name", "INSERT INTO has_another_name VALUES (2, 'since')",
+		"BEGIN; ALTER TABLE left_one RENAME TO between; ALTER TABLE right_one RENAME TO left_one; ALTER TABLE between RENAME TO right_one; COMMIT",
+		"INSERT INTO left_one VALUES (2, 'right')")
+	said = w.said()
+	for _, words := range [][]string{{"gate trust", "public.renamed was renamed to public.has_another_name", "crossfade prepare"}, {"gate schema", "crossfade prepare"}} {
+		if !says(said, words) {
+			t.Errorf("status does not say %q:\n%s", words, said)
+		}
+	}
+	w.do(0, "prepare")
+	w.do(0, "cutover", "--yes")
+	const roles = "SELECT string_agg(rolname || ' ' || rolsuper || ' ' || rolcanlogin, ', ' ORDER BY 1) FROM pg_roles WHERE rolname IN ('bob', 'carl', 'gone')"
+	if got := w.Value(w.new, "", roles); got != "bob false false, carl false false" {
+		t.Errorf("roles on new: %s", got)
+	}
+	const kept = "SELECT count(*) FROM pg_auth_members WHERE member = 'carl'::regrole UNION ALL SELECT count(*) FROM pg_db_role_setting WHERE setrole = 'bob'::regrole"
+	if got := w.Value(w.new, "", "SELECT sum(count) FROM ("+kept+") k"); got != "0" {
+		t.Errorf("%s memberships and settings are left on new", got)
+	}
+	const rows = "SELECT (SELECT string_agg(v, ' ' ORDER BY k) FROM left_one) || ', ' || (SELECT string_agg(v, ' ' ORDER BY k) FROM right_one) || ', ' || (SELECT string_agg(v, ' ' ORDER BY k) FROM has_another_name)"
+	if got := w.Value(w.new, "shop", rows); got != "right right, left, before since" {
+		t.Errorf("rows on new: %s", got)
+	}
+	w.equal()
+}

@@ -1,0 +1,133 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"crossfade/schema"
+	"crossfade/upgrade/link"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// What check refuses, or names, before anything is copied may also come after
+// it: a large object, an unlogged table, a consumer of changes, a database. The
+// gate "contents" looks for it on the side that closes, in both directions.
+
+// besideKey marks, in what prepare remembers of a cluster, what it left beside
+// the upgrade when it first ran: databases that the runbook does not name, and
+// slots of others.
+func besideKey(id, name string) string { return beside + id + " " + name }
+
+const beside = "beside "
+
+const (
+	largeObjects = "large-objects" // ids of package check
+	unlogged     = "unlogged"
+	databaseLeft = "database-left"
+	logicalSlots = "logical-slots"
+)
+
+// beside reads the databases and logical slots of a cluster that are not the
+// upgrade's, by id and name.
+func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey) (all [][2]string, err error) {
+	var names []string
+	for _, db := range s.databases {
+		names = append(names, db.name)
+	}
+	for _, p := range u.siblings() {
+		for _, db := range p.rb.Databases {
+			names = append(names, db.Name)
+		}
+	}
+	rows, err := conn.Query(ctx, `
+		SELECT $3, datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate AND datname <> 'postgres' AND NOT datname = ANY ($1::text[])
+		UNION ALL
+		SELECT $4, slot_name::text FROM pg_replication_slots
+		WHERE slot_type = 'logical' AND NOT temporary AND database = ANY ($1::text[]) AND NOT EXISTS (SELECT FROM unnest($2::text[]) p(prefix) WHERE starts_with(slot_name, p.prefix))
+		ORDER BY 1, 2`, names, []string{link.ForwardPrefix + u.rb.Upgrade + "_", link.BackPrefix + u.rb.Upgrade + "_"}, databaseLeft, logicalSlots)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (one [2]string, err error) {
+		err = row.Scan(&one[0], &one[1])
+		return one, err
+	})
+}
+
+// contentsGate wants nothing on the closing side that the other side cannot have,
+// apart from what the runbook accepts and what was left beside the upgrade when
+// prepare first ran.
+func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, error) {
+	from, to := s.serving(), s.applying()
+	var says []string
+	for _, db := range s.databases {
+		err := u.sessions.Do(ctx, from.Server.With(db.name), func(conn *pgx.Conn) error {
+			some, err := u.uncarried(ctx, conn, db, to.Name)
+			says = append(says, some...)
+			return err
+		})
+		if err != nil {
+			return false, "", &pg.Error{Doing: "look for what is not carried to " + to.Name, On: from.Server.String() + ", database " + db.name, Err: err}
+		}
+	}
+	z := s.zero()
+	err := u.sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
+		if z == nil || z.Shared[from.Name] == nil {
+			return nil // not known: an earlier version has prepared
+		}
+		all, err := u.beside(ctx, conn, s)
+		for _, one := range all {
+			id, name := one[0], one[1]
+			if _, known := z.Shared[from.Name][besideKey(id, name)]; known || u.accepted(id, name) {
+				continue
+			}
+			if id == databaseLeft {
+				says = append(says, fmt.Sprintf(`database %s was made on %s since prepare: name it under databases: and run crossfade prepare, or leave it there with accept: ["%s:%s"]`, name, from.Name, id, name))
+				continue
+			}
+			says = append(says, fmt.Sprintf(`logical slot %s was made on %s since prepare: who reads from it would see nothing of what is written on %s; point it there, and then accept: ["%s:%s"]`, name, from.Name, to.Name, id, name))
+		}
+		return err
+	})
+	if err != nil {
+		return false, "", &pg.Error{Doing: "look for databases and slots", On: from.Server.String(), Err: err}
+	}
+	if len(says) > 0 {
+		return false, strings.Join(says, "; "), nil
+	}
+	return true, "nothing is in the way", nil
+}
+
+// uncarried is what one database holds that does not travel.
+func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *database, to string) ([]string, error) {
+	var says []string
+	if !u.accepted(largeObjects, "") {
+		var some bool
+		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").Scan(&some); err != nil {
+			return nil, err
+		}
+		if some {
+			says = append(says, fmt.Sprintf("database %s has large objects, which do not travel to %s: move them into bytea columns, or unlink them (vacuumlo); or carry them over yourself inside the cutover, with accept: [%s]", db.name, to, largeObjects))
+		}
+	}
+	rows, err := conn.Query(ctx, `
+		SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname <> 'crossfade' ORDER BY 1, 2`)
+	if err != nil {
+		return nil, err
+	}
+	var namespace, name string
+	_, err = pgx.ForEachRow(rows, []any{&namespace, &name}, func() error {
+		label := schema.Name(namespace, name)
+		left := slices.ContainsFunc(db.excluded, func(t schema.Table) bool { return t.Schema == namespace && t.Name == name })
+		if !left && !u.accepted(unlogged, label) && !slices.Contains(db.tablesApart, pg.Ident(namespace, name)) {
+			says = append(says, fmt.Sprintf(`table %s is unlogged, so that its rows do not travel to %s: ALTER TABLE %s SET LOGGED and run crossfade prepare, or accept: ["%s:%s"]`, label, to, pg.Ident(namespace, name), unlogged, label))
+		}
+		return nil
+	})
+	return says, err
+}

@@ -1,0 +1,187 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"crossfade/cutover"
+	"crossfade/schema"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// globals are what must be done on the applying side so that it has, outside of
+// databases, what the serving side has, and kept is what the two are when that
+// is done. What the serving side had when prepare last ran and has not any more
+// is taken away. Before the cutover new gets everything that old has; behind it,
+// old gets what has changed on new since, because each has roles of its own.
+func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, kept map[string]map[string]string, err error) {
+	var names []string
+	for _, db := range s.databases {
+		names = append(names, db.name)
+	}
+	from, to := s.serving(), s.applying()
+	c := schema.Crossed{Side: to.Name, Only: from.Name == "new"}
+	if z := s.zero(); z != nil {
+		c.Was = z.Shared[from.Name]
+	}
+	err = u.sessions.Do(ctx, from.Server, func(old *pgx.Conn) error {
+		return u.sessions.Do(ctx, to.Server, func(fresh *pgx.Conn) error {
+			var have schema.Kept
+			all, _, have, err = schema.Since(ctx, old, fresh, names, c)
+			if err != nil || len(all) > 0 {
+				return err
+			}
+			lacks, err := schema.ReadShared(ctx, fresh, names)
+			if err != nil {
+				return err
+			}
+			kept = map[string]map[string]string{from.Name: have, to.Name: lacks.Kept()}
+			if err := u.keepBeside(ctx, old, s, from.Name, kept); err != nil {
+				return err
+			}
+			return u.keepBeside(ctx, fresh, s, to.Name, kept)
+		})
+	})
+	if err != nil {
+		return nil, nil, &pg.Error{Doing: "compare roles and settings", On: to.Server.String(), Err: err}
+	}
+	return all, kept, nil
+}
+
+// globalsStep makes on the applying side the roles, memberships, settings and
+// databases that it lacks, and takes away what is gone. What it is about to make
+// on new is remembered first: abort drops nothing else. late is the step for
+// what can be taken away only behind the databases' own changes.
+func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.Step, err error) {
+	all, _, err := u.globals(ctx, s)
+	if err != nil {
+		return step, late, err
+	}
+	side := s.applying().Name
+	does := []flow.Effect{effect("old", s.home, u.part.Own(keepMemory))}
+	var drops []flow.Effect
+	for _, g := range all {
+		if g.Late {
+			drops = append(drops, g.Effect)
+			continue
+		}
+		does = append(does, g.Effect)
+	}
+	step = flow.Step{
+		ID: "globals", Title: "Make roles, settings and databases on " + side, Does: does,
+		Done: func(context.Context) (bool, error) { return len(all) == len(drops), nil },
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			err := u.remember(ctx, s, func(m *cutover.Memory) {
+				for _, g := range all {
+					if g.Creates && side == "new" && !slices.Contains(m.Made, g.Key) {
+						m.Made = append(m.Made, g.Key)
+					}
+				}
+			})
+			if err != nil {
+				return err
+			}
+			for _, g := range all {
+				if g.Late {
+					continue
+				}
+				if err := u.fleet().Do(ctx, g.Effect); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	return step, u.globalsKeptStep(s, drops), nil
+}
+
+// globalsKeptStep drops the roles that are gone, and remembers what both sides
+// have outside of databases from then on.
+func (u *Upgrade) globalsKeptStep(s *survey, drops []flow.Effect) flow.Step {
+	side := s.applying().Name
+	var kept map[string]map[string]string
+	return flow.Step{
+		ID: "globals/kept", Title: "Drop the roles that are gone on " + side + ", and remember what both sides have", Does: append(slices.Clone(drops), effect("old", s.home, u.part.Own(keepMemory))),
+		Done: func(ctx context.Context) (bool, error) {
+			m, err := u.memory(ctx, s)
+			if err != nil {
+				return false, err
+			}
+			var all []schema.Global
+			all, kept, err = u.globals(ctx, s)
+			return err == nil && len(all) == 0 && sameKept(m.Shared, kept), err
+		},
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			for _, e := range drops {
+				if err := u.fleet().Do(ctx, e); err != nil && pg.SQLState(err) != "42704" {
+					return &ExitError{
+						Code: ExitFailed, On: side, SQLState: pg.SQLState(err), Says: fmt.Sprintf("%s: %v", e.SQL, err), Err: err,
+						Hint: "the role is gone on " + s.serving().Name + ": drop what it owns on " + side + " (DROP OWNED BY, in each database), then run crossfade prepare again",
+					}
+				}
+			}
+			all, kept, err := u.globals(ctx, s)
+			if err != nil {
+				return err
+			}
+			if len(all) > 0 {
+				return nil // made meanwhile: the next prepare takes it along
+			}
+			return u.remember(ctx, s, func(m *cutover.Memory) { m.Shared = kept })
+		},
+	}
+}
+
+func sameKept(a, b map[string]map[string]string) bool {
+	for _, side := range []string{"old", "new"} {
+		if len(a[side]) != len(b[side]) {
+			return false
+		}
+		for k, v := range a[side] {
+			if b[side][k] != v {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// lackedGlobals are the roles, memberships, settings and databases that prepare
+// would make or take away on the side that applies.
+func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey) ([]string, error) {
+	if s.phase != report.PhaseReady && s.phase != report.PhaseOpen && s.phase != report.PhaseRolledBack {
+		return nil, nil
+	}
+	all, _, err := u.globals(ctx, s)
+	var keys []string
+	for _, g := range all {
+		if !slices.Contains(keys, g.Key) {
+			keys = append(keys, g.Key)
+		}
+	}
+	return keys, err
+}
+
+// keepBeside adds to what is remembered of a side what was left beside the
+// upgrade: what was remembered first stays.
+func (u *Upgrade) keepBeside(ctx context.Context, conn *pgx.Conn, s *survey, side string, kept map[string]map[string]string) error {
+	if z := s.zero(); z != nil && z.Shared[side] != nil {
+		for key, v := range z.Shared[side] {
+			if strings.HasPrefix(key, beside) {
+				kept[side][key] = v
+			}
+		}
+		return nil
+	}
+	all, err := u.beside(ctx, conn, s)
+	for _, one := range all {
+		kept[side][besideKey(one[0], one[1])] = ""
+	}
+	return err
+}

@@ -1,0 +1,112 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"crossfade/schema"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// rename is a replicated table that has another name on old than when its rows
+// were copied. A publication knows its tables by OID, a subscription by name: the
+// link stops at the first change of the table, and goes on when new's has the
+// name, too.
+type rename struct {
+	oid      uint32
+	set      string
+	link     string
+	from, to TableName
+	// taken: another replicated table had the name before. Changes of this one may
+	// have been applied to that one.
+	taken bool
+}
+
+func (r rename) String() string {
+	return schema.Name(r.from.Schema, r.from.Name) + " was renamed to " + schema.Name(r.to.Schema, r.to.Name) + " on old"
+}
+
+// renames are the replicated tables of a database that old has renamed.
+func (db *database) renames(made map[string]madeLink) []rename {
+	had := map[TableName]bool{}
+	for _, m := range made {
+		for _, t := range m.names {
+			had[t] = true
+		}
+	}
+	var all []rename
+	for _, l := range db.links {
+		for oid, was := range made[l.Name].names {
+			t := db.inventory.Table(oid)
+			if t == nil || t.Schema == was.Schema && t.Name == was.Name {
+				continue
+			}
+			now := TableName{t.Schema, t.Name}
+			all = append(all, rename{oid: oid, set: l.Set, link: l.Name, from: was, to: now, taken: had[now]})
+		}
+	}
+	slices.SortFunc(all, func(a, b rename) int { return strings.Compare(a.from.String(), b.from.String()) })
+	return all
+}
+
+// renameSQL gives new's tables the names that old's have, over names that nobody
+// has, because two may have been swapped; and the marks of their rows with them.
+func renameSQL(all []rename) string {
+	var away, back []string
+	for _, r := range all {
+		between := fmt.Sprintf("crossfade_renamed_%d", r.oid)
+		loaded := func(t TableName) string {
+			return pg.Literal("loaded/" + r.set + "/" + schema.Name(t.Schema, t.Name))
+		}
+		away = append(away,
+			"ALTER TABLE "+pg.Ident(r.from.Schema, r.from.Name)+" RENAME TO "+pg.Ident(between),
+			"UPDATE crossfade.ledger SET key = "+pg.Literal("loaded/"+r.set+"/"+between)+" WHERE key = "+loaded(r.from))
+		if r.from.Schema != r.to.Schema {
+			back = append(back, "ALTER TABLE "+pg.Ident(r.from.Schema, between)+" SET SCHEMA "+pg.Ident(r.to.Schema))
+		}
+		back = append(back,
+			"ALTER TABLE "+pg.Ident(r.to.Schema, between)+" RENAME TO "+pg.Ident(r.to.Name),
+			"UPDATE crossfade.ledger SET key = "+loaded(r.to)+" WHERE key = "+pg.Literal("loaded/"+r.set+"/"+between),
+			fmt.Sprintf("UPDATE crossfade.ledger SET value = jsonb_set(value, '{names,%d}', jsonb_build_object('Schema', %s::text, 'Name', %s::text)) WHERE key = %s",
+				r.oid, pg.Literal(r.to.Schema), pg.Literal(r.to.Name), pg.Literal("link/"+r.link)))
+	}
+	return strings.Join(append(away, back...), ";\n")
+}
+
+// renamesStep renames on new what old has renamed; ok: there is something to do.
+// It is done in one transaction, before anything is taken away.
+func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (step flow.Step, ok bool, err error) {
+	if s.zero() == nil {
+		return step, false, nil
+	}
+	made, err := u.readLinks(ctx, db)
+	if err != nil {
+		return step, false, err
+	}
+	all := db.renames(made)
+	if len(all) == 0 {
+		return step, false, nil
+	}
+	e := effect("new", db.name, renameSQL(all))
+	return flow.Step{
+		ID: "renames/" + db.name, Title: "Rename on new what was renamed in " + db.name + " of old", Does: []flow.Effect{e}, Done: never,
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			for _, r := range all {
+				t.Note("%s: taken along to new", r)
+			}
+			err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error { return pg.Exec(ctx, conn, e.SQL) })
+			if err != nil {
+				return &pg.Error{
+					Doing: "rename tables as old has renamed them", On: u.new.String() + ", database " + db.name, Err: err,
+					Hint: "nothing was changed; rename them on new by hand (BEGIN READ WRITE comes before it), then run crossfade prepare again",
+				}
+			}
+			return nil
+		},
+	}, true, nil
+}
