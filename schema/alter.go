@@ -70,10 +70,11 @@ func ReadShapes(ctx context.Context, conn *pgx.Conn) (map[string]*Shape, error) 
 // without a default or with one value for all, columns and checks that are gone,
 // checks, defaults and NOT NULL. "": nothing of it is to be done. What is left
 // (types, identities, columns whose rows were computed one by one) the comparison
-// of the catalogs names. Pure.
-func Alter(table string, now, there *Shape) string {
+// of the catalogs names. calls: it may call functions for the rows that are there,
+// in a check, a default, a generated column or the check of a domain. Pure.
+func Alter(table string, now, there *Shape) (sql string, calls bool) {
 	if now == nil || there == nil {
-		return ""
+		return "", false
 	}
 	var does []string
 	column := func(s *Shape, name string) *ShapeColumn {
@@ -96,6 +97,8 @@ func Alter(table string, now, there *Shape) string {
 		case have == nil:
 			if add := c.add(); add != "" {
 				does = append(does, add)
+				// Types of users, whose domains have checks, are printed with their schema.
+				calls = calls || strings.Contains(c.Type, ".") || strings.ContainsAny(c.Default, "(.")
 			}
 		case have.Identity != "" || c.Identity != "" || have.Generated != c.Generated || have.Type != c.Type:
 		default:
@@ -117,12 +120,13 @@ func Alter(table string, now, there *Shape) string {
 	for _, c := range now.Checks {
 		if !slices.Contains(there.Checks, c) {
 			does = append(does, "ADD CONSTRAINT "+pg.Ident(c.Name)+" "+c.Definition)
+			calls = true
 		}
 	}
 	if len(does) == 0 {
-		return ""
+		return "", false
 	}
-	return "ALTER TABLE " + table + " " + strings.Join(does, ", ") + ";"
+	return "ALTER TABLE " + table + " " + strings.Join(does, ", ") + ";", calls
 }
 
 // add is the clause that adds the column; "" where its rows cannot be known.

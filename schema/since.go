@@ -22,6 +22,10 @@ type Change struct {
 	// is written.
 	Drops, Makes string
 	Vars         map[string]string // of Makes; secrets
+	// Owner is the role whose rights the statements need, because they may call
+	// functions for rows that are there: an ordinary role's must not run with the
+	// tool's. "": they call none. They are then executed first, and the mark follows.
+	Owner string
 	hash         string            // of the entry as it is now; "": it is gone, and so is its mark
 }
 
@@ -32,8 +36,9 @@ var spelledAlike = []string{"FUNCTION", "PROCEDURE", "COMMENT", "SECURITY LABEL"
 // ChangeFacts is what two dumps do not say of what has changed.
 type ChangeFacts struct {
 	// Alter is the statement that gives a table, by its quoted name, the shape that
-	// it has on the serving side; "" where there is none.
-	Alter func(table string) string
+	// it has on the serving side, and whether it may call functions for rows that are
+	// there; "" where there is none.
+	Alter func(table string) (sql string, calls bool)
 	// Differs tells whether the comparison of the catalogs has found that an object
 	// (kind and name as in Difference) differs: majors print some definitions in
 	// other words.
@@ -74,7 +79,11 @@ func Changes(now, there []Entry, marks map[string]string, o ChangeFacts) []Chang
 		case other.SQL == e.SQL:
 			out = append(out, Change{Key: key, hash: e.hash()})
 		case e.Type == "TABLE":
-			c := Change{Key: key, hash: e.hash(), What: e.Object() + " was altered", Makes: o.Alter(pg.Ident(e.Schema, e.Name))}
+			c := Change{Key: key, hash: e.hash(), What: e.Object() + " was altered"}
+			var calls bool
+			if c.Makes, calls = o.Alter(pg.Ident(e.Schema, e.Name)); calls {
+				c.Owner = e.Owner
+			}
 			out = append(out, c)
 		case was == "" && !slices.Contains(spelledAlike, e.Type) && !o.Differs(strings.ToLower(e.Type), Name(e.Schema, e.Name)):
 			out = append(out, Change{Key: key, hash: e.hash()})
@@ -112,6 +121,9 @@ func replace(now, there Entry) (c Change, ok bool) {
 		return c, true
 	case "ACL", "DEFAULT ACL", "INDEX", "CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "EVENT TRIGGER", "USER MAPPING", "CAST", "STATISTICS", "AGGREGATE":
 		c.Drops = there.drop()
+		if now.Type == "CHECK CONSTRAINT" || now.Type == "FK CONSTRAINT" {
+			c.Owner = now.Owner
+		}
 		return c, c.Drops != ""
 	}
 	return c, false
@@ -228,38 +240,62 @@ func (e Entry) revoked(all []statement) string {
 	return strings.Join(out, "\n")
 }
 
-// Effect is what is executed for the change: its mark with it, in one transaction.
-func (c Change) Effect(on, database string) flow.Effect {
-	mark := "DELETE FROM " + Own + ".ledger WHERE key = " + pg.Literal(c.Key)
-	if c.hash != "" {
-		mark = fmt.Sprintf("INSERT INTO %s.ledger (key, value) VALUES (%s, '{\"sha256\": \"%s\"}') ON CONFLICT (key) DO UPDATE SET value = excluded.value", Own, pg.Literal(c.Key), c.hash)
-	}
-	sql := []string{mark + ";"}
+// Effects are what is executed for the change: its mark with it, in one
+// transaction, apart from statements that an owner executes.
+func (c Change) Effects(on, database string) []flow.Effect {
+	var sql []string
 	for _, q := range []string{c.Drops, c.Makes} {
 		if q != "" {
 			sql = append(sql, q)
 		}
 	}
-	return flow.Effect{On: on, Database: database, SQL: strings.Join(sql, "\n")}
+	of := func(sql ...string) flow.Effect {
+		return flow.Effect{On: on, Database: database, SQL: strings.Join(sql, "\n")}
+	}
+	if c.Owner == "" {
+		return []flow.Effect{of(append([]string{c.mark() + ";"}, sql...)...)}
+	}
+	return []flow.Effect{of(append(sql, "-- with the rights of "+c.Owner)...), of(c.mark())}
+}
+
+// mark is the statement that writes down what the entry is by now.
+func (c Change) mark() string {
+	mark := "DELETE FROM " + Own + ".ledger WHERE key = " + pg.Literal(c.Key)
+	if c.hash != "" {
+		mark = fmt.Sprintf("INSERT INTO %s.ledger (key, value) VALUES (%s, '{\"sha256\": \"%s\"}') ON CONFLICT (key) DO UPDATE SET value = excluded.value", Own, pg.Literal(c.Key), c.hash)
+	}
+	return mark
 }
 
 // Touches reports whether the change does more than to write its mark.
 func (c Change) Touches() bool { return c.Drops != "" || c.Makes != "" }
 
-// Apply executes a change in a Session of the applying side.
-func (c Change) Apply(ctx context.Context, conn *pgx.Conn) error {
-	e := c.Effect("", "")
-	if len(c.Vars) > 0 {
-		e = e.Fill(c.Vars)
+// Apply executes a change in a Session of the applying side. as opens one with the
+// rights of a role; it may be nil where the change has no Owner.
+func (c Change) Apply(ctx context.Context, conn *pgx.Conn, as func(role string) (*pgx.Conn, error)) error {
+	for i, e := range c.Effects("", "") {
+		if len(c.Vars) > 0 {
+			e = e.Fill(c.Vars)
+		}
+		err := func() error {
+			if c.Owner == "" || i > 0 {
+				return pg.Exec(ctx, conn, e.SQL)
+			}
+			owner, err := as(c.Owner)
+			if err != nil {
+				return err
+			}
+			defer pg.Leave(owner)
+			return pg.Exec(ctx, owner, e.SQL)
+		}()
+		if err != nil {
+			return &pg.Error{
+				Doing: "take along that " + c.What, Object: c.What, Err: err, On: "database " + conn.Config().Database,
+				Hint: "nothing was changed; make the same change on both sides, then run crossfade prepare again",
+			}
+		}
 	}
-	err := pg.Exec(ctx, conn, e.SQL)
-	if err == nil {
-		return nil
-	}
-	return &pg.Error{
-		Doing: "take along that " + c.What, Object: c.What, Err: err, On: "database " + conn.Config().Database,
-		Hint: "nothing was changed; make the same change on both sides, then run crossfade prepare again",
-	}
+	return nil
 }
 
 // MarkHashes reads the hash of every restored entry by its key; none where there

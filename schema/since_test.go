@@ -57,7 +57,7 @@ func TestChanges(t *testing.T) {
 			if c.is.SQL != "" {
 				now = append(now, c.is)
 			}
-			facts := schema.ChangeFacts{Alter: func(table string) string { return "altered " + table }, Differs: func(_, _ string) bool { return false }}
+			facts := schema.ChangeFacts{Alter: func(table string) (string, bool) { return "altered " + table, false }, Differs: func(_, _ string) bool { return false }}
 			var drops, makes []string
 			for _, change := range schema.Changes(now, there, marks, facts) {
 				if change.Drops != "" {
@@ -97,10 +97,24 @@ func TestAlter(t *testing.T) {
 	const want = `ALTER TABLE t DROP CONSTRAINT "c", DROP COLUMN "gone", ALTER COLUMN "n" SET DEFAULT 1, ALTER COLUMN "n" SET NOT NULL, ` +
 		`ADD COLUMN "plain" text, ADD COLUMN "constant" text DEFAULT 'x'::text NOT NULL, ADD COLUMN "twice" integer GENERATED ALWAYS AS ((n * 2)) STORED, ` +
 		`ADD CONSTRAINT "c" CHECK ((n > 1));`
-	if got := schema.Alter("t", now, there); got != want {
-		t.Errorf("got\n%s\nwanted\n%s", got, want)
+	if got, calls := schema.Alter("t", now, there); got != want || !calls {
+		t.Errorf("got (calls functions: %t)\n%s\nwanted\n%s", calls, got, want)
 	}
-	if got := schema.Alter("t", now, now); got != "" {
+	if got, _ := schema.Alter("t", now, now); got != "" {
 		t.Errorf("alters what is as it should be: %s", got)
+	}
+	one := func(c schema.ShapeColumn) *schema.Shape { return &schema.Shape{Columns: []schema.ShapeColumn{id, c}} }
+	for _, c := range []struct {
+		column schema.ShapeColumn
+		calls  bool
+	}{
+		{schema.ShapeColumn{Name: "x", Type: "numeric(10,2)"}, false},
+		{schema.ShapeColumn{Name: "x", Type: "text", Default: "'x'::text", Instant: true}, false},
+		{schema.ShapeColumn{Name: "x", Type: "public.positive"}, true},
+		{schema.ShapeColumn{Name: "x", Type: "text", Default: "public.f()", Instant: true}, true},
+	} {
+		if got, calls := schema.Alter("t", one(c.column), one(id)); calls != c.calls {
+			t.Errorf("calls functions: %t: %s", calls, got)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -64,10 +65,11 @@ func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey) (all []
 func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, error) {
 	from, to := s.serving(), s.applying()
 	var says []string
+	shut := false // what opens it is DDL or prepare, which an armed fence keeps out
 	for _, db := range s.databases {
 		err := u.sessions.Do(ctx, from.Server.With(db.name), func(conn *pgx.Conn) error {
-			some, err := u.uncarried(ctx, conn, db, to.Name)
-			says = append(says, some...)
+			some, tables, err := u.uncarried(ctx, conn, db, to.Name)
+			says, shut = append(append(says, some...), tables...), shut || len(tables) > 0
 			return err
 		})
 		if err != nil {
@@ -86,6 +88,7 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, er
 				continue
 			}
 			if id == databaseLeft {
+				shut = true
 				says = append(says, fmt.Sprintf(`database %s was made on %s since prepare: name it under databases: and run crossfade prepare, or leave it there with accept: ["%s:%s"]`, name, from.Name, id, name))
 				continue
 			}
@@ -96,19 +99,21 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, er
 	if err != nil {
 		return false, "", &pg.Error{Doing: "look for databases and slots", On: from.Server.String(), Err: err}
 	}
-	if len(says) > 0 {
+	switch {
+	case shut:
+		return false, "", &cutover.ErrShut{Says: strings.Join(says, "; "), Do: "crossfade prepare"}
+	case len(says) > 0: // whoever made it may take it away at any time
 		return false, strings.Join(says, "; "), nil
 	}
 	return true, "nothing is in the way", nil
 }
 
-// uncarried is what one database holds that does not travel.
-func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *database, to string) ([]string, error) {
-	var says []string
+// uncarried is what one database holds that does not travel, the tables apart.
+func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *database, to string) (says, tables []string, err error) {
 	if !u.accepted(largeObjects, "") {
 		var some bool
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").Scan(&some); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if some {
 			says = append(says, fmt.Sprintf("database %s has large objects, which do not travel to %s: move them into bytea columns, or unlink them (vacuumlo); or carry them over yourself inside the cutover, with accept: [%s]", db.name, to, largeObjects))
@@ -118,16 +123,16 @@ func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *database, t
 		SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname <> 'crossfade' ORDER BY 1, 2`)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var namespace, name string
 	_, err = pgx.ForEachRow(rows, []any{&namespace, &name}, func() error {
 		label := schema.Name(namespace, name)
 		left := slices.ContainsFunc(db.excluded, func(t schema.Table) bool { return t.Schema == namespace && t.Name == name })
 		if !left && !u.accepted(unlogged, label) && !slices.Contains(db.tablesApart, pg.Ident(namespace, name)) {
-			says = append(says, fmt.Sprintf(`table %s is unlogged, so that its rows do not travel to %s: ALTER TABLE %s SET LOGGED and run crossfade prepare, or accept: ["%s:%s"]`, label, to, pg.Ident(namespace, name), unlogged, label))
+			tables = append(tables, fmt.Sprintf(`table %s is unlogged, so that its rows do not travel to %s: ALTER TABLE %s SET LOGGED and run crossfade prepare, or accept: ["%s:%s"]`, label, to, pg.Ident(namespace, name), unlogged, label))
 		}
 		return nil
 	})
-	return says, err
+	return says, tables, err
 }

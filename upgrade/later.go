@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -306,17 +307,26 @@ func (u *Upgrade) changesStep(ctx context.Context, s *survey, db *database, now 
 			does, err = u.changes(ctx, s, db, now)
 			return len(does) == 0, err
 		},
-		Do: func(ctx context.Context, t *flow.Turn) error {
+		Do: func(ctx context.Context, t *flow.Turn) (err error) {
 			conn, err := schema.Session(ctx, to.Server.With(db.name), nil)
 			if err != nil {
 				return err
 			}
 			defer pg.Leave(conn)
+			l := u.logins()
+			defer func() { err = errors.Join(err, l.close(ctx)) }()
+			as := func(role string) (*pgx.Conn, error) {
+				at, err := u.as(ctx, l.of(to.Name), to.Server, role, db.name)
+				if err != nil {
+					return nil, err
+				}
+				return schema.Session(ctx, at, nil)
+			}
 			for _, c := range does {
 				if c.Touches() {
 					t.Note("%s: taken along to %s", c.What, to.Name)
 				}
-				if err := c.Apply(ctx, conn); err != nil {
+				if err := c.Apply(ctx, conn, as); err != nil {
 					return err
 				}
 			}
@@ -324,7 +334,7 @@ func (u *Upgrade) changesStep(ctx context.Context, s *survey, db *database, now 
 		},
 	}
 	for _, c := range does {
-		step.Does = append(step.Does, c.Effect(to.Name, db.name))
+		step.Does = append(step.Does, c.Effects(to.Name, db.name)...)
 	}
 	return step, nil
 }
@@ -374,8 +384,12 @@ func (u *Upgrade) changes(ctx context.Context, s *survey, db *database, now []sc
 	if err != nil {
 		return nil, err
 	}
-	return schema.Changes(now, there, marks, schema.ChangeFacts{
-		Alter: func(table string) string {
+	runs, err := u.runs(ctx, s, db)
+	if err != nil {
+		return nil, err
+	}
+	does := schema.Changes(now, there, marks, schema.ChangeFacts{
+		Alter: func(table string) (string, bool) {
 			return schema.Alter(table, shapes[s.serving().Name][table], shapes[to.Name][table])
 		},
 		Differs: func(kind, name string) bool {
@@ -383,7 +397,13 @@ func (u *Upgrade) changes(ctx context.Context, s *survey, db *database, now []sc
 				return d.Expected == "" && d.Property != "" && d.Kind == kind && d.Object == name
 			})
 		},
-	}), nil
+	})
+	for i := range does {
+		if runs.Super(does[i].Owner) {
+			does[i].Owner = "" // what it calls runs with rights that the tool has, too
+		}
+	}
+	return does, nil
 }
 
 // settled: every entry is marked with the text that it has, and nothing that was

@@ -79,7 +79,7 @@ func (w *world) oldStandby(s *setting, name string, o lab.StandbyOptions) *lab.C
 func TestFence(t *testing.T) {
 	var metal *lab.Cluster
 	w := newWorld(t, setting{
-		sql: shopTables + "CREATE TABLE fed (k int PRIMARY KEY);", cutover: "  max_blocked: 60s\n", extra: "verify: {mode: counts}\n",
+		sql: shopTables + "CREATE TABLE fed (k int PRIMARY KEY);", cutover: "  max_blocked: 60s\n", extra: "verify: {mode: counts}\naccept: [\"logical-slots:other\"]\n",
 		wire: func(w *world, s *setting) {
 			metal = w.oldStandby(s, "metal", lab.StandbyOptions{})
 			s.newLines += w.standbyLines("rock", w.new.Bin)

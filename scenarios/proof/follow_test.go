@@ -336,6 +336,10 @@ var fences = regexp.MustCompile(`(?m)^CREATE TRIGGER crossfade_fence .*\n|^CREAT
 // firing are the statements of a dump that say when a trigger fires.
 var firing = regexp.MustCompile(`(?m)^ALTER (TABLE .* (DISABLE|ENABLE ALWAYS|ENABLE REPLICA) TRIGGER .*|EVENT TRIGGER .* (DISABLE|ENABLE ALWAYS|ENABLE REPLICA);)\n`)
 
+// named are the names that 18 has for NOT NULL, and prints where the table or the
+// column had another name when it was made; earlier majors have none.
+var named = regexp.MustCompile(`CONSTRAINT \w+_not_null NOT NULL`)
+
 // dump is the schema of a database in the words of new's pg_dump, without what
 // is the tool's own, and without the views: each major tells their queries in
 // other words.
@@ -344,7 +348,7 @@ func (w *world) dump(c *lab.Cluster, db string) string {
 	out, err := w.new.Command(w.t.Context(), "pg_dump", "-s", "-N", "crossfade", "-T", "totals", "-T", "best", "--no-publications", "--no-subscriptions", "-d", c.Conninfo(db)).Output()
 	w.Must(err)
 	// Triggers that fire on apply are disabled on the side that follows.
-	text := firing.ReplaceAllString(string(out), "")
+	text := named.ReplaceAllString(firing.ReplaceAllString(string(out), ""), "NOT NULL")
 	return noise.ReplaceAllString(fences.ReplaceAllString(text, ""), "")
 }
 

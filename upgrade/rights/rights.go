@@ -173,6 +173,9 @@ const eventTriggers = `
 	FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid JOIN pg_roles r ON r.oid = p.proowner JOIN pg_roles o ON o.oid = e.evtowner
 	WHERE e.evtenabled IN ('A', 'R') AND NOT r.rolsuper ORDER BY e.evtname`
 
+// Super says whether a role was a superuser when the map was read.
+func (m *Map) Super(role string) bool { return m != nil && m.super[role] }
+
 // Of is the code of one table (schema.Table.SQL).
 func (m *Map) Of(table string) []Code {
 	if m == nil {
