@@ -26,7 +26,7 @@ type Change struct {
 	// functions for rows that are there: an ordinary role's must not run with the
 	// tool's. "": they call none. They are then executed first, and the mark follows.
 	Owner string
-	hash         string            // of the entry as it is now; "": it is gone, and so is its mark
+	hash  string // of the entry as it is now; "": it is gone, and so is its mark
 }
 
 // spelledAlike are the types of entries whose text is the same on every major, so
@@ -296,6 +296,21 @@ func (c Change) Apply(ctx context.Context, conn *pgx.Conn, as func(role string) 
 		}
 	}
 	return nil
+}
+
+// ofTable are the types of entries whose key begins with the name of their table.
+var ofTable = []string{"CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "DEFAULT"}
+
+// RenameMarks is the statement that gives the marks of what belongs to a table the
+// table's new name, so that what is dropped later is still known to have been
+// restored.
+func RenameMarks(fromSchema, from, toSchema, to string) string {
+	types := make([]string, len(ofTable))
+	for i, t := range ofTable {
+		types[i] = pg.Literal("toc " + t + " ")
+	}
+	was, is := pg.Literal(fromSchema+"."+from+" "), pg.Literal(toSchema+"."+to+" ")
+	return "UPDATE " + Own + ".ledger SET key = t || " + is + " || substr(key, length(t || " + was + ") + 1) FROM unnest(ARRAY[" + strings.Join(types, ", ") + "]) t WHERE starts_with(key, t || " + was + ")"
 }
 
 // MarkHashes reads the hash of every restored entry by its key; none where there

@@ -38,6 +38,11 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	for _, db := range s.databases {
 		add(u.groundStep(s, "old", db))
 	}
+	globals, kept, err := u.globalsStep(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	add(globals)
 	for _, db := range s.databases {
 		renames, ok, err := u.renamesStep(ctx, s, db)
 		if err != nil {
@@ -47,11 +52,6 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 			add(renames)
 		}
 	}
-	globals, kept, err := u.globalsStep(ctx, s)
-	if err != nil {
-		return p, err
-	}
-	add(globals)
 	all := make([]stages, len(s.databases))
 	for i, db := range s.databases {
 		if all[i], err = u.schemaStages(ctx, s, db); err != nil {

@@ -56,20 +56,23 @@ func (db *database) renames(made map[string]madeLink) []rename {
 
 // renameSQL gives new's tables the names that old's have, over names that nobody
 // has, because two may have been swapped; and the marks of their rows with them.
-func renameSQL(all []rename) string {
+// owners are those of old's schemas, which new may lack.
+func renameSQL(all []rename, owners map[string]string) string {
 	var away, back []string
 	for _, r := range all {
 		between := fmt.Sprintf("crossfade_renamed_%d", r.oid)
 		loaded := func(t TableName) string {
 			return pg.Literal("loaded/" + r.set + "/" + schema.Name(t.Schema, t.Name))
 		}
-		away = append(away,
+		middle := TableName{r.from.Schema, between}
+		away = append(away, schema.RenameMarks(r.from.Schema, r.from.Name, middle.Schema, middle.Name),
 			"ALTER TABLE "+pg.Ident(r.from.Schema, r.from.Name)+" RENAME TO "+pg.Ident(between),
 			"UPDATE crossfade.ledger SET key = "+pg.Literal("loaded/"+r.set+"/"+between)+" WHERE key = "+loaded(r.from))
 		if r.from.Schema != r.to.Schema {
+			away = append(away, "CREATE SCHEMA IF NOT EXISTS "+pg.Ident(r.to.Schema)+" AUTHORIZATION "+pg.Ident(owners[r.to.Schema]))
 			back = append(back, "ALTER TABLE "+pg.Ident(r.from.Schema, between)+" SET SCHEMA "+pg.Ident(r.to.Schema))
 		}
-		back = append(back,
+		back = append(back, schema.RenameMarks(middle.Schema, middle.Name, r.to.Schema, r.to.Name),
 			"ALTER TABLE "+pg.Ident(r.to.Schema, between)+" RENAME TO "+pg.Ident(r.to.Name),
 			"UPDATE crossfade.ledger SET key = "+loaded(r.to)+" WHERE key = "+pg.Literal("loaded/"+r.set+"/"+between),
 			fmt.Sprintf("UPDATE crossfade.ledger SET value = jsonb_set(value, '{names,%d}', jsonb_build_object('Schema', %s::text, 'Name', %s::text)) WHERE key = %s",
@@ -92,7 +95,20 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (ste
 	if len(all) == 0 {
 		return step, false, nil
 	}
-	e := effect("new", db.name, renameSQL(all))
+	owners := map[string]string{}
+	err = u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, "SELECT nspname::text, pg_get_userbyid(nspowner)::text FROM pg_namespace")
+		if err != nil {
+			return err
+		}
+		var name, owner string
+		_, err = pgx.ForEachRow(rows, []any{&name, &owner}, func() error { owners[name] = owner; return nil })
+		return err
+	})
+	if err != nil {
+		return step, false, &pg.Error{Doing: "read who owns the schemas of " + db.name, On: u.old.String(), Err: err}
+	}
+	e := effect("new", db.name, renameSQL(all, owners))
 	return flow.Step{
 		ID: "renames/" + db.name, Title: "Rename on new what was renamed in " + db.name + " of old", Does: []flow.Effect{e}, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {

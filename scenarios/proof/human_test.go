@@ -44,6 +44,23 @@ var handmades = []handmade{
 		name: "a replica identity is changed", old: []string{"ALTER TABLE orders REPLICA IDENTITY NOTHING"}, seen: []string{"schema", "public.orders: replica identity"}, exit: 3,
 		mendOld: []string{"ALTER TABLE orders REPLICA IDENTITY DEFAULT"},
 	},
+	{
+		name: "a type is changed", old: []string{"ALTER TABLE log ALTER line TYPE varchar(500)"}, seen: []string{"schema", "public.log.line", "crossfade prepare"}, exit: 1,
+		mendNew: []string{"ALTER TABLE log ALTER line TYPE varchar(500)"},
+	},
+	{
+		name: "a column is computed row by row", old: []string{"ALTER TABLE orders ADD COLUMN r double precision DEFAULT random()"}, seen: []string{"schema", "public.orders.r is on old only"}, exit: 1,
+		mendNew: []string{"ALTER TABLE orders ADD COLUMN r double precision DEFAULT random()"}, mendOld: []string{"UPDATE orders SET r = r"},
+	},
+	{name: "a type is made", old: []string{"CREATE TYPE mood AS ENUM ('good')"}, seen: []string{"schema", "public.mood", "crossfade prepare"}},
+	{
+		name: "a value is added to a type", old: []string{"ALTER TYPE mood ADD VALUE 'bad'"}, seen: []string{"schema", "public.mood"}, exit: 1,
+		mendNew: []string{"ALTER TYPE mood ADD VALUE 'bad'"},
+	},
+	{
+		name: "a sequence is changed", old: []string{"ALTER SEQUENCE free_numbers INCREMENT 2"}, seen: []string{"schema", "public.free_numbers"}, exit: 1,
+		mendNew: []string{"ALTER SEQUENCE free_numbers INCREMENT 2"},
+	},
 	{name: "a role is made", old: []string{"CREATE ROLE late LOGIN"}, seen: []string{"schema", "role late", "crossfade prepare"}},
 	{name: "a right is granted", old: []string{"GRANT SELECT ON log TO late"}, seen: []string{"schema", "public.log: privileges", "crossfade prepare"}},
 	{name: "a table is made", old: []string{"CREATE TABLE later (k int PRIMARY KEY)", "INSERT INTO later VALUES (1)"}, seen: []string{"links", "public.later", "crossfade prepare"}},

@@ -45,7 +45,8 @@ SELECT 'collation', quote_ident(n.nspname) || '.' || quote_ident(c.collname), AR
   'locale', {{if since 17}}coalesce(c.collcollate, c.colllocale){{else if since 15}}coalesce(c.collcollate, c.colliculocale){{else}}c.collcollate::text{{end}},
   'character type', {{if since 15}}coalesce(c.collctype, {{if since 17}}c.colllocale{{else}}c.colliculocale{{end}}){{else}}c.collctype::text{{end}},
   'rules', {{if since 16}}c.collicurules{{else}}NULL{{end}},
-  'deterministic', {{if since 12}}c.collisdeterministic::text{{else}}'true'{{end}}, 'encoding', nullif(c.collencoding, -1)::text]
+  'deterministic', {{if since 12}}c.collisdeterministic::text{{else}}'true'{{end}}, 'encoding', -- CREATE COLLATION writes the database's where one that was made FROM another has any
+    (SELECT c.collencoding::text FROM pg_database d WHERE d.datname = current_database() AND c.collencoding NOT IN (-1, d.encoding))]
 FROM pg_collation c JOIN ns n ON n.oid = c.collnamespace
 WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_collation'::regclass AND m.objid = c.oid)
 UNION ALL
