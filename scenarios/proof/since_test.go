@@ -143,12 +143,12 @@ func TestChangedSincePrepare(t *testing.T) {
 		t.Errorf("roles and databases:\nold %s\nnew %s", a, b)
 	}
 	w.do(0, "cutover", "--yes")
-	const thief = "SELECT count(*) FROM pg_roles WHERE rolname = 'thief'"
+	const thief = "SELECT count(*) FROM pg_namespace WHERE nspname = 'thief'"
 	const roles = "SELECT string_agg(rolname || ' ' || rolsuper || ' ' || rolcanlogin, ', ' ORDER BY rolname) FROM pg_roles WHERE rolname IN ('bob', 'carl', 'gone')"
 	if got := w.Value(w.new, "", roles); got != "bob false false, carl false false" {
 		t.Errorf("roles on new: %s", got)
 	}
-	if got := w.Value(w.old, "", thief) + w.Value(w.new, "", thief); got != "00" {
+	if got := w.Value(w.old, "shop", thief) + w.Value(w.new, "shop", thief); got != "00" {
 		t.Errorf("a function of mallory ran as superuser: %s", got)
 	}
 	const kept = "SELECT count(*) FROM pg_auth_members WHERE member = 'carl'::regrole UNION ALL SELECT count(*) FROM pg_db_role_setting WHERE setrole = 'bob'::regrole"
@@ -180,7 +180,7 @@ const beforePrepare = `
 	CREATE TEXT SEARCH CONFIGURATION search_gone (COPY = simple); CREATE STATISTICS stats_gone ON k, v FROM moved;
 	CREATE FOREIGN DATA WRAPPER wrapper_gone; CREATE SERVER server_gone FOREIGN DATA WRAPPER wrapper_gone; CREATE FOREIGN TABLE foreign_gone (k int) SERVER server_gone;
 	CREATE ROLE mallory; CREATE TABLE stolen (k int PRIMARY KEY); INSERT INTO stolen VALUES (1); ALTER TABLE stolen OWNER TO mallory;
-	CREATE FUNCTION make_thief() RETURNS int LANGUAGE plpgsql AS $$BEGIN CREATE ROLE thief SUPERUSER; RETURN 1; EXCEPTION WHEN insufficient_privilege THEN RETURN 1; END$$; ALTER FUNCTION make_thief OWNER TO mallory;
+	CREATE FUNCTION make_thief() RETURNS int LANGUAGE plpgsql AS $$BEGIN CREATE SCHEMA thief; RETURN 1; EXCEPTION WHEN insufficient_privilege THEN RETURN 1; END$$; ALTER FUNCTION make_thief OWNER TO mallory;
 	CREATE FUNCTION steal(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN public.make_thief(); END$$; ALTER FUNCTION steal OWNER TO mallory;
 	CREATE DOMAIN loot AS int CHECK (steal(VALUE) > 0); ALTER DOMAIN loot OWNER TO mallory;
 	COMMENT ON VIEW view_gone IS 'goes with it'; COMMENT ON FUNCTION aging() IS 'before';
