@@ -262,6 +262,17 @@ func Globals(ctx context.Context, old, new *pgx.Conn, databases []string) ([]Glo
 	if err != nil {
 		return nil, nil, fmt.Errorf("on new: %w", err)
 	}
+	for i := range from.Databases {
+		d := &from.Databases[i]
+		have := find(to.Databases, func(o Database) bool { return o.Name == d.Name })
+		if d.Provider != "i" || have == nil || have.Locale == d.Locale {
+			continue
+		}
+		// 16 and later keep it in another spelling than CREATE DATABASE was given.
+		if d.Locale, err = Locale(ctx, new, d.Locale); err != nil {
+			return nil, nil, fmt.Errorf("on new: %w", err)
+		}
+	}
 	globals, problems := Carry(from, to)
 	return globals, problems, nil
 }

@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -162,12 +163,16 @@ func (t *tryout) named(entries []Entry) []string {
 // one executes an entry, as one message; where that is refused, statement by
 // statement, so that it is known which, and the others are there for what follows.
 func (t *tryout) one(ctx context.Context, e Entry) error {
-	vars := map[string]string{}
+	vars, err := e.vars(ctx, t.conn)
+	if err != nil {
+		return err
+	}
+	vars = maps.Clone(vars)
 	for name := range e.Vars {
 		vars[name] = "'scratch'" // no secret is needed here
 	}
 	whole := flow.Effect{SQL: e.SQL}.Fill(vars).SQL
-	err := t.safely(ctx, whole)
+	err = t.safely(ctx, whole)
 	if err == nil || pg.SQLState(err) == "" {
 		return err
 	}
