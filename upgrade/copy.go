@@ -72,7 +72,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (flow.Step, error)
 
 // stages are the steps that bring one database's schema and rows over.
 type stages struct {
-	before, copy, after flow.Step
+	trial, before, copy, after flow.Step
 }
 
 // schemaStages dumps the schema of a database as it is now and plans what is
@@ -88,6 +88,9 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	entries, commands, err := schema.Dump(ctx, u.old.With(db.name), program, db.apart)
 	if err != nil {
 		return st, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
+	}
+	if st.trial, err = u.trialStep(ctx, s, db, entries); err != nil {
+		return st, err
 	}
 	entries = db.withoutAttached(entries)
 	before := schema.Entries(entries, schema.Before)
@@ -135,21 +138,7 @@ func (db *database) withoutAttached(entries []schema.Entry) []schema.Entry {
 func (u *Upgrade) restoreStep(id, title string, db *database, entries []schema.Entry, commands []flow.Effect) flow.Step {
 	return flow.Step{
 		ID: id, Title: title, Does: append(slices.Clone(commands), schema.RestoreEffects(entries, "new", db.name)...),
-		Done: func(ctx context.Context) (bool, error) {
-			done := false
-			err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
-				marks, err := schema.Marks(ctx, conn, "toc ")
-				done = err == nil
-				for _, e := range entries {
-					done = done && marks[e.Key()]
-				}
-				return err
-			})
-			if pg.SQLState(err) == "3D000" {
-				return false, nil
-			}
-			return done, err
-		},
+		Done: func(ctx context.Context) (bool, error) { return u.restored(ctx, db, entries) },
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// What validates a foreign key sorts and hashes with it.
 			conn, err := schema.Session(ctx, u.new.With(db.name), map[string]string{"maintenance_work_mem": "256MB"})

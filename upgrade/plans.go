@@ -33,6 +33,13 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		return p, err
 	}
 	add(globals)
+	made := make([]stages, len(s.databases))
+	for i, db := range s.databases {
+		if made[i], err = u.schemaStages(ctx, s, db); err != nil {
+			return p, err
+		}
+		add(made[i].trial)
+	}
 	during, err := u.duringSettings(ctx, "old", s.old.Version)
 	if err != nil {
 		return p, err
@@ -43,11 +50,8 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		return p, err
 	}
 	add(spare...)
-	for _, db := range s.databases {
-		stages, err := u.schemaStages(ctx, s, db)
-		if err != nil {
-			return p, err
-		}
+	for i, db := range s.databases {
+		stages := made[i]
 		add(u.groundStep(s, "new", db), stages.before)
 		if identity, ok := u.identityStep("old", db); ok {
 			add(identity)
