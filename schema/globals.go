@@ -178,6 +178,9 @@ func (s *Shared) readSettings(ctx context.Context, conn *pgx.Conn, databases []s
 	}
 	s.Settings, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (v Setting, err error) {
 		err = row.Scan(&v.Database, &v.Role, &v.Name, &v.Value)
+		if slices.Contains(listSettings, v.Name) {
+			v.Value = unquoted(v.Value) // servers quote its names by their own key words
+		}
 		return v, err
 	})
 	return err
