@@ -24,7 +24,7 @@ const schemaRejected = "schema-rejected"
 const scratchMark = "scratch of crossfade check --restore; its next run drops it"
 
 // scratchEnd is how long dropping a scratch database may take.
-const scratchEnd = 30 * time.Second
+const scratchEnd = 2 * time.Minute
 
 // CheckRestore is Check, and restores old's schema into a scratch database on
 // new, as prepare will restore it, which is dropped again however it ends. What
