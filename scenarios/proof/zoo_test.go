@@ -56,6 +56,12 @@ func (w *world) sameDump(what string, got, want map[string]int, other func(strin
 // gives their privileges to nobody.
 var grown = regexp.MustCompile(`\b(pg_stat_statements_reset|pg_create_logical_replication_slot)\(`)
 
+// bytes is a database without an encoding, with bytes in names, comments and rows
+// that are not UTF-8.
+const bytes = `DO $do$ BEGIN
+  EXECUTE format('CREATE TABLE %1$I (id int PRIMARY KEY, %2$I text); COMMENT ON TABLE %1$I IS %3$L; INSERT INTO %1$I VALUES (1, %3$L)', E't\351', E'\340', E'd\351j\340');
+END $do$`
+
 // TestZoo takes an object of every kind that PostgreSQL knows, with every optional
 // part and without, and named by key words of one major only, from check to finish and
 // back meanwhile. What new has then is what pg_dump of old piped into psql makes there.
@@ -66,21 +72,36 @@ func TestZoo(t *testing.T) {
 	}
 	for _, p := range pairs {
 		t.Run(fmt.Sprintf("%d to %d", p[0], p[1]), func(t *testing.T) {
+			dbs := "  - name: shop\n  - name: bytes\n"
+			if p[0] >= 15 {
+				dbs += "  - name: german\n"
+			}
 			w := newWorld(t, setting{
-				old: p[0], new: p[1], sql: "SELECT", dbs: "  - name: shop\n",
-				extra:  "accept: [replica-identity]\n",
+				old: p[0], new: p[1], sql: "SELECT", dbs: dbs,
 				oldSet: map[string]string{"shared_preload_libraries": "pg_stat_statements"},
 				newSet: map[string]string{"shared_preload_libraries": "pg_stat_statements"},
 			})
 			w.psql("zoo.sql", "shop")
+			w.Exec(w.old, "", "CREATE DATABASE bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+			w.Exec(w.old, "bytes", bytes)
+			if p[0] >= 15 {
+				w.Exec(w.old, "", "CREATE DATABASE german TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'de_DE@colNumeric=yes' LOCALE 'C.UTF-8'")
+				w.Exec(w.old, "german", "CREATE TABLE words (word text PRIMARY KEY)", "INSERT INTO words VALUES ('a10'), ('a9')")
+			}
 			_, text := w.parts(w.old, "shop")
 			stood, _ := w.parts(w.old, "shop")
 			w.do(0, "check", "--restore")
+			w.do(0, "prepare")
 			w.do(0, "prepare")
 			w.do(0, "cutover", "--yes")
 			w.do(0, "rollback", "--yes")
 			w.do(0, "cutover", "--yes")
 			w.do(0, "finish", "--yes")
+			w.Until(w.new, "bytes", `SELECT obj_description(oid, 'pg_class') = E'd\351j\340' FROM pg_class WHERE relname = E't\351'::name`)
+			w.Exec(w.new, "bytes", `DO $do$ DECLARE n int; BEGIN
+				EXECUTE format('SELECT count(*) FROM %I WHERE %I = %L', E't\351', E'\340', E'd\351j\340') INTO n;
+				ASSERT n = 1;
+			END $do$`)
 			w.Exec(w.new, "", "CREATE DATABASE reference TEMPLATE template0")
 			_, err := w.new.Psql(t.Context(), "reference", strings.ReplaceAll(text, `\set ON_ERROR_STOP`, ""))
 			w.Must(err)
