@@ -470,7 +470,7 @@ func (x *crossing) end(ctx context.Context) error {
 			return false, err
 		}
 		var left int
-		if err := conn.QueryRow(ctx, end, pgx.QueryExecModeSimpleProtocol).Scan(&left); err != nil {
+		if err := pg.Simple(ctx, conn, end, []any{&left}, func() error { return nil }); err != nil {
 			return false, &pg.Error{Doing: "end the sessions of the barrier", On: x.Closing.Server.String(), Err: err}
 		}
 		return left == 0, nil

@@ -489,7 +489,7 @@ func clock(ctx context.Context, conn *pgx.Conn, s Side) (string, error) {
 
 // count executes an effect that terminates backends, and returns how many.
 func count(ctx context.Context, conn *pgx.Conn, s Side, e flow.Effect) (n int, err error) {
-	if err := conn.QueryRow(ctx, e.SQL, pgx.QueryExecModeSimpleProtocol).Scan(&n); err != nil {
+	if err := pg.Simple(ctx, conn, e.SQL, []any{&n}, func() error { return nil }); err != nil {
 		return 0, &pg.Error{Doing: "end client sessions", On: s.Server.String(), Err: err}
 	}
 	return n, nil

@@ -45,13 +45,25 @@ func ReadApart(ctx context.Context, conn *pgx.Conn, tables []uint32) (*Apart, er
 	if err != nil {
 		return nil, err
 	}
-	rows, err := conn.Query(ctx, query("apart", version), tables)
+	// As Dump reads it: the dump calls a function by what the server prints.
+	err = quoteAll(ctx, conn, func() error {
+		rows, err := conn.Query(ctx, query("apart", version), tables)
+		if err != nil {
+			return err
+		}
+		return a.read(rows)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read what needs the tables that go elsewhere: %w", err)
 	}
-	var kind, schema, name, object, named, identity, what, says, needs string
+	return a, nil
+}
+
+func (a *Apart) read(rows pgx.Rows) error {
+	var kind, schema, name, object, named, what, says, needs string
 	at := map[string]int{}
-	_, err = pgx.ForEachRow(rows, []any{&kind, &schema, &name, &object, &named, &identity, &what, &says, &needs}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&kind, &schema, &name, &object, &named, &what, &says, &needs}, func() error {
+		says, needs = unquoted(says), unquoted(needs)
 		switch kind {
 		case "nothing":
 			return nil
@@ -79,18 +91,12 @@ func ReadApart(ctx context.Context, conn *pgx.Conn, tables []uint32) (*Apart, er
 			a.relations[pg.Ident(schema, name)] = true
 		}
 		a.objects[object] = true
-		if identity != "" {
-			a.objects[identity] = true // as comments have it
-		}
 		if kind != "table" && kind != "sequence" && kind != "index" && kind != "statistics" {
 			a.Needs = append(a.Needs, kind+" "+object)
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read what needs the tables that go elsewhere: %w", err)
-	}
-	return a, nil
+	return err
 }
 
 // Has says whether a relation, named as pg.Ident does, goes elsewhere.

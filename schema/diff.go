@@ -66,7 +66,7 @@ func diffProperties(want, got Object, version int) []Difference {
 	var out []Difference
 	names := make([]string, 0, len(want.Properties))
 	for _, p := range slices.Concat(want.Properties, got.Properties) {
-		if !slices.Contains(names, p.Name) {
+		if p.compared() && !slices.Contains(names, p.Name) {
 			names = append(names, p.Name)
 		}
 	}
@@ -81,18 +81,40 @@ func diffProperties(want, got Object, version int) []Difference {
 		if want.Kind == "user mapping" { // digests of what may hold a password
 			w, g = "set", "set to something else"
 		}
+		sw, sg := shown(w), shown(g)
+		if a, b := shown(want.Property("~"+n)), shown(got.Property("~"+n)); a != b {
+			sw, sg = a, b // as people write it
+		}
 		out = append(out, Difference{
 			Kind: want.Kind, Object: want.Name, Property: n, Want: w, Got: g,
-			Says:     fmt.Sprintf("%s %s: %s is %s on old and %s on new", want.Kind, want.Name, n, shown(w), shown(g)),
+			Says:     fmt.Sprintf("%s %s: %s is %s on old and %s on new", want.Kind, want.Name, n, sw, sg),
 			Expected: expectedProperty(want, n, w, g, version),
 		})
 	}
 	return out
 }
 
+// unquoted is SQL text as a person writes it: without the quotes of identifiers
+// that Name would not quote.
+func unquoted(sql string) string {
+	if !strings.Contains(sql, `"`) {
+		return sql
+	}
+	var b strings.Builder
+	from := 0
+	lex(sql, func(t token) bool {
+		if t.kind == quoted && plain(t.text) {
+			b.WriteString(sql[from:t.start] + t.text)
+			from = t.end
+		}
+		return true
+	})
+	return b.String() + sql[from:]
+}
+
 // shown is a value in a sentence.
 func shown(v string) string {
-	switch v = strings.Join(strings.Fields(v), " "); {
+	switch v = strings.Join(strings.Fields(unquoted(v)), " "); {
 	case v == "":
 		return "not set"
 	case len([]rune(v)) > 200:
@@ -109,6 +131,9 @@ func withoutMaintain(privileges string) string {
 
 // expectedMissing is why an object may be on old only.
 func expectedMissing(o Object) string {
+	if o.Kind == "operator" && o.Property("function") == "" {
+		return "the operator is a shell that nothing defines, and pg_dump leaves it out"
+	}
 	if o.Kind == "index" && o.Property("valid") == "false" && o.Property("parent") == "" {
 		return "the index is not valid on old, and pg_dump leaves such an index out"
 	}

@@ -10,6 +10,8 @@ import (
 
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // lockWait is how long pg_dump waits for a table that somebody holds
@@ -83,8 +85,10 @@ func run(ctx context.Context, s *pg.Server, argv []string, stdin []byte) ([]byte
 	for _, e := range slices.Backward(cmd.Env) {
 		if options, ok := strings.CutPrefix(e, "PGOPTIONS="); ok {
 			// What is dumped is read again by lex, and by a session that has
-			// these settings.
-			cmd.Env = append(cmd.Env, "PGOPTIONS="+options+" -c standard_conforming_strings=on -c quote_all_identifiers=off")
+			// these settings. pg_dump quotes by the key words of its own major,
+			// but the server writes lists of arguments, definitions and
+			// expressions, by its own: there it quotes all, as for pg_upgrade.
+			cmd.Env = append(cmd.Env, "PGOPTIONS="+options+" -c standard_conforming_strings=on -c quote_all_identifiers=on")
 			break
 		}
 	}
@@ -144,7 +148,13 @@ type dumpFacts struct {
 	encoding string
 	public   bool // the schema public exists
 	views    []MaterializedView
+	proven   []proven
+	borrowed []Borrowed
 }
+
+// proven is a check constraint that a table has from one that is not validated,
+// and that holds for its own rows all the same.
+type proven struct{ schema, table, name string }
 
 func readDumpFacts(ctx context.Context, from *pg.Server) (f dumpFacts, err error) {
 	conn, err := from.Connect(ctx)
@@ -162,8 +172,32 @@ func readDumpFacts(ctx context.Context, from *pg.Server) (f dumpFacts, err error
 	if err = conn.QueryRow(ctx, facts).Scan(&f.encoding, &f.public); err != nil {
 		return f, &pg.Error{Doing: "read the encoding of database " + from.Database(), On: from.String(), Err: err}
 	}
-	f.views, err = ReadMaterializedViews(ctx, conn)
-	return f, err
+	if f.views, err = ReadMaterializedViews(ctx, conn); err != nil {
+		return f, err
+	}
+	// pg_dump gives a constraint that was added NOT VALID to its table, and with
+	// that to all that inherit it.
+	const inherited = `
+		SELECT n.nspname, c.relname, k.conname
+		FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE k.contype = 'c' AND k.convalidated AND k.coninhcount > 0 AND c.relpersistence <> 't'
+		  AND EXISTS (SELECT FROM pg_inherits i JOIN pg_constraint p ON p.conrelid = i.inhparent
+		              WHERE i.inhrelid = c.oid AND p.contype = 'c' AND p.conname = k.conname AND NOT p.convalidated)
+		ORDER BY c.oid, k.conname`
+	rows, err := conn.Query(ctx, inherited)
+	if err == nil {
+		f.proven, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p proven, err error) {
+			err = row.Scan(&p.schema, &p.table, &p.name)
+			return p, err
+		})
+	}
+	if err == nil {
+		f.borrowed, err = readBorrowed(ctx, conn)
+	}
+	if err != nil {
+		return f, &pg.Error{Doing: "read what a dump of database " + from.Database() + " leaves out", On: from.String(), Err: err}
+	}
+	return f, nil
 }
 
 // complete adds what pg_dump leaves out: a database without schema public
@@ -172,6 +206,16 @@ func (f dumpFacts) complete(entries []Entry) []Entry {
 	if !f.public {
 		entries = slices.Insert(entries, 0, Entry{
 			Type: "SCHEMA", Name: "public", Stage: Before, SQL: "DROP SCHEMA IF EXISTS public RESTRICT;",
+		})
+	}
+	for i := range entries {
+		entries[i].borrow(f.borrowed)
+	}
+	for _, p := range f.proven {
+		table := pg.Ident(p.schema, p.table)
+		entries = append(entries, Entry{
+			Section: PostData, Type: "VALID CONSTRAINT", Schema: p.schema, Name: p.table + " " + p.name, Table: table, Stage: Foreign,
+			SQL: "ALTER TABLE " + table + " VALIDATE CONSTRAINT " + pg.Ident(p.name) + ";",
 		})
 	}
 	for _, v := range f.views {

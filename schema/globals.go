@@ -177,6 +177,9 @@ func (s *Shared) readSettings(ctx context.Context, conn *pgx.Conn, databases []s
 	}
 	s.Settings, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (v Setting, err error) {
 		err = row.Scan(&v.Database, &v.Role, &v.Name, &v.Value)
+		if slices.Contains(listSettings, v.Name) {
+			v.Value = unquoted(v.Value) // servers quote its names by their own key words
+		}
 		return v, err
 	})
 	return err
@@ -260,6 +263,17 @@ func Globals(ctx context.Context, old, new *pgx.Conn, databases []string) ([]Glo
 	to, err := ReadShared(ctx, new, databases)
 	if err != nil {
 		return nil, nil, fmt.Errorf("on new: %w", err)
+	}
+	for i := range from.Databases {
+		d := &from.Databases[i]
+		have := find(to.Databases, func(o Database) bool { return o.Name == d.Name })
+		if d.Provider != "i" || have == nil || have.Locale == d.Locale {
+			continue
+		}
+		// 16 and later keep it in another spelling than CREATE DATABASE was given.
+		if d.Locale, err = Locale(ctx, new, d.Locale); err != nil {
+			return nil, nil, fmt.Errorf("on new: %w", err)
+		}
 	}
 	globals, problems := Carry(from, to)
 	return globals, problems, nil

@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+
+	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -15,14 +18,19 @@ import (
 // Object is one comparable thing of a database.
 type Object struct {
 	Kind string // table, column, constraint, index, function, comment …
-	Name string // qualified, quoted where needed; of a constraint "name on table"
+	Name string // qualified, as Name writes it; of a constraint "name on table", of a function with the types it takes
 	// Properties are what is compared, sorted by name; what is absent or the
 	// default is left out.
 	Properties []Property
 }
 
-// Property is one fact about an object.
+// Property is one fact about an object. Names and types in it are as the
+// catalogs have them; expressions and definitions are as the server prints them,
+// with every identifier quoted. Where Name begins with a ~ it is not compared: it
+// is how the server writes the property of that name, in its own SQL.
 type Property struct{ Name, Value string }
+
+func (p Property) compared() bool { return p.Name[0] != '~' }
 
 // Property returns the value of the property, or "".
 func (o Object) Property(name string) string {
@@ -43,7 +51,27 @@ var objectQueries = []string{
 	"objects_rules", "objects_functions", "objects_types", "objects_other",
 }
 
-func readObjects(ctx context.Context, conn *pgx.Conn, version int) ([]Object, error) {
+// quoteAll makes the session quote every identifier in what it prints, while f
+// runs: a word that is a key word of one major only is then read by any.
+func quoteAll(ctx context.Context, conn *pgx.Conn, f func() error) error {
+	if err := pg.Exec(ctx, conn, "SET quote_all_identifiers = on"); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		if conn.IsClosed() || conn.PgConn().TxStatus() == 'E' {
+			return err // what was set goes with the transaction
+		}
+		return joinErr(err, pg.Exec(context.WithoutCancel(ctx), conn, "SET quote_all_identifiers = off"))
+	}
+	return pg.Exec(ctx, conn, "SET quote_all_identifiers = off")
+}
+
+func readObjects(ctx context.Context, conn *pgx.Conn, version int) (objects []Object, err error) {
+	err = quoteAll(ctx, conn, func() (err error) { objects, err = queryObjects(ctx, conn, version); return err })
+	return objects, err
+}
+
+func queryObjects(ctx context.Context, conn *pgx.Conn, version int) ([]Object, error) {
 	var objects []Object
 	// Of many tables most say the same: it is kept once.
 	said := map[string]string{}
@@ -61,10 +89,13 @@ func readObjects(ctx context.Context, conn *pgx.Conn, version int) ([]Object, er
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", q, err)
 		}
-		var o Object
+		var kind, name *string
 		var pairs []*string
-		_, err = pgx.ForEachRow(rows, []any{&o.Kind, &o.Name, &pairs}, func() error {
-			n := 0
+		_, err = pgx.ForEachRow(rows, []any{&kind, &name, &pairs}, func() error {
+			if kind == nil || name == nil {
+				return fmt.Errorf("the catalogs have an object without a name: kind %s, properties %s", optional(kind), all(pairs))
+			}
+			o, n := Object{Kind: *kind, Name: *name}, 0
 			for i := 1; i < len(pairs); i += 2 {
 				if pairs[i] != nil {
 					n++
@@ -86,6 +117,21 @@ func readObjects(ctx context.Context, conn *pgx.Conn, version int) ([]Object, er
 	}
 	slices.SortFunc(objects, compareObjects)
 	return merge(objects), nil
+}
+
+func optional(s *string) string {
+	if s == nil {
+		return "NULL"
+	}
+	return *s
+}
+
+func all(some []*string) string {
+	out := make([]string, len(some))
+	for i, s := range some {
+		out[i] = optional(s)
+	}
+	return strings.Join(out, ", ")
 }
 
 // merge makes one object of those with the same kind and name: a composite
@@ -116,7 +162,7 @@ func (i *Inventory) Fingerprint() string {
 	for _, o := range i.Objects {
 		put(h, o.Kind, o.Name)
 		for _, p := range o.Properties {
-			if p.Name != "populated" {
+			if p.Name != "populated" && p.compared() {
 				put(h, p.Name, p.Value)
 			}
 		}

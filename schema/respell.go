@@ -1,8 +1,8 @@
 package schema
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,7 +16,7 @@ import (
 // spells them: what it returns as different is different in meaning. conn is a
 // session on new, in the database of got; nothing is left there.
 func Compare(ctx context.Context, conn *pgx.Conn, want, got *Inventory) ([]Difference, error) {
-	respelled, err := Respell(ctx, conn, want, got)
+	respelled, err := Respell(ctx, conn, lend(want, got), got)
 	if err != nil {
 		return nil, err
 	}
@@ -46,10 +46,10 @@ func Respell(ctx context.Context, conn *pgx.Conn, want, got *Inventory) (*Invent
 			continue
 		}
 		for _, p := range w.Properties {
-			if g := got.Objects[i].Property(p.Name); g == "" || g == p.Value {
+			if g := got.Objects[i].Property(p.Name); !p.compared() || g == "" || g == p.Value {
 				continue
 			}
-			if s, ok := respellable(w, p, got); ok {
+			if s, ok := respellable(w, p, got.Objects[i], got); ok {
 				places = append(places, place{n, p.Name, s})
 				items = append(items, s)
 			}
@@ -81,8 +81,8 @@ func Respell(ctx context.Context, conn *pgx.Conn, want, got *Inventory) (*Invent
 
 // respelling is one definition to be made and looked at.
 type respelling struct {
-	Make []string `json:"make"`
-	Look string   `json:"look"`
+	Make []string
+	Look string
 
 	// Of a definition that names its own table: the word in front of the
 	// name, and what stood up to the end of the name.
@@ -124,8 +124,14 @@ func named(sql, mark string) (parts []string, start, end int, ok bool) {
 const probe = "crossfade_probe"
 
 // respellable is how to have property p of object o respelled; false where its
-// text means the same on every major.
-func respellable(o Object, p Property, got *Inventory) (respelling, bool) {
+// text means the same on every major. there is the same object on new.
+func respellable(o Object, p Property, there Object, got *Inventory) (respelling, bool) {
+	if strings.HasPrefix(p.Name, "default ") {
+		return respelling{
+			Make: []string{"CREATE FUNCTION pg_temp." + probe + "(" + there.Property("~"+p.Name) + " DEFAULT " + p.Value + ") RETURNS void LANGUAGE sql AS ''"},
+			Look: "SELECT pg_get_function_arg_default(oid, 1) FROM pg_proc WHERE proname = '" + probe + "' AND pronamespace = pg_my_temp_schema()",
+		}, true
+	}
 	switch o.Kind + "/" + p.Name {
 	case "view/definition", "materialized view/definition":
 		return respelling{
@@ -133,8 +139,9 @@ func respellable(o Object, p Property, got *Inventory) (respelling, bool) {
 			Look: "SELECT pg_get_viewdef('pg_temp." + probe + "'::regclass)",
 		}, true
 	case "table/partition key":
+		parts, _ := identifiers(o.Name)
 		return respelling{
-			Make: []string{"CREATE TEMP TABLE " + probe + " (LIKE " + o.Name + ") PARTITION BY " + p.Value},
+			Make: []string{"CREATE TEMP TABLE " + probe + " (LIKE " + pg.Ident(parts...) + ") PARTITION BY " + p.Value},
 			Look: "SELECT pg_get_partkeydef('pg_temp." + probe + "'::regclass)",
 		}, true
 	case "index/definition":
@@ -146,13 +153,15 @@ func respellable(o Object, p Property, got *Inventory) (respelling, bool) {
 	case "statistics/definition":
 		return respellStatistics(p.Value)
 	case "column/default", "column/generated":
-		return respellColumn(o, p)
+		return respellColumn(o, p, there)
 	case "constraint/definition", "policy/using", "policy/with check":
 		return respellOnTable(o, p)
 	case "domain constraint/definition", "type/default":
 		return respellDomain(o, p, got)
-	case "function/arguments", "procedure/arguments", "function/body", "procedure/body":
-		return respellFunction(o, p)
+	case "function/body", "procedure/body":
+		return respellBody(o, p, there)
+	case "collation/locale":
+		return respellCollation(o, p)
 	}
 	return respelling{}, false
 }
@@ -203,7 +212,7 @@ func respellStatistics(definition string) (respelling, bool) {
 	}, true
 }
 
-func respellColumn(o Object, p Property) (respelling, bool) {
+func respellColumn(o Object, p Property, there Object) (respelling, bool) {
 	parts, _ := identifiers(o.Name)
 	if len(parts) != 3 {
 		return respelling{}, false
@@ -215,7 +224,7 @@ func respellColumn(o Object, p Property) (respelling, bool) {
 	}
 	how, expression, _ := strings.Cut(p.Value, " ")
 	return respelling{
-		Make: []string{ddl, "ALTER TABLE " + name + " ADD COLUMN " + probe + " " + o.Property("type") + " GENERATED ALWAYS AS (" + expression + ") " + how},
+		Make: []string{ddl, "ALTER TABLE " + name + " ADD COLUMN " + probe + " " + there.Property("~type") + " GENERATED ALWAYS AS (" + expression + ") " + how},
 		Look: strings.Replace(look, "pg_get_expr", "'"+how+" ' || pg_get_expr", 1),
 	}, true
 }
@@ -269,14 +278,14 @@ func respellDomain(o Object, p Property, got *Inventory) (respelling, bool) {
 		domain = strings.TrimPrefix(rest, "on ")
 	}
 	i, ok := slices.BinarySearchFunc(got.Objects, Object{Kind: "type", Name: domain}, compareObjects)
-	if !ok || got.Objects[i].Property("base") == "" {
+	if !ok || got.Objects[i].Property("~base") == "" {
 		return respelling{}, false
 	}
-	create := "CREATE DOMAIN pg_temp." + probe + " AS " + got.Objects[i].Property("base")
+	create := "CREATE DOMAIN pg_temp." + probe + " AS " + got.Objects[i].Property("~base")
 	if o.Kind == "type" {
 		return respelling{
 			Make: []string{create + " DEFAULT " + p.Value},
-			Look: "SELECT typdefault FROM pg_type WHERE oid = 'pg_temp." + probe + "'::regtype",
+			Look: "SELECT coalesce(pg_get_expr(typdefaultbin, 0), typdefault) FROM pg_type WHERE oid = 'pg_temp." + probe + "'::regtype",
 		}, true
 	}
 	return respelling{
@@ -286,28 +295,47 @@ func respellDomain(o Object, p Property, got *Inventory) (respelling, bool) {
 	}, true
 }
 
-func respellFunction(o Object, p Property) (respelling, bool) {
+func respellBody(o Object, p Property, there Object) (respelling, bool) {
 	parts, _ := identifiers(o.Name)
 	if len(parts) != 2 {
 		return respelling{}, false
 	}
 	// Its own name: a body may say name.argument.
-	create := "CREATE " + strings.ToUpper(o.Kind) + " " + pg.Ident("pg_temp", parts[1]) + "(" + o.Property("arguments") + ")"
-	if r := o.Property("result"); r != "" && o.Kind == "function" {
+	create := "CREATE " + strings.ToUpper(o.Kind) + " " + pg.Ident("pg_temp", parts[1]) + "(" + there.Property("~arguments") + ")"
+	if r := there.Property("~result"); r != "" && o.Kind == "function" {
 		create += " RETURNS " + r
 	}
-	create += " LANGUAGE sql "
-	look := "SELECT pg_get_function_arguments(oid)"
-	if p.Name == "body" {
-		create += p.Value
-		look = "SELECT pg_get_function_sqlbody(oid)"
-	} else {
-		create += "AS ''"
-	}
 	return respelling{
-		Make: []string{"SET LOCAL check_function_bodies = off", create},
-		Look: look + " FROM pg_proc WHERE proname = " + pg.Literal(parts[1]) + " AND pronamespace = pg_my_temp_schema()",
+		Make: []string{"SET LOCAL check_function_bodies = off", create + " LANGUAGE sql " + p.Value},
+		Look: "SELECT pg_get_function_sqlbody(oid) FROM pg_proc WHERE proname = " + pg.Literal(parts[1]) + " AND pronamespace = pg_my_temp_schema()",
 	}, true
+}
+
+// respellCollation is for locales, which 16 and later write in the one form of
+// BCP 47, whatever CREATE COLLATION says.
+func respellCollation(o Object, p Property) (respelling, bool) {
+	if o.Property("provider") != "i" {
+		return respelling{}, false
+	}
+	create, look := probeLocale(p.Value)
+	return respelling{Make: []string{create}, Look: look}, true
+}
+
+// probeLocale makes a collation of a locale of ICU, and reads how it is written.
+func probeLocale(locale string) (create, look string) {
+	return "CREATE COLLATION pg_temp." + probe + " (provider = icu, locale = " + pg.Literal(locale) + ")",
+		"SELECT coalesce(to_jsonb(c)->>'colllocale', to_jsonb(c)->>'colliculocale', c.collcollate) FROM pg_collation c WHERE collname = '" + probe + "' AND collnamespace = pg_my_temp_schema()"
+}
+
+// Locale is how the server of conn writes a locale of ICU; as it is where it
+// refuses it. Nothing is left there.
+func Locale(ctx context.Context, conn *pgx.Conn, locale string) (string, error) {
+	create, look := probeLocale(locale)
+	spelled, err := respell(ctx, conn, []respelling{{Make: []string{create}, Look: look}})
+	if err != nil {
+		return "", fmt.Errorf("see how the server writes the locale %s: %w", locale, err)
+	}
+	return cmp.Or(spelled[0], locale), nil
 }
 
 // respell asks the server how it spells each item: "" where it refuses.
@@ -316,11 +344,12 @@ func respell(ctx context.Context, conn *pgx.Conn, items []respelling) (spelled [
 	if err != nil {
 		return nil, err
 	}
-	b, err := json.Marshal(items)
-	if err != nil {
-		return nil, err
+	var counts []int32
+	var makes, looks []string
+	for _, item := range items {
+		counts, makes, looks = append(counts, int32(len(item.Make))), append(makes, item.Make...), append(looks, item.Look)
 	}
-	if err := pg.Exec(ctx, conn, "BEGIN"); err != nil {
+	if err := pg.Exec(ctx, conn, "BEGIN; SET LOCAL quote_all_identifiers = on; SET LOCAL client_min_messages = error"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -331,13 +360,13 @@ func respell(ctx context.Context, conn *pgx.Conn, items []respelling) (spelled [
 	if err := pg.Exec(ctx, conn, query("respell", version)); err != nil {
 		return nil, err
 	}
-	rows, err := conn.Query(ctx, `SELECT n, coalesce(spelled, '') FROM pg_temp.crossfade_respell($1::jsonb)`, pgx.QueryExecModeExec, string(b))
+	rows, err := conn.Query(ctx, `SELECT n, coalesce(spelled, '') FROM pg_temp.crossfade_respell($1::int[], $2::text[], $3::text[])`, pgx.QueryExecModeExec, counts, makes, looks)
 	if err != nil {
 		return nil, err
 	}
 	spelled = make([]string, len(items))
 	var n int
 	var s string
-	_, err = pgx.ForEachRow(rows, []any{&n, &s}, func() error { spelled[n] = s; return nil })
+	_, err = pgx.ForEachRow(rows, []any{&n, &s}, func() error { spelled[n-1] = s; return nil })
 	return spelled, err
 }

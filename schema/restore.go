@@ -48,21 +48,11 @@ func RestoreSettings() map[string]string {
 	}
 }
 
-// Session opens a session that can restore entries of Dump: with
-// RestoreSettings, and in the encoding of a database that has none.
+// Session opens a session that can restore entries of Dump, with RestoreSettings.
 func Session(ctx context.Context, to *pg.Server, more map[string]string) (*pgx.Conn, error) {
 	settings := RestoreSettings()
 	maps.Copy(settings, more)
-	conn, err := to.ConnectWith(ctx, settings)
-	if err != nil {
-		return nil, err
-	}
-	if conn.PgConn().ParameterStatus("server_encoding") == "SQL_ASCII" {
-		if err := pg.Exec(ctx, conn, "SET client_encoding = SQL_ASCII"); err != nil {
-			return nil, joinErr(err, conn.Close(ctx))
-		}
-	}
-	return conn, nil
+	return to.ConnectWith(ctx, settings)
 }
 
 // Effect is what Restore sends for the entry, once Vars are filled in: its
@@ -160,9 +150,11 @@ func restoreChunk(ctx context.Context, conn *pgx.Conn, chunk []Entry) error {
 
 func restoreOne(ctx context.Context, conn *pgx.Conn, e Entry) error {
 	effect := e.Effect("", "")
-	err := pg.ExecEffect(ctx, conn, effect)
+	lent, err := e.lent(ctx, conn)
 	if err == nil {
-		return nil
+		if err = pg.ExecEffect(ctx, conn, effect.Fill(lent)); err == nil {
+			return nil
+		}
 	}
 	failed := &pg.Error{Doing: "restore " + e.Object(), Object: e.Object(), Err: err, On: "database " + conn.Config().Database}
 	if ctx.Err() != nil {

@@ -173,14 +173,10 @@ func readUncalled(ctx context.Context, conn *pgx.Conn, sequences []Sequence, whi
 		for i, n := range part {
 			reads[i] = fmt.Sprintf("SELECT %d, last_value, is_called FROM %s", n, sequences[n].SQL())
 		}
-		rows, err := conn.Query(ctx, strings.Join(reads, " UNION ALL "), pgx.QueryExecModeSimpleProtocol)
-		if err != nil {
-			return fmt.Errorf("read sequences that are not called: %w", err)
-		}
 		var n int
 		var last int64
 		var called bool
-		_, err = pgx.ForEachRow(rows, []any{&n, &last, &called}, func() error {
+		err := pg.Simple(ctx, conn, strings.Join(reads, " UNION ALL "), []any{&n, &last, &called}, func() error {
 			value := last
 			sequences[n].Last, sequences[n].Called = &value, called
 			return nil

@@ -72,13 +72,16 @@ type Entry struct {
 	SQL   string
 	Vars  map[string]string
 	Stage Stage
+	// Borrowed is the function of a privilege on what the database did not make;
+	// $arguments in SQL are those that new's has. Else nil.
+	Borrowed *Borrowed
 
 	twin int // counts entries of the same type and name
 }
 
 // Object is the entry as an error names it: "index shop.orders_open".
 func (e Entry) Object() string {
-	name := e.Name
+	name := unquoted(e.Name)
 	if e.Schema != "" {
 		name = e.Schema + "." + name
 	}

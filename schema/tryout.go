@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -113,9 +114,13 @@ func (t *tryout) chunk(ctx context.Context, chunk []Entry) error {
 	if err := t.exec(ctx, strings.Join(begin, "; ")); err != nil {
 		return fmt.Errorf("begin a part of the restore: %w", err)
 	}
-	for _, e := range chunk {
-		if err := t.one(ctx, e); err != nil {
-			return err
+	if whole, err := t.together(ctx, chunk); err != nil {
+		return err
+	} else if !whole {
+		for _, e := range chunk {
+			if err := t.one(ctx, e); err != nil {
+				return err
+			}
 		}
 	}
 	// One role after the other: DROP OWNED of several stumbles over default
@@ -159,15 +164,52 @@ func (t *tryout) named(entries []Entry) []string {
 	return roles
 }
 
+// together executes a chunk as one message: most are refused nothing. false: of
+// some something is, and nothing was done.
+func (t *tryout) together(ctx context.Context, chunk []Entry) (bool, error) {
+	var b strings.Builder
+	for _, e := range chunk {
+		sql, err := t.text(ctx, e)
+		if err != nil {
+			return false, err
+		}
+		b.WriteString(sql + "\n;\n")
+	}
+	err := t.safely(ctx, b.String())
+	if err == nil || pg.SQLState(err) == "" {
+		return err == nil, err
+	}
+	return false, nil
+}
+
+// text is what is sent for an entry.
+func (t *tryout) text(ctx context.Context, e Entry) (string, error) {
+	vars, err := e.lent(ctx, t.conn)
+	if err != nil {
+		return "", err
+	}
+	if len(e.Vars) > 0 {
+		vars = maps.Clone(e.Vars)
+	}
+	for name := range vars {
+		if _, secret := e.Vars[name]; secret {
+			vars[name] = "'scratch'" // none is needed here
+		}
+	}
+	if len(vars) == 0 {
+		return e.SQL, nil
+	}
+	return flow.Effect{SQL: e.SQL}.Fill(vars).SQL, nil
+}
+
 // one executes an entry, as one message; where that is refused, statement by
 // statement, so that it is known which, and the others are there for what follows.
 func (t *tryout) one(ctx context.Context, e Entry) error {
-	vars := map[string]string{}
-	for name := range e.Vars {
-		vars[name] = "'scratch'" // no secret is needed here
+	whole, err := t.text(ctx, e)
+	if err != nil {
+		return err
 	}
-	whole := flow.Effect{SQL: e.SQL}.Fill(vars).SQL
-	err := t.safely(ctx, whole)
+	err = t.safely(ctx, whole)
 	if err == nil || pg.SQLState(err) == "" {
 		return err
 	}

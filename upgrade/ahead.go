@@ -84,13 +84,9 @@ func usedByRows(ctx context.Context, conn *pgx.Conn, inv *schema.Inventory) ([]s
 		}
 	}
 	for part := range slices.Chunk(asks, aheadBatch) {
-		rows, err := conn.Query(ctx, strings.Join(part, " UNION ALL "), pgx.QueryExecModeSimpleProtocol)
-		if err != nil {
-			return nil, err
-		}
 		var i int
 		var low, high *int64
-		_, err = pgx.ForEachRow(rows, []any{&i, &low, &high}, func() error {
+		err := pg.Simple(ctx, conn, strings.Join(part, " UNION ALL "), []any{&i, &low, &high}, func() error {
 			q := &seqs[i]
 			switch {
 			case q.Increment > 0 && high != nil && *high >= *q.Last:

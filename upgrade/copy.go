@@ -22,8 +22,8 @@ import (
 
 // stages are the steps that bring one database's schema and rows over.
 type stages struct {
-	changes, before, copy, after flow.Step
-	validate                     []flow.Step
+	trial, changes, before, copy, after flow.Step
+	validate                            []flow.Step
 }
 
 // schemaStages dumps the schema of a database as it is now and plans what is
@@ -34,6 +34,9 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	var st stages
 	entries, commands, err := u.dump(ctx, s, s.old, db)
 	if err != nil {
+		return st, err
+	}
+	if st.trial, err = u.trialStep(ctx, s, db, entries); err != nil {
 		return st, err
 	}
 	entries = db.withoutAttached(entries)
@@ -98,21 +101,7 @@ func (db *database) withoutAttached(entries []schema.Entry) []schema.Entry {
 func (u *Upgrade) restoreStep(side, id, title string, db *database, entries []schema.Entry, commands []flow.Effect) flow.Step {
 	return flow.Step{
 		ID: id, Title: title, Does: append(slices.Clone(commands), schema.RestoreEffects(entries, side, db.name)...),
-		Done: func(ctx context.Context) (bool, error) {
-			done := false
-			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
-				marks, err := schema.Marks(ctx, conn, "toc ")
-				done = err == nil
-				for _, e := range entries {
-					done = done && marks[e.Key()]
-				}
-				return err
-			})
-			if pg.SQLState(err) == "3D000" {
-				return false, nil
-			}
-			return done, err
-		},
+		Done: func(ctx context.Context) (bool, error) { return u.restored(ctx, side, db, entries) },
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// What validates a foreign key sorts and hashes with it.
 			conn, err := schema.Session(ctx, u.side(side).With(db.name), map[string]string{"maintenance_work_mem": "256MB"})

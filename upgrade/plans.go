@@ -57,6 +57,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		if all[i], err = u.schemaStages(ctx, s, db); err != nil {
 			return p, err
 		}
+		add(all[i].trial)
 		if s.zero() != nil {
 			add(all[i].changes)
 		}

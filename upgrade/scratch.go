@@ -2,7 +2,6 @@ package upgrade
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,7 +24,7 @@ const schemaRejected = "schema-rejected"
 const scratchMark = "scratch of crossfade check --restore; its next run drops it"
 
 // scratchEnd is how long dropping a scratch database may take.
-const scratchEnd = 30 * time.Second
+const scratchEnd = 2 * time.Minute
 
 // CheckRestore is Check, and restores old's schema into a scratch database on
 // new, as prepare will restore it, which is dropped again however it ends. What
@@ -204,8 +203,8 @@ func (u *Upgrade) dropDatabase(ctx context.Context, conn *pgx.Conn, name string)
 	return nil
 }
 
-// restoreOne restores one database's schema into a scratch database.
-func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db *database, observe func(flow.Event)) (found []check.Finding, err error) {
+// restoreOne dumps one database's schema and tries it out.
+func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db *database, observe func(flow.Event)) ([]check.Finding, error) {
 	program, err := u.program("pg_dump", s.new.Identity.Major())
 	if err != nil {
 		return nil, err
@@ -216,49 +215,7 @@ func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db 
 	if err != nil {
 		return nil, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
 	}
-	name := u.scratchPrefix() + u.tag(s, db)
-	create, roles, err := u.scratchNeeds(ctx, lock, db.name, name)
-	if err != nil {
-		return nil, err
-	}
-	// However it ends, the database goes; the session in it before.
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), scratchEnd)
-		defer cancel()
-		err = errors.Join(err, u.dropDatabase(end, lock, name))
-	}()
-	for _, sql := range []string{create, "COMMENT ON DATABASE " + pg.Ident(name) + " IS " + pg.Literal(scratchMark)} {
-		err := pg.Exec(ctx, lock, sql)
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if pg.SQLState(err) != "" {
-			return []check.Finding{rejection(db.name, "database "+db.name, sql, s.new.Identity.Major(), err, nil)}, nil
-		}
-		if err != nil {
-			return nil, &pg.Error{Doing: "make the scratch database " + name, On: u.new.String(), Err: err}
-		}
-	}
-	conn, err := schema.Session(ctx, u.new.With(name), map[string]string{"application_name": u.app + " check"})
-	if err != nil {
-		return nil, err
-	}
-	defer pg.Leave(conn)
-	runs, err := u.runs(ctx, s, db)
-	if err != nil {
-		return nil, err
-	}
-	some := schema.Entries(runs.Trial(entries, db.partitioned), schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late)
-	rejected, err := schema.TryOut(ctx, conn, some, roles, func(n int) {
-		t.Progress(int64(n), int64(len(some)), "objects", db.name)
-	})
-	for _, r := range rejected {
-		found = append(found, rejection(db.name, r.Entry.Object(), r.SQL, s.new.Identity.Major(), r.Err, r.Because))
-	}
-	if err != nil {
-		return found, fmt.Errorf("restore the schema of %s into the scratch database %s: %w", db.name, name, err)
-	}
-	return found, nil
+	return u.tryOut(ctx, lock, s, db, entries, t)
 }
 
 // scratchNeeds is what makes a scratch database name like old's, and the roles
@@ -283,11 +240,13 @@ func (u *Upgrade) scratchNeeds(ctx context.Context, lock *pgx.Conn, database, na
 }
 
 // rejection is the finding of a refused statement.
-func rejection(database, object, sql string, major int, err error, because *schema.Rejected) check.Finding {
+func rejection(database, object, sql string, major int, err error, because *schema.Rejected, undo string) check.Finding {
 	f := check.Finding{ID: schemaRejected, Level: check.Block, On: check.OnNew, Database: database, Object: object}
 	f.Says = fmt.Sprintf("PostgreSQL %d refuses %s of old: %s; the statement: %s", major, object, pg.Said(err), pg.Brief(sql))
 	state := pg.SQLState(err)
 	switch {
+	case undo != "":
+		f.Fix = "new has no function of that name, or several; on old, in database " + database + ": " + undo
 	case because != nil:
 		f.Fix = "mend " + because.Entry.Object() + " first, which this one needs"
 	case strings.HasPrefix(state, "58"), strings.HasPrefix(object, "extension "):

@@ -27,8 +27,9 @@ statement that mends it. Nothing is changed anywhere.
 With --restore the schema of every database is really restored, by new's own
 pg_dump, as prepare will do it: into a scratch database on new, cf_<upgrade>_
 restore_<db>, which is dropped however it ends; what a killed run has left is
-dropped by the next. Every statement that new refuses is a finding. No row is
-copied, and no role is made: those that new lacks exist inside of transactions.
+dropped by the next. Every statement that new refuses is a finding, and every
+object that is another one there than on old. Prepare does the same before it
+copies anything. No row is copied, and no role is made: those that new lacks exist inside of transactions.
 
 A finding blocks, warns or is a note. What blocks must be mended, or answered
 for in the runbook (accept: [id] or [id:object]) where that is possible. Of
@@ -62,6 +63,15 @@ func (o checkOptions) run(ctx context.Context, out *output) error {
 		all := findings(found)
 		if err := printFindings(all, out); err != nil {
 			return err
+		}
+		if !o.Restore {
+			err := out.result(nil, func(w io.Writer) error {
+				_, err := io.WriteString(w, "The schema was not tried out on new: crossfade check --restore does it, and prepare does it first.\n")
+				return err
+			})
+			if err != nil {
+				return err
+			}
 		}
 		return blocked(all)
 	})

@@ -42,10 +42,9 @@ SELECT DISTINCT
   END AS kind,
   coalesce(n.nspname, pn.nspname, sn.nspname, '')::text AS schema,
   coalesce(c.relname::text, p.proname || '(' || coalesce((SELECT string_agg(format_type(u.t, NULL), ', ' ORDER BY u.i) FROM unnest(p.proargtypes) WITH ORDINALITY u(t, i)), '') || ')', s.stxname::text, '') AS name,
-  coalesce(quote_ident(n.nspname) || '.' || quote_ident(c.relname), quote_ident(pn.nspname) || '.' || quote_ident(p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')',
-           quote_ident(sn.nspname) || '.' || quote_ident(s.stxname), '') AS object,
+  coalesce({{ident "n.nspname"}} || '.' || {{ident "c.relname"}}, {{ident "pn.nspname"}} || '.' || {{ident "p.proname"}} || '(' || {{types "p.proargtypes"}} || ')',
+           {{ident "sn.nspname"}} || '.' || {{ident "s.stxname"}}, '') AS object,
   coalesce(p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')', '') AS named,
-  CASE WHEN p.oid IS NOT NULL THEN (pg_identify_object(a.classid, a.objid, 0)).identity ELSE '' END AS identity,
   CASE WHEN k.contype = 'f' AND a.crosses THEN 'foreign key' ELSE '' END AS what,
   CASE WHEN a.crosses OR c.oid IS NULL AND p.oid IS NULL AND s.oid IS NULL THEN pg_describe_object(a.classid, a.objid, 0) ELSE '' END AS says,
   CASE WHEN a.crosses THEN pg_describe_object(a.needclass, a.needobj, 0) ELSE '' END AS needs

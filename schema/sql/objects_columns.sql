@@ -1,13 +1,14 @@
 -- Columns of tables, views and composite types. pg_% options are the server's
 -- own (pitfall 71); a statistics target of -1 is NULL from 17 on.
-{{template "common"}}
-SELECT 'column', quote_ident(n.nspname) || '.' || quote_ident(c.relname) || '.' || quote_ident(a.attname), ARRAY[
-  'type', format_type(a.atttypid, a.atttypmod),
+{{template "common"}},
+types AS MATERIALIZED (SELECT t.oid, {{type "t.oid" ""}} AS name FROM pg_type t)
+SELECT 'column', {{ident "n.nspname"}} || '.' || {{ident "c.relname"}} || '.' || {{ident "a.attname"}}, ARRAY[
+  'type', ty.name || CASE WHEN a.atttypmod >= 0 THEN '(' || a.atttypmod || ')' ELSE '' END, '~type', format_type(a.atttypid, a.atttypmod),
   'position', CASE WHEN c.relispartition OR c.oid NOT IN (SELECT inhrelid FROM pg_inherits)
     THEN row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum)::text END,
   'not null', CASE WHEN a.attnotnull THEN 'true' END,
   'collation', CASE WHEN a.attcollation <> t.typcollation THEN
-    (SELECT quote_ident(cn.nspname) || '.' || quote_ident(co.collname) FROM pg_collation co JOIN pg_namespace cn ON cn.oid = co.collnamespace WHERE co.oid = a.attcollation) END,
+    {{collation "a.attcollation"}} END,
   'default', CASE WHEN {{if since 12}}a.attgenerated = ''{{else}}true{{end}} THEN pg_get_expr(d.adbin, d.adrelid) END,
   'generated', {{if since 12}}CASE a.attgenerated WHEN 's' THEN 'stored ' WHEN 'v' THEN 'virtual ' END || pg_get_expr(d.adbin, d.adrelid){{else}}NULL{{end}},
   'identity', nullif(a.attidentity::text, ''),
@@ -22,6 +23,7 @@ FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN ns n ON n.oid = c.relnamespace
 JOIN pg_type t ON t.oid = a.atttypid
+JOIN types ty ON ty.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND c.relpersistence <> 't'
   AND c.oid NOT IN (SELECT objid FROM member WHERE classid = 'pg_class'::regclass)

@@ -3,11 +3,11 @@
 -- partition has from its root's foreign key bears names of the server's choice.
 {{template "common"}}
 SELECT CASE WHEN k.contypid <> 0 THEN 'domain constraint' ELSE 'constraint' END,
-  quote_ident(k.conname) || ' on ' || CASE WHEN k.contypid <> 0 THEN quote_ident(tn.nspname) || '.' || quote_ident(t.typname)
-                                       ELSE quote_ident(n.nspname) || '.' || quote_ident(c.relname) END, ARRAY[
+  {{ident "k.conname"}} || ' on ' || CASE WHEN k.contypid <> 0 THEN {{ident "tn.nspname"}} || '.' || {{ident "t.typname"}}
+                                       ELSE {{ident "n.nspname"}} || '.' || {{ident "c.relname"}} END, ARRAY[
   'definition', pg_get_constraintdef(k.oid),
   'validated', k.convalidated::text,
-  'parent', CASE WHEN k.conparentid <> 0 AND k.contype IN ('p', 'u') THEN (SELECT quote_ident(conname) FROM pg_constraint WHERE oid = k.conparentid) END,
+  'parent', CASE WHEN k.conparentid <> 0 AND k.contype IN ('p', 'u') THEN (SELECT {{ident "conname"}} FROM pg_constraint WHERE oid = k.conparentid) END,
   'enforced by', CASE WHEN k.contype = 'f' AND EXISTS (SELECT FROM pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled <> 'O') THEN 'disabled triggers' END]
 FROM pg_constraint k
 LEFT JOIN pg_class c ON c.oid = k.conrelid

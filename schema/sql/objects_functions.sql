@@ -1,11 +1,15 @@
 {{template "common"}}
 SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END AS kind,
-  quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')' AS name, ARRAY[
+  {{ident "n.nspname"}} || '.' || {{ident "p.proname"}} || '(' || {{types "p.proargtypes"}} || ')' AS name, ARRAY[
   'owner', pg_get_userbyid(p.proowner)::text,
   'privileges', {{acl "p.proacl" "f" "p.proowner"}},
-  'arguments', pg_get_function_arguments(p.oid),
-  'result', pg_get_function_result(p.oid),
-  'language', l.lanname::text,
+  'arguments', (
+    SELECT string_agg(concat_ws(' ', nullif(u.mode::text, 'i'), CASE WHEN u.name <> '' THEN {{ident "u.name"}} END, {{type "u.type" ""}}), ', ' ORDER BY u.i)
+    FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[]), p.proargmodes, p.proargnames) WITH ORDINALITY u(type, mode, name, i)),
+  '~arguments', pg_get_function_arguments(p.oid),
+  'result', CASE WHEN p.proretset THEN 'setof ' ELSE '' END || {{type "p.prorettype" ""}},
+  '~result', pg_get_function_result(p.oid),
+  'language', {{ident "l.lanname"}},
   'source', p.prosrc,
   'library', p.probin,
   'body', {{if since 14}}pg_get_function_sqlbody(p.oid){{else}}NULL{{end}},
@@ -17,15 +21,21 @@ SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE '
   'parallel', p.proparallel::text,
   'cost', p.procost::text,
   'rows', p.prorows::text,
-  'settings', {{sorted "p.proconfig"}},
-  'support', {{if since 12}}nullif(p.prosupport::regproc::text, '-'){{else}}NULL{{end}},
-  'transforms', (SELECT string_agg(format_type(t, NULL), ', ' ORDER BY 1) FROM unnest(p.protrftypes) t),
+  'settings', {{settings "p.proconfig"}},
+  'support', {{if since 12}}{{proc "p.prosupport"}}{{else}}NULL{{end}},
+  'transforms', (SELECT string_agg({{type "t" ""}}, ', ' ORDER BY {{type "t" ""}} COLLATE "C") FROM unnest(p.protrftypes) t),
   'aggregate', CASE WHEN p.prokind = 'a' THEN (
-    SELECT concat_ws(' ', a.aggkind, a.aggnumdirectargs, a.aggtransfn::regproc, a.aggfinalfn::regproc, a.aggcombinefn::regproc, a.aggserialfn::regproc,
-      a.aggdeserialfn::regproc, a.aggmtransfn::regproc, a.aggminvtransfn::regproc, a.aggmfinalfn::regproc, a.aggfinalextra, a.aggmfinalextra,
-      a.aggfinalmodify, a.aggmfinalmodify, a.aggsortop::regoperator, format_type(a.aggtranstype, NULL), a.aggtransspace,
-      format_type(nullif(a.aggmtranstype, 0), NULL), a.aggmtransspace, 'from', a.agginitval, 'and', a.aggminitval)
-    FROM pg_aggregate a WHERE a.aggfnoid = p.oid) END] AS properties
+    SELECT concat_ws(', ', 'kind ' || a.aggkind::text || a.aggnumdirectargs, 'sfunc ' || {{proc "a.aggtransfn"}}, 'stype ' || {{type "a.aggtranstype" ""}}, 'sspace ' || a.aggtransspace,
+      'finalfunc ' || {{proc "a.aggfinalfn"}}, 'extra ' || a.aggfinalextra, 'modify ' || a.aggfinalmodify::text, 'combinefunc ' || {{proc "a.aggcombinefn"}},
+      'serialfunc ' || {{proc "a.aggserialfn"}}, 'deserialfunc ' || {{proc "a.aggdeserialfn"}}, 'msfunc ' || {{proc "a.aggmtransfn"}}, 'minvfunc ' || {{proc "a.aggminvtransfn"}},
+      'mfinalfunc ' || {{proc "a.aggmfinalfn"}}, 'mextra ' || a.aggmfinalextra, 'mmodify ' || a.aggmfinalmodify::text, 'mstype ' || {{type "a.aggmtranstype" ""}}, 'msspace ' || a.aggmtransspace,
+      'sortop ' || {{oper "a.aggsortop"}}, 'initcond ' || a.agginitval, 'minitcond ' || a.aggminitval)
+    FROM pg_aggregate a WHERE a.aggfnoid = p.oid) END]
+  -- a default is made on new in an argument of the type that new has
+  || CASE WHEN p.pronargdefaults > 0 THEN (
+    SELECT array_agg(y.v ORDER BY u.i, y.k) FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY u(type, i),
+      LATERAL (SELECT pg_get_function_arg_default(p.oid, u.i::int) AS value) x,
+      LATERAL (VALUES (1, 'default ' || u.i), (2, x.value), (3, '~default ' || u.i), (4, format_type(u.type, NULL))) y(k, v) WHERE x.value IS NOT NULL) END AS properties
 FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
 WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid)
   -- the constructors of range types come and go with their type

@@ -1,5 +1,5 @@
 {{template "common"}}
-SELECT 'index', quote_ident(n.nspname) || '.' || quote_ident(i.relname), ARRAY[
+SELECT 'index', {{ident "n.nspname"}} || '.' || {{ident "i.relname"}}, ARRAY[
   'definition', pg_get_indexdef(i.oid),
   'valid', x.indisvalid::text,
   'clustered', CASE WHEN x.indisclustered THEN 'true' END,
@@ -16,14 +16,14 @@ LEFT JOIN (
   FROM pg_attribute a JOIN pg_index x ON x.indexrelid = a.attrelid WHERE a.attstattarget >= 0 AND a.attnum > 0 GROUP BY a.attrelid
 ) st ON st.attrelid = i.oid
 LEFT JOIN (
-  SELECT h.inhrelid, quote_ident(pn.nspname) || '.' || quote_ident(p.relname) AS parent
+  SELECT h.inhrelid, {{ident "pn.nspname"}} || '.' || {{ident "p.relname"}} AS parent
   FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
 ) h ON h.inhrelid = i.oid
 WHERE i.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'm')
   AND c.oid NOT IN (SELECT objid FROM member WHERE classid = 'pg_class'::regclass)
   AND i.oid NOT IN (SELECT objid FROM member WHERE classid = 'pg_class'::regclass)
 UNION ALL
-SELECT 'statistics', quote_ident(n.nspname) || '.' || quote_ident(s.stxname), ARRAY[
+SELECT 'statistics', {{ident "n.nspname"}} || '.' || {{ident "s.stxname"}}, ARRAY[
   'owner', pg_get_userbyid(s.stxowner)::text,
   'definition', pg_get_statisticsobjdef(s.oid),
   'statistics', {{if since 13}}nullif(s.stxstattarget, -1)::text{{else}}NULL{{end}}]

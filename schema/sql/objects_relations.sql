@@ -1,6 +1,6 @@
 -- Schemas, and everything that has a row in pg_class but indexes.
 {{template "common"}}
-SELECT 'schema' AS kind, quote_ident(n.nspname) AS name, ARRAY[
+SELECT 'schema' AS kind, {{ident "n.nspname"}} AS name, ARRAY[
   'owner', pg_get_userbyid(n.nspowner)::text,
   'privileges', {{acl "n.nspacl" "n" "n.nspowner"}}] AS properties
 FROM pg_namespace n
@@ -8,7 +8,7 @@ WHERE n.oid IN (SELECT oid FROM ns) AND NOT EXISTS (SELECT FROM member m WHERE m
 UNION ALL
 SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
                       WHEN 'f' THEN 'foreign table' WHEN 'c' THEN 'type' WHEN 'S' THEN 'sequence' END,
-  quote_ident(n.nspname) || '.' || quote_ident(c.relname), ARRAY[
+  {{ident "n.nspname"}} || '.' || {{ident "c.relname"}}, ARRAY[
   'owner', pg_get_userbyid(c.relowner)::text,
   'privileges', {{acl "c.relacl" "CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\"" "c.relowner"}},
   'persistence', CASE c.relpersistence WHEN 'u' THEN 'unlogged' END,
@@ -19,20 +19,20 @@ SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 
   'row level security for the owner', CASE WHEN c.relforcerowsecurity THEN 'forced' END,
   'tablespace', (SELECT spcname::text FROM pg_tablespace WHERE oid = c.reltablespace),
   'access method', CASE WHEN c.relkind IN ('r', 'm') THEN {{if since 12}}(SELECT amname::text FROM pg_am WHERE oid = c.relam){{else}}'heap'{{end}} END,
-  'type', CASE WHEN c.reloftype <> 0 THEN format_type(c.reloftype, NULL) END,
+  'type', {{type "c.reloftype" ""}},
   'partition key', CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END,
   'partition bound', CASE WHEN c.relispartition THEN pg_get_expr(c.relpartbound, c.oid) END,
   'parents', CASE WHEN c.relkind IN ('r', 'p', 'f') THEN (
-    SELECT string_agg(quote_ident(pn.nspname) || '.' || quote_ident(p.relname), ', ' ORDER BY i.inhseqno)
+    SELECT string_agg({{ident "pn.nspname"}} || '.' || {{ident "p.relname"}}, ', ' ORDER BY i.inhseqno)
     FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE i.inhrelid = c.oid) END,
   'populated', CASE WHEN c.relkind = 'm' THEN c.relispopulated::text END,
   'server', CASE WHEN c.relkind = 'f' THEN (SELECT s.srvname::text FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid) END,
   'foreign options', CASE WHEN c.relkind = 'f' THEN (SELECT {{sorted "f.ftoptions"}} FROM pg_foreign_table f WHERE f.ftrelid = c.oid) END,
   'definition', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
-  'sequence type', format_type(s.seqtypid, NULL), 'start', s.seqstart::text, 'increment', s.seqincrement::text, 'minimum', s.seqmin::text,
+  'sequence type', {{type "s.seqtypid" ""}}, 'start', s.seqstart::text, 'increment', s.seqincrement::text, 'minimum', s.seqmin::text,
   'maximum', s.seqmax::text, 'cache', s.seqcache::text, 'cycle', s.seqcycle::text,
   'owned by', CASE WHEN c.relkind = 'S' THEN (
-    SELECT quote_ident(tn.nspname) || '.' || quote_ident(t.relname) || '.' || quote_ident(a.attname) || CASE d.deptype WHEN 'i' THEN ' as identity' ELSE '' END
+    SELECT {{ident "tn.nspname"}} || '.' || {{ident "t.relname"}} || '.' || {{ident "a.attname"}} || CASE d.deptype WHEN 'i' THEN ' as identity' ELSE '' END
     FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid JOIN pg_namespace tn ON tn.oid = t.relnamespace
     JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0 AND d.refclassid = 'pg_class'::regclass

@@ -1,22 +1,24 @@
 -- Types but those of tables, arrays and multiranges, which come with others.
 {{template "common"}}
-SELECT 'type' AS kind, quote_ident(n.nspname) || '.' || quote_ident(t.typname) AS name, ARRAY[
+SELECT 'type' AS kind, {{ident "n.nspname"}} || '.' || {{ident "t.typname"}} AS name, ARRAY[
   'kind', t.typtype::text,
   'owner', pg_get_userbyid(t.typowner)::text,
   'privileges', {{acl "t.typacl" "T" "t.typowner"}},
   'labels', CASE WHEN t.typtype = 'e' THEN (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid) END,
-  'base', CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END,
+  'base', CASE WHEN t.typtype = 'd' THEN {{type "t.typbasetype" "t.typtypmod"}} END,
+  '~base', CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END,
   'not null', CASE WHEN t.typtype = 'd' AND t.typnotnull THEN 'true' END,
-  'default', t.typdefault,
+  'default', coalesce(pg_get_expr(t.typdefaultbin, 0), t.typdefault), -- as text it is as the server quoted it then
   'collation', CASE WHEN t.typtype = 'd' AND t.typcollation <> b.typcollation THEN
-    (SELECT quote_ident(cn.nspname) || '.' || quote_ident(co.collname) FROM pg_collation co JOIN pg_namespace cn ON cn.oid = co.collnamespace WHERE co.oid = t.typcollation) END,
+    {{collation "t.typcollation"}} END,
   'range', CASE WHEN t.typtype = 'r' THEN (
-    SELECT concat_ws(' ', format_type(r.rngsubtype, NULL), (SELECT opcname FROM pg_opclass WHERE oid = r.rngsubopc),
-      (SELECT collname FROM pg_collation WHERE oid = r.rngcollation AND r.rngcollation <> s.typcollation), r.rngcanonical::regproc, r.rngsubdiff::regproc)
+    SELECT concat_ws(', ', {{type "r.rngsubtype" ""}}, 'opclass ' || (SELECT {{ident "on_.nspname"}} || '.' || {{ident "o.opcname"}} FROM pg_opclass o JOIN pg_namespace on_ ON on_.oid = o.opcnamespace WHERE o.oid = r.rngsubopc),
+      'collation ' || CASE WHEN r.rngcollation <> s.typcollation THEN {{collation "r.rngcollation"}} END, 'canonical ' || {{proc "r.rngcanonical"}}, 'diff ' || {{proc "r.rngsubdiff"}})
     FROM pg_range r JOIN pg_type s ON s.oid = r.rngsubtype WHERE r.rngtypid = t.oid) END,
-  'multirange', CASE WHEN t.typtype = 'r' THEN {{if since 14}}(SELECT format_type(rngmultitypid, NULL) FROM pg_range WHERE rngtypid = t.oid){{else}}NULL{{end}} END,
-  'representation', CASE WHEN t.typtype = 'b' THEN concat_ws(' ', t.typlen, t.typbyval, t.typalign, t.typstorage, t.typcategory, t.typispreferred, t.typdelim,
-    t.typinput, t.typoutput, t.typreceive, t.typsend, t.typmodin, t.typmodout, t.typanalyze, format_type(nullif(t.typelem, 0), NULL)) END,
+  'multirange', CASE WHEN t.typtype = 'r' THEN {{if since 14}}(SELECT {{type "r.rngmultitypid" ""}} FROM pg_range r WHERE r.rngtypid = t.oid){{else}}NULL{{end}} END,
+  'representation', CASE WHEN t.typtype = 'b' THEN concat_ws(', ', t.typlen, t.typbyval, t.typalign, t.typstorage, t.typcategory, t.typispreferred, t.typdelim,
+    'input ' || {{proc "t.typinput"}}, 'output ' || {{proc "t.typoutput"}}, 'receive ' || {{proc "t.typreceive"}}, 'send ' || {{proc "t.typsend"}}, 'modin ' || {{proc "t.typmodin"}},
+    'modout ' || {{proc "t.typmodout"}}, 'analyze ' || {{proc "t.typanalyze"}}, {{if since 14}}'subscript ' || {{proc "t.typsubscript"}}, {{end}}'element ' || {{type "t.typelem" ""}}) END,
   'defined', CASE WHEN NOT t.typisdefined THEN 'not yet' END] AS properties
 FROM pg_type t
 JOIN ns n ON n.oid = t.typnamespace

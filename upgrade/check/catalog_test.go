@@ -34,6 +34,10 @@ const strange = `
 	CREATE DOMAIN humour AS mood;
 	CREATE TABLE moods (m mood) PARTITION BY HASH (m);
 	CREATE TABLE humours (a int, h humour) PARTITION BY HASH (a, h);
+	CREATE DOMAIN dry AS humour; CREATE TABLE in_domains (d dry) PARTITION BY HASH (d);
+	CREATE DOMAIN drier AS dry[]; CREATE TABLE in_arrays (d drier) PARTITION BY HASH (d);
+	CREATE TYPE moody AS RANGE (subtype = mood); CREATE TABLE in_ranges (r moody) PARTITION BY HASH (r);
+	CREATE TABLE of_relations (r regclass) PARTITION BY HASH (r); CREATE TABLE of_text (t text) PARTITION BY HASH (t);
 	CREATE TABLE numbers (m int) PARTITION BY HASH (m);
 	CREATE TABLE names (name text) PARTITION BY RANGE (name);
 	CREATE TABLE bytes (name text COLLATE "C") PARTITION BY RANGE (name);
@@ -67,6 +71,7 @@ const strange = `
 func checked(major int) []string {
 	want := []string{
 		"warn partition-horizon old shop s.days", "warn partition-horizon old shop s.hours", "block enum-hash-partitions old shop s.moods", "block enum-hash-partitions old shop s.humours",
+		"block enum-hash-partitions old shop s.in_domains", "block enum-hash-partitions old shop s.in_arrays", "block enum-hash-partitions old shop s.in_ranges", "block enum-hash-partitions old shop s.of_relations",
 		"warn unqualified-names old shop s.known(text)", "warn unqualified-names old shop s.twice(numeric)", "warn foreign-key-disabled old shop s.lax.Lax", "block large-objects old shop",
 		"warn foreign-tables old shop near", "note foreign-tables old shop far", "warn sequence-exhausted old shop s.wide",
 		"block replica-identity old shop s.candidate", "block security-labels new shop selinux",

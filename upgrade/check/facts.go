@@ -250,6 +250,8 @@ type DatabaseFacts struct {
 	Want Database
 	// Old is nil where it does not exist there; New where it is to be created.
 	Old, New *Catalog
+	// oldLocale is old's locale of ICU as new writes it; "" where that is the same.
+	oldLocale string
 	// Err is why its contents on old could not be read.
 	Err       error
 	Inventory *schema.Inventory // of old, with Excluded set; nil where Err is

@@ -138,6 +138,11 @@ func (g *gathering) readDatabases(ctx context.Context) {
 		}
 	}
 	_ = eg.Wait() // the functions return no error
+	for i := range g.Facts.Databases {
+		if d := &g.Facts.Databases[i]; d.oldLocale != "" {
+			d.Old.Locale = d.oldLocale
+		}
+	}
 }
 
 func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error {
@@ -223,6 +228,12 @@ func (g *gathering) readNewDatabase(ctx context.Context, d *DatabaseFacts) error
 	defer closing(conn)
 	if d.NewThings, err = rows[Thing](ctx, conn, query("newthings", g.New.Version)); err != nil {
 		return fmt.Errorf("read the objects of database %s: %w", d.Name, err)
+	}
+	if d.Old != nil && d.Old.Provider == "i" && d.New.Provider == "i" && d.Old.Locale != d.New.Locale {
+		// 16 and later keep it in another spelling than CREATE DATABASE was given.
+		if d.oldLocale, err = schema.Locale(ctx, conn, d.Old.Locale); err != nil {
+			return err
+		}
 	}
 	if d.NewUpgrades, err = g.readUpgrades(ctx, conn, d.NewThings); err != nil {
 		g.missing(OnNew, d.Name, "crossfade.upgrade", err, false)

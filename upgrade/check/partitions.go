@@ -10,7 +10,7 @@ import (
 
 var partitionChecks = []Check{
 	{ID: "partition-horizon", Title: "No partition will be made during the upgrade", Levels: onlyWarn, Acceptable: true, Judge: judgeHorizon},
-	{ID: "enum-hash-partitions", Title: "No table is partitioned by the hash of an enum", Levels: onlyBlock, Judge: judgeEnumHash},
+	{ID: "enum-hash-partitions", Title: "No table is partitioned by the hash of an enum, of a reg type, or of what is made of them", Levels: onlyBlock, Judge: judgeEnumHash},
 	{ID: "unlogged-partitioned", Title: "No partitioned table is unlogged", Levels: onlyBlock, Judge: judgeUnloggedRoots},
 }
 
@@ -125,15 +125,15 @@ func unquote(name string) (schemaName, table string) {
 	return parts[0], parts[1]
 }
 
-// judgeEnumHash: the hash of an enum's value is that of its OID, which is
-// another one on new, so that the leaf that a row is in on old refuses it there.
+// judgeEnumHash: the hash of an enum's value is that of its OID, and so it is for
+// a reg type and for whatever is made of such, at any depth; it is another one on new, so that the leaf that a row is in on old refuses it there.
 func judgeEnumHash(f *Facts) []Finding {
 	var out []Finding
 	for _, d := range f.Databases {
 		for _, t := range d.things("enum-hash") {
 			out = append(out, Finding{
 				Level: Block, On: OnOld, Database: d.Name, Object: t.Name,
-				Says: fmt.Sprintf("table %s is partitioned by the hash of column %s, an enum (%s): its values have other hashes on new, whose partitions would refuse the rows that the same partitions of old hold", t.Name, t.Detail, t.More),
+				Says: fmt.Sprintf("table %s is partitioned by the hash of column %s (type %s), which is made of OIDs: its values have other hashes on new, whose partitions would refuse the rows that the same partitions of old hold", t.Name, t.Detail, t.More),
 				Fix:  "partition it by list of that column, or by the hash of a column of another type; or exclude its partitions in the runbook and carry them over yourself (pg_dump --load-via-partition-root)",
 			})
 		}

@@ -38,6 +38,9 @@ func (f Facts) otherSteps(out *Forecast, w work) {
 		switch family {
 		case "publications", "publications-back":
 			out.step(s.Plan, s.ID, tables*publishTable.Seconds()*slow+0.002)
+		case "trial":
+			each := perEffect["schema"].Seconds()*slow + f.TripNew.Seconds()
+			out.step(s.Plan, s.ID, float64(s.Effects)*each+(createDatabase.Seconds()+tables*compareTable.Seconds()+0.15)*slow)
 		case "compare":
 			out.step(s.Plan, s.ID, tables*compareTable.Seconds()*slow+0.15*slow)
 		case "subscriptions":

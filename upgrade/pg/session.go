@@ -88,7 +88,14 @@ func (s *Server) connect(ctx context.Context, settings map[string]string, copyin
 	if err != nil {
 		return nil, s.failed(ctx, "connect", err)
 	}
-	if _, err := conn.Exec(ctx, pinLater); err != nil {
+	later := pinLater
+	if conn.PgConn().ParameterStatus("server_encoding") == "SQL_ASCII" {
+		// Such a database is not converted: its bytes need not be UTF-8, in names
+		// and comments neither. From here on this session may not be asked with
+		// pgx.QueryExecModeSimpleProtocol, but with Simple.
+		later = "SET client_encoding = SQL_ASCII; " + later
+	}
+	if err := Exec(ctx, conn, later); err != nil {
 		return nil, s.failed(ctx, "pin the session's settings", joinClose(err, conn.Close(ctx)))
 	}
 	return conn, nil
@@ -167,6 +174,23 @@ func joinClose(err, closing error) error {
 // transaction unless they say otherwise.
 func Exec(ctx context.Context, conn *pgx.Conn, sql string) error {
 	_, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+	return err
+}
+
+// Simple sends sql in the simple protocol, as Exec, and calls each for every row,
+// which is scanned into scan. It is for what may be several statements, and for
+// sessions that should not hold a snapshot between messages.
+func Simple(ctx context.Context, conn *pgx.Conn, sql string, scan []any, each func() error) error {
+	results := conn.PgConn().Exec(ctx, sql)
+	var err error
+	for results.NextResult() {
+		if _, rerr := pgx.ForEachRow(pgx.RowsFromResultReader(conn.TypeMap(), results.ResultReader()), scan, each); err == nil {
+			err = rerr
+		}
+	}
+	if cerr := results.Close(); err == nil {
+		err = cerr
+	}
 	return err
 }
 

@@ -1,5 +1,5 @@
 -- Partitioned tables that need a look: kind, name, detail, more, n.
-WITH root AS MATERIALIZED (
+WITH RECURSIVE root AS MATERIALIZED (
   SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, p.partstrat, p.partnatts, k.n, a.attname, a.atttypid, t.typtype, t.typelem, t.typbasetype,
          (p.partcollation::oid[])[k.n - 1] AS collation
   FROM pg_partitioned_table p JOIN pg_class c ON c.oid = p.partrelid JOIN pg_namespace n ON n.oid = c.relnamespace,
@@ -7,6 +7,18 @@ WITH root AS MATERIALIZED (
        pg_attribute a, pg_type t
   WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'crossfade') AND c.relpersistence <> 't'
     AND a.attrelid = c.oid AND a.attnum = k.attnum AND t.oid = a.atttypid
+),
+-- what the types of hash keys are made of, at any depth
+made(root, oid) AS (
+  SELECT DISTINCT atttypid, atttypid FROM root WHERE partstrat = 'h'
+  UNION
+  SELECT m.root, x.part FROM made m JOIN pg_type t ON t.oid = m.oid, LATERAL (
+    SELECT t.typbasetype WHERE t.typtype = 'd'
+    UNION ALL SELECT t.typelem WHERE t.typinput = 'array_in'::regproc
+    UNION ALL SELECT rngsubtype FROM pg_range WHERE rngtypid = t.oid
+    {{if since 14}}UNION ALL SELECT rngsubtype FROM pg_range WHERE rngmultitypid = t.oid{{end}}
+    UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+  ) x(part)
 ),
 -- partitions by time, with their bounds; one up to MAXVALUE has none
 bound AS MATERIALIZED (
@@ -22,11 +34,12 @@ SELECT 'horizon', name, type,
        to_char((array_agg(lower ORDER BY upper DESC))[1], 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || ' ' || to_char(max(upper), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), count(*)
 FROM bound WHERE isfinite(lower) AND isfinite(upper) AND NOT EXISTS (SELECT FROM bound o WHERE o.oid = bound.oid AND o.open)
 GROUP BY name, type
-UNION ALL -- by hash of an enum's values; detail: the column; more: its type
-SELECT 'enum-hash', name, quote_ident(attname), format_type(atttypid, NULL), 0
-FROM root
+UNION ALL -- by hash of what has another hash on new; detail: the column; more: its type and that which does it
+SELECT 'enum-hash', name, quote_ident(attname), format_type(atttypid, NULL) || CASE WHEN p.oid <> atttypid THEN ', of ' || format_type(p.oid, NULL) ELSE '' END, 0
+FROM root, LATERAL (SELECT made.oid FROM made JOIN pg_type t ON t.oid = made.oid
+                    WHERE made.root = root.atttypid AND (t.typtype = 'e' OR t.typname LIKE 'reg%' AND t.typnamespace = 'pg_catalog'::regnamespace)
+                    ORDER BY made.oid LIMIT 1) p
 WHERE partstrat = 'h'
-  AND (typtype = 'e' OR EXISTS (SELECT FROM pg_type t WHERE t.oid IN (root.typelem, root.typbasetype) AND t.typtype = 'e'))
 UNION ALL -- by ranges of text in another order than that of bytes; detail: the column; more: the collation
 SELECT 'text-range', name, quote_ident(attname), co.collname::text, 0
 FROM root JOIN pg_collation co ON co.oid = root.collation

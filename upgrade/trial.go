@@ -1,0 +1,234 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"crossfade/schema"
+	"crossfade/upgrade/check"
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+	"crossfade/upgrade/rights"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// schemaDiffers is the finding of an object that is not on new what it is on
+// old, although new took every statement.
+const schemaDiffers = "schema-differs"
+
+// tried are the entries that are tried out, in order: all but what fills
+// materialized views, which needs rows, and what would run functions of ordinary
+// roles (rights.Map.Trial). left is what is not seen in the scratch database
+// because of the latter.
+func tried(runs *rights.Map, db *database, entries []schema.Entry) (some []schema.Entry, left func(schema.Difference) bool) {
+	all, todo := runs.Defer(entries, db.partitioned)
+	kept := runs.Trial(entries, db.partitioned)
+	has, out := map[string]bool{}, map[string]bool{}
+	for _, e := range kept {
+		has[e.Key()] = true
+	}
+	for _, e := range all {
+		if !has[e.Key()] {
+			out[schema.Name(e.Schema, e.Name)] = true
+		}
+	}
+	return schema.Entries(kept, schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late), func(d schema.Difference) bool {
+		return len(todo) > 0 && d.Property == "validated" || d.Property == "" && d.Kind == "index" && out[d.Object]
+	}
+}
+
+// trialStep restores all of a database's schema into a scratch database on new,
+// on empty tables, and compares the catalogs: what would fail at the schema,
+// indexes, constraints, fence or comparison fails here, before a row is copied and
+// before anything that a change on old would have to be brought to.
+func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entries []schema.Entry) (flow.Step, error) {
+	name := u.scratchPrefix() + u.tag(s, db)
+	var create string
+	err := u.sessions.Do(ctx, u.new, func(conn *pgx.Conn) (err error) {
+		create, _, err = u.scratchNeeds(ctx, conn, db.name, name)
+		return err
+	})
+	if err != nil {
+		return flow.Step{}, err
+	}
+	runs, err := u.runs(ctx, s, db)
+	if err != nil {
+		return flow.Step{}, err
+	}
+	some, _ := tried(runs, db, entries)
+	does := []flow.Effect{
+		effect("new", "", dropScratch(name)),
+		effect("new", "", create), effect("new", "", markScratch(name)),
+	}
+	for _, e := range some {
+		does = append(does, flow.Effect{On: "new", Database: name, SQL: e.SQL})
+	}
+	return flow.Step{
+		ID: "trial/" + db.name, Title: "Try the schema of " + db.name + " out on new, without rows", Does: append(does, effect("new", "", dropScratch(name))),
+		Done: func(ctx context.Context) (bool, error) { return u.restored(ctx, "new", db, db.withoutAttached(some)) },
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			lock, err := u.scratchLock(ctx)
+			if err != nil {
+				return err
+			}
+			defer pg.Leave(lock)
+			_, strange, err := u.scratchLeft(ctx, lock)
+			if err == nil && len(strange) > 0 {
+				err = strange[0]
+			}
+			if err == nil {
+				err = u.dropDatabase(ctx, lock, name)
+			}
+			if err != nil {
+				return err
+			}
+			found, err := u.tryOut(ctx, lock, s, db, entries, t)
+			if err != nil {
+				return err
+			}
+			if len(found) > 0 {
+				return blocks(found)
+			}
+			return nil
+		},
+	}, nil
+}
+
+// restored says whether a side's database has the mark of each entry.
+func (u *Upgrade) restored(ctx context.Context, side string, db *database, entries []schema.Entry) (bool, error) {
+	done := false
+	err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+		marks, err := schema.Marks(ctx, conn, "toc ")
+		done = err == nil
+		for _, e := range entries {
+			done = done && marks[e.Key()]
+		}
+		return err
+	})
+	if pg.SQLState(err) == "3D000" {
+		return false, nil
+	}
+	return done, err
+}
+
+func markScratch(name string) string {
+	return "COMMENT ON DATABASE " + pg.Ident(name) + " IS " + pg.Literal(scratchMark)
+}
+
+// tryOut makes a scratch database, restores entries into it, compares it with
+// old's, and drops it however that ends. lock is the session of scratchLock.
+func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey, db *database, entries []schema.Entry, t *flow.Turn) (found []check.Finding, err error) {
+	name := u.scratchPrefix() + u.tag(s, db)
+	major := s.new.Identity.Major()
+	create, roles, err := u.scratchNeeds(ctx, lock, db.name, name)
+	if err != nil {
+		return nil, err
+	}
+	// However it ends, the database goes; the session in it before.
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), scratchEnd)
+		defer cancel()
+		err = errors.Join(err, u.dropDatabase(end, lock, name))
+	}()
+	for _, sql := range []string{create, markScratch(name)} {
+		err := pg.Exec(ctx, lock, sql)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if pg.SQLState(err) != "" {
+			return []check.Finding{rejection(db.name, "database "+db.name, sql, major, err, nil, "")}, nil
+		}
+		if err != nil {
+			return nil, &pg.Error{Doing: "make the scratch database " + name, On: u.new.String(), Err: err}
+		}
+	}
+	conn, err := schema.Session(ctx, u.new.With(name), map[string]string{"application_name": u.app + " check"})
+	if err != nil {
+		return nil, err
+	}
+	defer pg.Leave(conn)
+	runs, err := u.runs(ctx, s, db)
+	if err != nil {
+		return nil, err
+	}
+	some, left := tried(runs, db, entries)
+	rejected, err := schema.TryOut(ctx, conn, some, roles, func(n int) {
+		t.Progress(int64(n), int64(len(some)), "objects", db.name)
+	})
+	for _, r := range rejected {
+		undo := ""
+		if r.Entry.Borrowed != nil {
+			undo = r.Entry.Revoked(r.SQL)
+		}
+		found = append(found, rejection(db.name, r.Entry.Object(), r.SQL, major, r.Err, r.Because, undo))
+	}
+	if err != nil {
+		return found, fmt.Errorf("restore the schema of %s into the scratch database %s: %w", db.name, name, err)
+	}
+	if len(found) > 0 {
+		return found, nil // what is missing for want of these would be told, too
+	}
+	t.Progress(0, 0, "objects", "comparing the catalogs of "+db.name)
+	return u.compareScratch(ctx, conn, db, func(d schema.Difference) bool {
+		// Where new lacks roles, everything is the tool's, and nobody has privileges.
+		return len(roles) > 0 && ofRoles(d) || left(d)
+	})
+}
+
+// compareScratch compares a scratch database with old's, apart from differences
+// that are left out.
+func (u *Upgrade) compareScratch(ctx context.Context, conn *pgx.Conn, db *database, left func(schema.Difference) bool) ([]check.Finding, error) {
+	var want *schema.Inventory
+	err := u.catalogs(ctx, "old", db, func(old *pgx.Conn) (err error) {
+		want, err = schema.Read(ctx, old, schema.Filter{NoSizes: true, NoUncalled: true})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	got, err := schema.Read(ctx, conn, schema.Filter{NoSizes: true, NoUncalled: true})
+	if err != nil {
+		return nil, fmt.Errorf("read the scratch database of %s: %w", db.name, err)
+	}
+	want = want.Without(db.apart)
+	diff, err := schema.Compare(ctx, conn, want, got)
+	if err != nil {
+		return nil, err
+	}
+	var found []check.Finding
+	for _, d := range schema.Unexpected(diff) {
+		if d.Kind == "user mapping" && d.Property == "options" || left(d) {
+			continue // no secret is in a scratch database
+		}
+		found = append(found, check.Finding{
+			ID: schemaDiffers, Level: check.Block, On: check.OnNew, Database: db.name, Object: d.Kind + " " + d.Object,
+			Says: "what new makes of old's schema is not the same: " + d.Says,
+			Fix:  "change or drop it on old so that both majors have the same, then run crossfade again",
+		})
+	}
+	return append(found, withoutFence(db, want, got)...), nil
+}
+
+// ofRoles says whether a difference is about who owns or may do something.
+func ofRoles(d schema.Difference) bool {
+	return slices.Contains([]string{"owner", "privileges", "roles"}, d.Property) || slices.Contains([]string{"default privileges", "privileges", "user mapping"}, d.Kind)
+}
+
+// withoutFence are the tables that new does not make, and that could not be closed.
+func withoutFence(db *database, want, got *schema.Inventory) []check.Finding {
+	var found []check.Finding
+	for _, t := range want.Tables {
+		if got.Find(t.Schema, t.Name) != nil || t.Extension == "" {
+			continue
+		}
+		found = append(found, check.Finding{
+			ID: schemaDiffers, Level: check.Block, On: check.OnNew, Database: db.name, Object: t.String(),
+			Says: fmt.Sprintf("table %s belongs to extension %s, which does not make it on new: it, and its rows, would be missing there", t, t.Extension),
+			Fix:  fmt.Sprintf("if it is a table of yours: ALTER EXTENSION %s DROP TABLE %s on old; else update the extension there (ALTER EXTENSION %[1]s UPDATE)", pg.Ident(t.Extension), t.SQL()),
+		})
+	}
+	return found
+}
