@@ -112,7 +112,8 @@ SELECT 'security label', d.provider || ' on ' || {{template "called"}}, ARRAY['l
 FROM pg_seclabel d, LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i
 WHERE d.classoid <> 'pg_publication'::regclass AND d.classoid <> 'pg_subscription'::regclass AND NOT {{template "ours"}}
 UNION ALL
--- privileges that somebody changed on what initdb or an extension made
+-- privileges that somebody changed on what initdb or an extension made; those on
+-- information_schema, which pg_dump leaves out, are each server's own
 SELECT 'privileges', {{template "called"}}, ARRAY['privileges', {{acl "d.acl" "d.kind" "d.owner"}}, '~extension', e.extname::text]
 FROM (
   SELECT 'pg_class'::regclass AS classoid, c.oid AS objoid, 0 AS objsubid, c.relacl AS acl, CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char" AS kind, c.relowner AS owner, c.relnamespace AS nsp FROM pg_class c WHERE c.relacl IS NOT NULL
@@ -128,5 +129,5 @@ LEFT JOIN pg_init_privs ip ON ip.classoid = d.classoid AND ip.objoid = d.objoid 
 LEFT JOIN member m ON m.classid = d.classoid AND m.objid = d.objoid
 LEFT JOIN pg_extension e ON e.oid = m.extension,
 LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i
-WHERE (d.nsp IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) AND d.objoid < 16384 OR m.objid IS NOT NULL)
+WHERE (d.nsp = 'pg_catalog'::regnamespace AND d.objoid < 16384 OR m.objid IS NOT NULL)
   AND NOT (d.acl @> coalesce(ip.initprivs, acldefault(d.kind, d.owner)) AND d.acl <@ coalesce(ip.initprivs, acldefault(d.kind, d.owner)))
