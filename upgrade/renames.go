@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,7 +58,7 @@ func (db *database) renames(made map[string]madeLink) []rename {
 // renameSQL gives new's tables the names that old's have, over names that nobody
 // has, because two may have been swapped; and the marks of their rows with them.
 // owners are those of old's schemas, which new may lack.
-func renameSQL(all []rename, owners map[string]string) string {
+func renameSQL(all []rename, owners map[string]string) (string, error) {
 	var away, back []string
 	for _, r := range all {
 		between := fmt.Sprintf("crossfade_renamed_%d", r.oid)
@@ -65,6 +66,10 @@ func renameSQL(all []rename, owners map[string]string) string {
 			return pg.Literal("loaded/" + r.set + "/" + schema.Name(t.Schema, t.Name))
 		}
 		middle := TableName{r.from.Schema, between}
+		name, err := json.Marshal(storedName(r.to))
+		if err != nil {
+			return "", err
+		}
 		away = append(away, schema.RenameMarks(r.from.Schema, r.from.Name, middle.Schema, middle.Name),
 			"ALTER TABLE "+pg.Ident(r.from.Schema, r.from.Name)+" RENAME TO "+pg.Ident(between),
 			"UPDATE crossfade.ledger SET key = "+pg.Literal("loaded/"+r.set+"/"+between)+" WHERE key = "+loaded(r.from))
@@ -75,10 +80,9 @@ func renameSQL(all []rename, owners map[string]string) string {
 		back = append(back, schema.RenameMarks(middle.Schema, middle.Name, r.to.Schema, r.to.Name),
 			"ALTER TABLE "+pg.Ident(r.to.Schema, between)+" RENAME TO "+pg.Ident(r.to.Name),
 			"UPDATE crossfade.ledger SET key = "+loaded(r.to)+" WHERE key = "+pg.Literal("loaded/"+r.set+"/"+between),
-			fmt.Sprintf("UPDATE crossfade.ledger SET value = jsonb_set(value, '{names,%d}', jsonb_build_object('Schema', %s::text, 'Name', %s::text)) WHERE key = %s",
-				r.oid, pg.Literal(r.to.Schema), pg.Literal(r.to.Name), pg.Literal("link/"+r.link)))
+			fmt.Sprintf("UPDATE crossfade.ledger SET value = jsonb_set(value, '{names,%d}', %s) WHERE key = %s", r.oid, pg.Literal(string(name)), pg.Literal("link/"+r.link)))
 	}
-	return strings.Join(append(away, back...), ";\n")
+	return strings.Join(append(away, back...), ";\n"), nil
 }
 
 // renamesStep renames on new what old has renamed; ok: there is something to do.
@@ -108,7 +112,11 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (ste
 	if err != nil {
 		return step, false, &pg.Error{Doing: "read who owns the schemas of " + db.name, On: u.old.String(), Err: err}
 	}
-	e := effect("new", db.name, renameSQL(all, owners))
+	sql, err := renameSQL(all, owners)
+	if err != nil {
+		return step, false, err
+	}
+	e := effect("new", db.name, sql)
 	return flow.Step{
 		ID: "renames/" + db.name, Title: "Rename on new what was renamed in " + db.name + " of old", Does: []flow.Effect{e}, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"crossfade/schema"
 	"crossfade/upgrade/check"
@@ -212,9 +213,11 @@ func (u *Upgrade) compareScratch(ctx context.Context, conn *pgx.Conn, db *databa
 	return append(found, withoutFence(db, want, got)...), nil
 }
 
-// ofRoles says whether a difference is about who owns or may do something.
+// ofRoles says whether a difference is about who owns or may do something. A policy
+// may be for a role.
 func ofRoles(d schema.Difference) bool {
-	return slices.Contains([]string{"owner", "privileges", "roles"}, d.Property) || slices.Contains([]string{"default privileges", "privileges", "user mapping"}, d.Kind)
+	return d.Property == "" && (d.Kind == "policy" || d.Kind == "comment" && strings.HasPrefix(d.Object, "policy ")) ||
+		slices.Contains([]string{"owner", "privileges", "roles"}, d.Property) || slices.Contains([]string{"default privileges", "privileges", "user mapping"}, d.Kind)
 }
 
 // withoutFence are the tables that new does not make, and that could not be closed.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"crossfade/cutover"
 	"crossfade/schema"
@@ -306,27 +307,56 @@ type linkMark struct {
 	Publication uint32   `json:"publication"`
 	Tables      []uint32 `json:"tables"`
 	// Names are those of the tables when they were published, by their OID on old.
-	Names map[uint32]TableName `json:"names,omitempty"`
+	Names map[uint32]storedName `json:"names,omitempty"`
+}
+
+// storedName is a TableName in JSON: in a database without an encoding it may be
+// no UTF-8, which JSON cannot hold.
+type storedName TableName
+
+type storedBytes struct{ SchemaBytes, NameBytes []byte }
+
+func (n storedName) MarshalJSON() ([]byte, error) {
+	if !utf8.ValidString(n.Schema) || !utf8.ValidString(n.Name) {
+		return json.Marshal(storedBytes{[]byte(n.Schema), []byte(n.Name)})
+	}
+	return json.Marshal(TableName(n))
+}
+
+func (n *storedName) UnmarshalJSON(b []byte) error {
+	var raw storedBytes
+	if err := json.Unmarshal(b, &raw); err != nil {
+		return err
+	}
+	if raw.NameBytes != nil {
+		*n = storedName{string(raw.SchemaBytes), string(raw.NameBytes)}
+		return nil
+	}
+	return json.Unmarshal(b, (*TableName)(n))
 }
 
 // readPublished reads what is published now, by link, of one database of old.
 func readPublished(ctx context.Context, conn *pgx.Conn, links []link.Link) (map[string]linkMark, error) {
 	rows, err := conn.Query(ctx, `
 		SELECT p.pubname::text, p.oid, coalesce((SELECT array_agg(r.oid) FROM pg_publication_rel r WHERE r.prpubid = p.oid), '{}'),
-		  coalesce((SELECT json_object_agg(c.oid, json_build_object('Schema', n.nspname, 'Name', c.relname))
-		    FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-		    WHERE r.prpubid = p.oid AND n.nspname <> 'crossfade')::text, '{}')
-		FROM pg_publication p WHERE p.pubname = ANY ($1)`, linkNames(links))
+		  coalesce(t.oids, '{}'), coalesce(t.schemas, '{}'), coalesce(t.names, '{}')
+		FROM pg_publication p, LATERAL (
+		  SELECT array_agg(c.oid ORDER BY c.oid) oids, array_agg(n.nspname::text ORDER BY c.oid) schemas, array_agg(c.relname::text ORDER BY c.oid) names
+		  FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		  WHERE r.prpubid = p.oid AND n.nspname <> 'crossfade') t
+		WHERE p.pubname = ANY ($1)`, linkNames(links))
 	if err != nil {
 		return nil, fmt.Errorf("read the publications: %w", err)
 	}
 	all := map[string]linkMark{}
-	var name, names string
+	var name string
+	var oids []uint32
+	var schemas, names []string
 	var m linkMark
-	_, err = pgx.ForEachRow(rows, []any{&name, &m.Publication, &m.Tables, &names}, func() error {
-		one := linkMark{Publication: m.Publication, Tables: slices.Clone(m.Tables)}
-		if err := json.Unmarshal([]byte(names), &one.Names); err != nil {
-			return err
+	_, err = pgx.ForEachRow(rows, []any{&name, &m.Publication, &m.Tables, &oids, &schemas, &names}, func() error {
+		one := linkMark{Publication: m.Publication, Tables: slices.Clone(m.Tables), Names: map[uint32]storedName{}}
+		for i, oid := range oids {
+			one.Names[oid] = storedName{schemas[i], names[i]}
 		}
 		all[name] = one
 		return nil
@@ -385,7 +415,10 @@ func (u *Upgrade) readLinks(ctx context.Context, db *database) (map[string]madeL
 					return fmt.Errorf("crossfade.ledger, link/%s: %w", name, err)
 				}
 				m.point, m.publication, m.tables = mark.Point, mark.Publication, mark.Tables
-				m.names = mark.Names
+				m.names = map[uint32]TableName{}
+				for oid, n := range mark.Names {
+					m.names[oid] = TableName(n)
+				}
 			}
 			made[name] = m
 			return nil

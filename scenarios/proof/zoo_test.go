@@ -72,12 +72,12 @@ func TestZoo(t *testing.T) {
 	}
 	for _, p := range pairs {
 		t.Run(fmt.Sprintf("%d to %d", p[0], p[1]), func(t *testing.T) {
-			dbs := "  - name: shop\n  - name: bytes\n"
+			dbs := "  - name: shop\n    identity: {zoo.identity_nothing: full, zoo.nothing_table: full}\n  - name: bytes\n"
 			if p[0] >= 15 {
 				dbs += "  - name: german\n"
 			}
 			w := newWorld(t, setting{
-				old: p[0], new: p[1], sql: "SELECT", dbs: dbs,
+				old: p[0], new: p[1], sql: "SELECT", dbs: dbs, extra: "accept: [\"unlogged:zoo.unlogged\"]\n",
 				oldSet: map[string]string{"shared_preload_libraries": "pg_stat_statements"},
 				newSet: map[string]string{"shared_preload_libraries": "pg_stat_statements"},
 			})
