@@ -54,11 +54,11 @@ func (e *Entry) borrow(all []Borrowed) {
 		if n < 0 {
 			continue
 		}
-		parts, behind := s.name(n)
-		if len(parts) != 2 || !s.is(behind, "(") {
+		parts, next := s.name(n)
+		if len(parts) != 2 || !s.is(next, "(") {
 			return
 		}
-		end := behind
+		end := next
 		for depth := 0; end < len(s.tokens); end++ {
 			if s.is(end, "(") {
 				depth++
@@ -72,7 +72,7 @@ func (e *Entry) borrow(all []Borrowed) {
 		if end == len(s.tokens) {
 			return
 		}
-		open, shut := s.tokens[behind].end, s.tokens[end].start
+		open, shut := s.tokens[next].end, s.tokens[end].start
 		i := slices.IndexFunc(all, func(b Borrowed) bool {
 			return b.Schema == parts[0] && b.Name == parts[1] && b.Arguments == e.SQL[open:shut]
 		})

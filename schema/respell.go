@@ -111,7 +111,7 @@ func named(sql, mark string) (parts []string, start, end int, ok bool) {
 		if s.is(n, "ONLY") {
 			n++
 		}
-		parts, behind := s.name(n)
+		parts, next := s.name(n)
 		if len(parts) == 0 {
 			return nil, 0, 0, false
 		}

@@ -18,7 +18,7 @@ import (
 // globals are what must be done on the applying side so that it has, outside of
 // databases, what the serving side has, and kept is what the two are when that
 // is done. What the serving side had when prepare last ran and has not any more
-// is taken away. Before the cutover new gets everything that old has; behind it,
+// is taken away. Before the cutover new gets everything that old has; after it,
 // old gets what has changed on new since, because each has roles of its own.
 func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, kept map[string]map[string]string, err error) {
 	var names []string
@@ -57,7 +57,7 @@ func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, 
 // globalsStep makes on the applying side the roles, memberships, settings and
 // databases that it lacks, and takes away what is gone. What it is about to make
 // on new is remembered first: abort drops nothing else. late is the step for
-// what can be taken away only behind the databases' own changes.
+// what can be taken away only after the databases' own changes.
 func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.Step, err error) {
 	all, _, err := u.globals(ctx, s)
 	if err != nil {

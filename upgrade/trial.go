@@ -170,7 +170,7 @@ func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey, db *dat
 		return found, fmt.Errorf("restore the schema of %s into the scratch database %s: %w", db.name, name, err)
 	}
 	if len(found) > 0 {
-		return found, nil // what is missing for want of these would be told, too
+		return found, nil // what is missing because of these would be reported, too
 	}
 	t.Progress(0, 0, "objects", "comparing the catalogs of "+db.name)
 	return u.compareScratch(ctx, conn, db, func(d schema.Difference) bool {

@@ -170,7 +170,7 @@ const beforePrepare = `
 	CREATE FUNCTION aging() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 	CREATE PROCEDURE proc() LANGUAGE sql AS 'SELECT 1'; CREATE PROCEDURE proc_gone() LANGUAGE sql AS 'SELECT 1';
 	CREATE RULE ruled AS ON UPDATE TO moved DO ALSO NOTHING; CREATE RULE rule_gone AS ON DELETE TO moved DO ALSO NOTHING;
-	CREATE POLICY told ON moved USING (k > 0); CREATE POLICY policy_gone ON moved USING (true);
+	CREATE POLICY changing ON moved USING (k > 0); CREATE POLICY policy_gone ON moved USING (true);
 	CREATE TRIGGER aging BEFORE INSERT ON moved FOR EACH ROW EXECUTE FUNCTION aging(); CREATE TRIGGER aging_gone BEFORE UPDATE ON moved FOR EACH ROW EXECUTE FUNCTION aging();
 	CREATE INDEX moved_v ON moved (v); ALTER TABLE moved ADD CONSTRAINT short CHECK (length(v) < 10), ADD COLUMN gone int, ADD COLUMN lax int NOT NULL DEFAULT 1;
 	CREATE VIEW view_gone AS SELECT 1 AS one; CREATE MATERIALIZED VIEW mat_gone AS SELECT 1 AS one;
@@ -192,7 +192,7 @@ var sincePrepare = []string{
 	"ALTER DATABASE shop CONNECTION LIMIT 50", "COMMENT ON DATABASE shop IS 'since'", "ALTER DATABASE shop SET statement_timeout = '1h'", "GRANT CREATE ON DATABASE shop TO ella",
 	"CREATE SCHEMA made AUTHORIZATION ella", "ALTER TABLE moved SET SCHEMA there", "ALTER TABLE moved_too SET SCHEMA made", "INSERT INTO there.moved (k, v) VALUES (1, 'moved')", "INSERT INTO made.moved_too VALUES (1)",
 	"CREATE OR REPLACE PROCEDURE proc() LANGUAGE sql AS 'SELECT 2'", "DROP PROCEDURE proc_gone()", "CREATE OR REPLACE RULE ruled AS ON UPDATE TO there.moved WHERE old.k > 5 DO ALSO NOTHING", "DROP RULE rule_gone ON there.moved",
-	"ALTER POLICY told ON there.moved USING (k > 1)", "DROP POLICY policy_gone ON there.moved", "DROP TRIGGER aging ON there.moved", "CREATE TRIGGER aging AFTER INSERT ON there.moved FOR EACH ROW EXECUTE FUNCTION aging()", "DROP TRIGGER aging_gone ON there.moved",
+	"ALTER POLICY changing ON there.moved USING (k > 1)", "DROP POLICY policy_gone ON there.moved", "DROP TRIGGER aging ON there.moved", "CREATE TRIGGER aging AFTER INSERT ON there.moved FOR EACH ROW EXECUTE FUNCTION aging()", "DROP TRIGGER aging_gone ON there.moved",
 	"DROP INDEX there.moved_v", "CREATE INDEX moved_v ON there.moved (v DESC)", "ALTER TABLE there.moved DROP CONSTRAINT short, ADD CONSTRAINT short CHECK (length(v) < 20), DROP COLUMN gone, ALTER lax DROP NOT NULL, ALTER lax DROP DEFAULT, ADD COLUMN twice int GENERATED ALWAYS AS (k * 2) STORED",
 	"DROP VIEW view_gone", "DROP MATERIALIZED VIEW mat_gone", "DROP AGGREGATE sum_gone(int)", "DROP DOMAIN domain_gone", "DROP COLLATION collation_gone", "DROP OPERATOR <-> (int, int)", "DROP CAST (pair AS text)",
 	"DROP TEXT SEARCH CONFIGURATION search_gone", "DROP STATISTICS stats_gone", "DROP FOREIGN TABLE foreign_gone", "DROP SERVER server_gone", "DROP FOREIGN DATA WRAPPER wrapper_gone", "COMMENT ON FUNCTION aging() IS 'since'",
