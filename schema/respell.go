@@ -111,11 +111,11 @@ func named(sql, mark string) (parts []string, start, end int, ok bool) {
 		if s.is(n, "ONLY") {
 			n++
 		}
-		parts, next := s.name(n)
+		parts, after := s.name(n)
 		if len(parts) == 0 {
 			return nil, 0, 0, false
 		}
-		return parts, s.tokens[n].start, s.tokens[behind-1].end, true
+		return parts, s.tokens[n].start, s.tokens[after-1].end, true
 	}
 	return nil, 0, 0, false
 }
