@@ -23,22 +23,7 @@ import (
 // it lacks. What it is about to make is remembered first: abort drops nothing
 // else.
 func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (flow.Step, error) {
-	names := make([]string, len(s.databases))
-	for i, db := range s.databases {
-		names[i] = db.name
-	}
-	read := func(ctx context.Context) ([]schema.Global, error) {
-		var all []schema.Global
-		err := u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
-			return u.sessions.Do(ctx, u.new, func(fresh *pgx.Conn) error {
-				var err error
-				all, _, err = schema.Globals(ctx, old, fresh, names)
-				return err
-			})
-		})
-		return all, err
-	}
-	all, err := read(ctx)
+	all, err := u.globals(ctx, s)
 	if err != nil {
 		return flow.Step{}, err
 	}

@@ -56,7 +56,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		if identity, ok := u.identityStep("new", db); ok {
 			add(identity)
 		}
-		add(u.fenceStep(db), u.publicationsStep(db, db.way), u.compareStep(s, db), u.subscribeStep(s, db))
+		add(u.fenceStep(db), u.publicationsStep(db, db.way), u.compareStep(s, db), u.linkSettingsStep(s, db), u.subscribeStep(s, db))
 	}
 	for _, db := range s.databases {
 		add(u.catchupStep(s, db))

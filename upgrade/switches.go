@@ -62,22 +62,13 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, erro
 // lackedGlobals are the roles, memberships, settings and databases that prepare
 // would make on new.
 func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey) ([]string, error) {
-	var keys []string
-	names := make([]string, len(s.databases))
-	for i, db := range s.databases {
-		names[i] = db.name
-	}
-	err := u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
-		return u.sessions.Do(ctx, u.new, func(fresh *pgx.Conn) error {
-			all, _, err := schema.Globals(ctx, old, fresh, names)
-			for _, g := range all {
-				keys = append(keys, g.Key)
-			}
-			return err
-		})
-	})
+	all, err := u.globals(ctx, s)
 	if err != nil {
 		return nil, &pg.Error{Doing: "compare roles and settings", On: u.new.String(), Err: err}
+	}
+	keys := make([]string, len(all))
+	for i, g := range all {
+		keys[i] = g.Key
 	}
 	return keys, nil
 }
