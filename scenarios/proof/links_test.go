@@ -1,0 +1,127 @@
+package proof
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"crossfade/scenarios/lab"
+)
+
+// hostile are settings of a database that change how text becomes a value or a
+// value text, or that stop a worker. lc_monetary has no other locale on every
+// machine.
+var hostile = []string{
+	"array_nulls = off", "xmloption = document", "DateStyle = 'SQL, DMY'", "IntervalStyle = sql_standard", "bytea_output = escape",
+	"extra_float_digits = '-10'", "quote_all_identifiers = on", "TimeZone = 'Asia/Kolkata'", "standard_conforming_strings = off", "backslash_quote = on",
+	"lock_timeout = '1ms'", "statement_timeout = '150ms'", "idle_in_transaction_session_timeout = '150ms'", "row_security = off",
+	"default_transaction_isolation = serializable",
+}
+
+const linkTables = `
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE TABLE v (id int PRIMARY KEY, a text[], e mood, x xml, d date, r daterange, i interval, ts timestamptz, f float8, b bytea, m money, c regclass, s text);
+CREATE TABLE log (v_id int, s text[]);
+ALTER TABLE log REPLICA IDENTITY FULL;`
+
+// values writes one row of every kind, as an application with ordinary settings.
+func values(first int) string {
+	return fmt.Sprintf(`SET array_nulls = on; SET xmloption = content; SET DateStyle = ISO; SET statement_timeout = 0; SET IntervalStyle = postgres;
+		SET idle_in_transaction_session_timeout = 0; SET lock_timeout = 0; SET standard_conforming_strings = on; SET default_transaction_isolation = 'read committed';
+		INSERT INTO v VALUES
+		(%[1]d, ARRAY['x', NULL, 'NULL'], 'ok', xmlparse(content 'a<b/>'), '2026-02-03', '[2026-02-03,2026-04-05)', '-1 day +02:03:04.5', '1883-11-18 12:03:58+00', 1/3.0::float8, '\x00275cff', '-1234.56', 'pg_class', E'back\\slash ''q'''),
+		(%[1]d + 1, '{}', NULL, xmlparse(document '<?xml version="1.0"?><a/>'), 'infinity', 'empty', '1 year -2 mons 3 days', '-infinity', 'NaN', '', '0', NULL, NULL);
+		INSERT INTO log VALUES (%[1]d, ARRAY[NULL, 'y']); UPDATE log SET s = s || ARRAY[NULL]::text[] WHERE v_id = %[1]d`, first)
+}
+
+// row is every value of tables v and log, in words that no setting changes.
+const rowsOfV = `SELECT md5(string_agg(h, ',' ORDER BY h)) || count(*) FROM (
+	SELECT id || to_jsonb(a)::text || coalesce(e::text, '') || x::text || (d - date '2000-01-01' IS NULL) || coalesce(extract(epoch FROM d)::text, '') || lower_inf(r) || coalesce(extract(epoch FROM upper(r))::text, '')
+	  || extract(epoch FROM i) || extract(epoch FROM ts) || encode(float8send(f), 'hex') || encode(b, 'hex') || encode(cash_send(m), 'hex') || coalesce(c::oid::text, '') || coalesce(s, '') h FROM v
+	UNION ALL SELECT 'log' || v_id || to_jsonb(s)::text FROM log) q`
+
+// roleSettings are the settings of roles and databases, as the catalog has them.
+const roleSettings = `SELECT coalesce(string_agg(format('%s/%s/%s', coalesce(r.rolname, ''), coalesce(d.datname, ''), c), E'\n' ORDER BY 1), '')
+	FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c
+	WHERE c NOT LIKE 'default_transaction_read_only=%'`
+
+// TestLinkSettings: values arrive as they were written, both ways, whatever the
+// settings of server, database, role and role in database are, and those settings
+// are exactly as they were where clients are let in.
+func TestLinkSettings(t *testing.T) {
+	pairs := [][2]int{{15, 18}}
+	if all() {
+		pairs = append(pairs, [2]int{13, 17}, [2]int{17, 18})
+	}
+	for _, p := range pairs {
+		t.Run(fmt.Sprintf("%d to %d", p[0], p[1]), func(t *testing.T) { linkSettings(t, p[0], p[1]) })
+	}
+}
+
+func linkSettings(t *testing.T, old, fresh int) {
+	// Of the server: what nothing else sets here.
+	server := map[string]string{"array_nulls": "off", "xmloption": "document", "lock_timeout": "1ms"}
+	w := newWorld(t, setting{
+		old: old, new: fresh, sql: linkTables, oldSet: server, newSet: server,
+		dbs: "  - {name: shop}\n", extra: "accept: [settings-results]\n",
+	})
+	w.Exec(w.old, "", "CREATE ROLE locked", "ALTER ROLE postgres IN DATABASE shop SET array_nulls = off", "ALTER ROLE postgres IN DATABASE shop SET work_mem = '5MB'",
+		"ALTER ROLE postgres SET xmloption = document", "ALTER ROLE postgres SET lock_timeout = '2ms'")
+	for _, s := range hostile {
+		w.Exec(w.old, "", "ALTER DATABASE shop SET "+s)
+	}
+	w.Exec(w.old, "", "ALTER DATABASE shop SET statement_timeout = '150ms'")
+	before := w.Value(w.old, "", roleSettings)
+	w.Exec(w.old, "shop", values(1))
+	w.do(0, "prepare")
+	w.do(0, "prepare") // the second time nothing is to be done
+	w.Exec(w.old, "shop", values(10))
+	if fresh >= 17 {
+		w.Exec(w.new, "", "ALTER DATABASE shop SET transaction_timeout = '1ms'")
+		w.Exec(w.old, "shop", "SET statement_timeout = 0; SET lock_timeout = 0; INSERT INTO v (id, x, s) SELECT g, '<a/>', repeat('x', 1000) FROM generate_series(100, 3000) g")
+	}
+	w.agree(w.old, w.new)
+	if fresh >= 17 {
+		w.Exec(w.new, "", "SET transaction_timeout = 0; SET default_transaction_read_only = off; ALTER DATABASE shop RESET transaction_timeout")
+	}
+	w.do(0, "cutover")
+	w.wantPhase("open", "new")
+	if now := w.Value(w.new, "", roleSettings); now != before {
+		t.Fatalf("settings on open new:\n%s\nmust be\n%s", now, before)
+	}
+	w.Exec(w.new, "shop", values(20))
+	w.agree(w.new, w.old)
+	w.do(0, "rollback")
+	if now := w.Value(w.old, "", roleSettings); now != before {
+		t.Fatalf("settings on open old:\n%s\nmust be\n%s", now, before)
+	}
+	w.Exec(w.old, "shop", values(30))
+	w.agree(w.old, w.new)
+	w.do(0, "finish", "--yes")
+	for _, c := range []*lab.Cluster{w.old, w.new} {
+		if now := w.Value(c, "", roleSettings); now != before {
+			t.Fatalf("settings of %s when all is over:\n%s\nmust be\n%s", c.Name, now, before)
+		}
+	}
+}
+
+// agree waits until the closed side has what the open one has.
+func (w *world) agree(from, to *lab.Cluster) {
+	w.t.Helper()
+	want := w.Value(from, "shop", rowsOfV)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	defer cancel()
+	got := ""
+	err := lab.Poll(ctx, 100*time.Millisecond, func() (bool, error) {
+		got = w.Value(to, "shop", rowsOfV)
+		return got == want, nil
+	})
+	if err != nil {
+		log := strings.Split(to.Log(), "\n")
+		log = slices.DeleteFunc(log, func(l string) bool { return !strings.Contains(l, "ERROR") && !strings.Contains(l, "FATAL") })
+		w.t.Fatalf("%s has %s, %s has %s\n%s", from.Name, want, to.Name, got, strings.Join(log[max(0, len(log)-5):], "\n"))
+	}
+}
