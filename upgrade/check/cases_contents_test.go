@@ -221,7 +221,7 @@ var applyCases = []judged{
 	{"owner-rights", "15 applies as the subscription's owner", func(f *Facts) {
 		f.New.Version, f.Old.Version, f.Programs = 150020, 140023, nil
 		f.thing(Thing{Kind: "owner-lacks", Name: f.Databases[0].Inventory.Tables[0].SQL(), Detail: "INSERT", More: "app"})
-	}, nil},
+	}, []string{"warn known-bad-minor old 14.23"}},
 	{"owner-rights", "the owner is a superuser", func(f *Facts) {
 		t := table(9, "hidden")
 		t.Owner, t.RowSecurity, t.ForceRLS = "crossfade", true, true

@@ -320,7 +320,7 @@ func judgeStoredIDs(f *Facts) []Finding {
 		if len(t.Rows) > 0 {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: d.Name, Object: "columns", Table: t,
-				Says: fmt.Sprintf("%s that mean something in old alone: their values arrive as they are", count(int64(len(t.Rows)), "column")),
+				Says: fmt.Sprintf("the values of %s mean something in old alone, and arrive as they are", count(int64(len(t.Rows)), "column")),
 			})
 		}
 	}
