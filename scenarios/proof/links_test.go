@@ -3,6 +3,7 @@ package proof
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -151,5 +152,86 @@ func (w *world) agree(from, to *lab.Cluster) {
 			i++
 		}
 		w.t.Fatalf("%s has %d values, %s has %d; the first that differs:\n%s\n%s\n%s", from.Name, len(a), to.Name, len(b), a[i], b[i], strings.Join(log[max(0, len(log)-5):], "\n"))
+	}
+}
+
+const fieldTables = `
+CREATE ROLE arch;
+GRANT CREATE ON SCHEMA public TO arch;
+CREATE TABLE theirs (id int PRIMARY KEY, v text);
+ALTER TABLE theirs OWNER TO arch;
+CREATE TABLE twofold (a int NOT NULL UNIQUE, b int GENERATED ALWAYS AS (a * 2) STORED);
+ALTER TABLE twofold REPLICA IDENTITY FULL;
+CREATE TABLE keyless (a int, b int GENERATED ALWAYS AS (a * 2) STORED);
+CREATE TABLE ev (id int PRIMARY KEY, tx xid8 DEFAULT pg_current_xact_id(), seen bigint DEFAULT txid_current());
+INSERT INTO ev SELECT generate_series(1, 10);
+INSERT INTO twofold (a) VALUES (1), (2);
+INSERT INTO theirs VALUES (1, 'v'), (2, 'v');`
+
+// TestLinkFindings: what would stop a link, or lead the readers of an outbox
+// astray, is found before anything is touched; what the findings say to do does
+// away with them, and everything is right on new afterwards. A timeout of the
+// database is no finding: the trial subscription turns it off as the real ones do.
+func TestLinkFindings(t *testing.T) {
+	w := newWorld(t, setting{
+		sql: fieldTables, dbs: "  - {name: shop}\n",
+		wire: func(w *world, _ *setting) {
+			w.Must(w.old.Stop(w.t.Context(), lab.Fast))
+			w.Must(w.old.Command(w.t.Context(), "pg_resetwal", "-e", "5", "-D", w.old.DataDir).Run())
+			w.Must(w.old.Boot(w.t.Context()))
+		},
+	})
+	// newWorld grants on all tables.
+	w.Exec(w.old, "shop", "REVOKE INSERT, UPDATE ON theirs FROM arch", "ALTER DATABASE shop SET statement_timeout = '1ms'")
+	found := map[string]string{}
+	for _, f := range w.do(3, "check", "--json").lines("finding") {
+		if level := f["level"]; level == "block" || f["id"] == "transaction-ids" {
+			found[fmt.Sprintf("%s %s %s", level, f["id"], f["object"])] = fmt.Sprint(f["fix"])
+		}
+	}
+	wanted := []string{"block identity-generated public.twofold", "block owner-rights public.theirs", "block replica-identity public.keyless", "warn transaction-ids epoch"}
+	if got := slices.Sorted(maps.Keys(found)); !slices.Equal(got, wanted) {
+		t.Fatalf("check finds %q, and must find %q", got, wanted)
+	}
+	if fix := found[wanted[2]]; strings.Contains(fix, "public.keyless: full") || !strings.Contains(fix, "without generated columns") {
+		t.Errorf("the fix of keyless would be refused: %s", fix)
+	}
+	// As they are printed.
+	for _, f := range wanted[:2] {
+		for line := range strings.Lines(found[f]) {
+			if strings.HasSuffix(strings.TrimSpace(line), ";") {
+				w.Exec(w.old, "shop", "SET statement_timeout = 0; "+line)
+			}
+		}
+	}
+	w.Exec(w.old, "shop", "SET statement_timeout = 0; ALTER TABLE keyless ADD PRIMARY KEY (a)")
+	_, command, _ := strings.Cut(found[wanted[3]], "\n")
+	words := strings.Fields(strings.ReplaceAll(command, "'", ""))
+	if len(words) != 5 || words[1] != "-e" || words[2] != "6" {
+		t.Fatalf("the fix of transaction-ids is %q", found[wanted[3]])
+	}
+	w.Must(w.new.Stop(t.Context(), lab.Fast))
+	w.Must(w.new.Command(t.Context(), "pg_resetwal", words[1:]...).Run())
+	w.Must(w.new.Boot(t.Context()))
+	for _, f := range w.do(0, "check", "--json").lines("finding") {
+		if f["level"] == "block" || f["id"] == "transaction-ids" {
+			t.Errorf("still found: %v", f)
+		}
+	}
+	w.do(0, "prepare")
+	w.Exec(w.old, "shop", `SET statement_timeout = 0; INSERT INTO ev SELECT generate_series(11, 20); UPDATE twofold SET a = 3 WHERE a = 1; INSERT INTO keyless VALUES (1), (2);
+		DELETE FROM keyless WHERE a = 2; INSERT INTO theirs VALUES (3, 'v'); UPDATE theirs SET v = 'w' WHERE id = 2; DELETE FROM theirs WHERE id = 1`)
+	w.do(0, "cutover", "--yes")
+	const state = `SELECT (SELECT count(*) FILTER (WHERE tx < pg_snapshot_xmin(pg_current_snapshot()) AND seen < txid_snapshot_xmin(txid_current_snapshot())) FROM ev)
+		|| (SELECT string_agg(format(' %s/%s', a, b), '' ORDER BY a) FROM twofold) || (SELECT string_agg(format(' %s/%s', a, b), '' ORDER BY a) FROM keyless)
+		|| (SELECT string_agg(format(' %s/%s', id, v), '' ORDER BY id) FROM theirs)`
+	if got := w.Value(w.new, "shop", "SET statement_timeout = 0; "+state); got != "20 2/4 3/6 1/2 2/w 3/v" {
+		t.Errorf("new has %q", got)
+	}
+	// And on the way back, which 18 publishes.
+	w.Exec(w.new, "shop", "SET statement_timeout = 0; UPDATE twofold SET a = 5 WHERE a = 3; UPDATE keyless SET a = 7; DELETE FROM theirs WHERE id = 2")
+	w.do(0, "rollback", "--yes")
+	if got := w.Value(w.old, "shop", "SET statement_timeout = 0; "+state); !strings.HasSuffix(got, " 2/4 5/10 7/14 3/v") {
+		t.Errorf("old has %q", got)
 	}
 }
