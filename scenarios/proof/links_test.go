@@ -99,12 +99,14 @@ func linkSettings(t *testing.T, old, fresh int) {
 	}
 	w.Exec(w.new, "shop", values(20))
 	w.agree(w.new, w.old)
+	w.later("later", w.new, w.old)
 	w.do(0, "rollback", "--yes")
 	if now := w.Value(w.old, "", roleSettings); now != before {
 		t.Fatalf("settings on open old:\n%s\nmust be\n%s", now, before)
 	}
 	w.Exec(w.old, "shop", values(30))
 	w.agree(w.old, w.new)
+	w.later("later_still", w.old, w.new)
 	w.do(0, "finish", "--yes")
 	for _, c := range []*lab.Cluster{w.old, w.new} {
 		if now := w.Value(c, "", roleSettings); now != before {
@@ -113,8 +115,24 @@ func linkSettings(t *testing.T, old, fresh int) {
 	}
 }
 
-// valuesOf reads rowsOfV without the timeouts of the database.
-func (w *world) valuesOf(c *lab.Cluster) string {
+// later makes a table on the side that serves, and wants its values on the other
+// side as they were written, those of the copy and those of the link.
+func (w *world) later(table string, from, to *lab.Cluster) {
+	w.t.Helper()
+	write := "SET array_nulls = on; SET xmloption = content; INSERT INTO " + table + " VALUES (%d, ARRAY['x', NULL], xmlparse(content 'a<b/>'))"
+	w.patiently(from, "CREATE TABLE "+table+" (id int PRIMARY KEY, a text[], x xml)", fmt.Sprintf(write, 1))
+	w.do(0, "prepare")
+	w.patiently(from, fmt.Sprintf(write, 2))
+	w.do(0, "verify")
+	const want = `1["x", null]a<b/> 2["x", null]a<b/>`
+	if got := w.patiently(to, "SELECT string_agg(id || to_jsonb(a)::text || x::text, ' ' ORDER BY id) FROM "+table); got != want {
+		w.t.Fatalf("%s of %s has %s", table, to.Name, got)
+	}
+}
+
+// patiently runs statements in database shop, whatever its timeouts are, and
+// returns the first value of the last one.
+func (w *world) patiently(c *lab.Cluster, statements ...string) (v string) {
 	w.t.Helper()
 	options := "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
 	if c.Major >= 17 {
@@ -124,10 +142,15 @@ func (w *world) valuesOf(c *lab.Cluster) string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer conn.Close(context.WithoutCancel(w.t.Context()))
-	var v string
-	if err := conn.QueryRow(w.t.Context(), rowsOfV).Scan(&v); err != nil {
-		w.t.Fatalf("%s: %v", c.Name, err)
+	defer func() { w.Must(conn.Close(context.WithoutCancel(w.t.Context()))) }()
+	for _, sql := range statements {
+		results, err := conn.PgConn().Exec(w.t.Context(), sql).ReadAll()
+		if err != nil {
+			w.t.Fatalf("%s: %s: %v", c.Name, sql, err)
+		}
+		if last := results[len(results)-1]; len(last.Rows) > 0 {
+			v = string(last.Rows[0][0])
+		}
 	}
 	return v
 }
@@ -135,12 +158,12 @@ func (w *world) valuesOf(c *lab.Cluster) string {
 // agree waits until the closed side has what the open one has.
 func (w *world) agree(from, to *lab.Cluster) {
 	w.t.Helper()
-	want := w.valuesOf(from)
+	want := w.patiently(from, rowsOfV)
 	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
 	defer cancel()
 	got := ""
 	err := lab.Poll(ctx, 100*time.Millisecond, func() (bool, error) {
-		got = w.valuesOf(to)
+		got = w.patiently(to, rowsOfV)
 		return got == want, nil
 	})
 	if err != nil {
@@ -200,11 +223,11 @@ func TestLinkFindings(t *testing.T) {
 	for _, f := range wanted[:2] {
 		for line := range strings.Lines(found[f]) {
 			if strings.HasSuffix(strings.TrimSpace(line), ";") {
-				w.Exec(w.old, "shop", "SET statement_timeout = 0; "+line)
+				w.patiently(w.old, line)
 			}
 		}
 	}
-	w.Exec(w.old, "shop", "SET statement_timeout = 0; ALTER TABLE keyless ADD PRIMARY KEY (a)")
+	w.patiently(w.old, "ALTER TABLE keyless ADD PRIMARY KEY (a)")
 	_, command, _ := strings.Cut(found[wanted[3]], "\n")
 	words := strings.Fields(strings.ReplaceAll(command, "'", ""))
 	if len(words) != 5 || words[1] != "-e" || words[2] != "6" {
@@ -219,19 +242,19 @@ func TestLinkFindings(t *testing.T) {
 		}
 	}
 	w.do(0, "prepare")
-	w.Exec(w.old, "shop", `SET statement_timeout = 0; INSERT INTO ev SELECT generate_series(11, 20); UPDATE twofold SET a = 3 WHERE a = 1; INSERT INTO keyless VALUES (1), (2);
+	w.patiently(w.old, `INSERT INTO ev SELECT generate_series(11, 20); UPDATE twofold SET a = 3 WHERE a = 1; INSERT INTO keyless VALUES (1), (2);
 		DELETE FROM keyless WHERE a = 2; INSERT INTO theirs VALUES (3, 'v'); UPDATE theirs SET v = 'w' WHERE id = 2; DELETE FROM theirs WHERE id = 1`)
 	w.do(0, "cutover", "--yes")
 	const state = `SELECT (SELECT count(*) FILTER (WHERE tx < pg_snapshot_xmin(pg_current_snapshot()) AND seen < txid_snapshot_xmin(txid_current_snapshot())) FROM ev)
 		|| (SELECT string_agg(format(' %s/%s', a, b), '' ORDER BY a) FROM twofold) || (SELECT string_agg(format(' %s/%s', a, b), '' ORDER BY a) FROM keyless)
 		|| (SELECT string_agg(format(' %s/%s', id, v), '' ORDER BY id) FROM theirs)`
-	if got := w.Value(w.new, "shop", "SET statement_timeout = 0; "+state); got != "20 2/4 3/6 1/2 2/w 3/v" {
+	if got := w.patiently(w.new, state); got != "20 2/4 3/6 1/2 2/w 3/v" {
 		t.Errorf("new has %q", got)
 	}
 	// And on the way back, which 18 publishes.
-	w.Exec(w.new, "shop", "SET statement_timeout = 0; UPDATE twofold SET a = 5 WHERE a = 3; UPDATE keyless SET a = 7; DELETE FROM theirs WHERE id = 2")
+	w.patiently(w.new, "UPDATE twofold SET a = 5 WHERE a = 3; UPDATE keyless SET a = 7; DELETE FROM theirs WHERE id = 2")
 	w.do(0, "rollback", "--yes")
-	if got := w.Value(w.old, "shop", "SET statement_timeout = 0; "+state); !strings.HasSuffix(got, " 2/4 5/10 7/14 3/v") {
+	if got := w.patiently(w.old, state); !strings.HasSuffix(got, " 2/4 5/10 7/14 3/v") {
 		t.Errorf("old has %q", got)
 	}
 }
