@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -195,6 +197,7 @@ INSERT INTO theirs VALUES (1, 'v'), (2, 'v');`
 // astray, is found before anything is touched; what the findings say to do does
 // away with them, and everything is right on new afterwards. A timeout of the
 // database is no finding: the trial subscription turns it off as the real ones do.
+// A service that only the tool knows becomes an address for the servers.
 func TestLinkFindings(t *testing.T) {
 	w := newWorld(t, setting{
 		sql: fieldTables, dbs: "  - {name: shop}\n",
@@ -204,6 +207,11 @@ func TestLinkFindings(t *testing.T) {
 			w.Must(w.old.Boot(w.t.Context()))
 		},
 	})
+	// The servers know nothing of this file.
+	services := filepath.Join(w.dir, "services")
+	w.Must(os.WriteFile(services, []byte(fmt.Sprintf("[wacken]\nhost=%s\nport=%d\nuser=postgres\nsslmode=disable\n", w.old.Address(), w.old.Port)), 0o600))
+	w.env = []string{"PGSERVICEFILE=" + services}
+	w.runbookLine(fmt.Sprintf("%q", w.old.Conninfo("postgres")), "service=wacken dbname=postgres")
 	// newWorld grants on all tables.
 	w.Exec(w.old, "shop", "REVOKE INSERT, UPDATE ON theirs FROM arch", "ALTER DATABASE shop SET statement_timeout = '1ms'")
 	found := map[string]string{}
@@ -242,6 +250,9 @@ func TestLinkFindings(t *testing.T) {
 		}
 	}
 	w.do(0, "prepare")
+	if c := w.Value(w.new, "", "SELECT string_agg(subconninfo, ' ') FROM pg_subscription"); strings.Contains(c, "service") || !strings.Contains(c, fmt.Sprintf("port=%d ", w.old.Port)) {
+		t.Errorf("new follows %q", c)
+	}
 	w.patiently(w.old, `INSERT INTO ev SELECT generate_series(11, 20); UPDATE twofold SET a = 3 WHERE a = 1; INSERT INTO keyless VALUES (1), (2);
 		DELETE FROM keyless WHERE a = 2; INSERT INTO theirs VALUES (3, 'v'); UPDATE theirs SET v = 'w' WHERE id = 2; DELETE FROM theirs WHERE id = 1`)
 	w.do(0, "cutover", "--yes")
