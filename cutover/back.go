@@ -26,25 +26,51 @@ func (x *crossing) wayDrops() []flow.Effect {
 // disabled, and without the slots that only the fence may make. Whatever an
 // earlier attempt left is taken away first, because its slot may have a gap.
 func (x *crossing) backMake() flow.Step {
-	does := x.wayDrops()
-	for _, db := range x.Databases {
+	does, undoes := x.wayDrops(), x.wayDrops()
+	for i := range x.Databases {
+		db := &x.Databases[i]
+		does = append(does, x.pins(db)...)
+		undoes = append(undoes, x.unpins(db)...)
 		for _, l := range db.Way {
 			does = append(does, l.Subscription(false))
 		}
 	}
 	return flow.Step{
-		ID: "back/make", Title: "Make the subscriptions of the way back, disabled", Does: does, Undoes: x.wayDrops(), Done: never,
+		ID: "back/make", Title: "Make the subscriptions of the way back, disabled", Does: does, Undoes: undoes, Done: never,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.makeWay(ctx, db) })
 		},
 		Undo: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.dropWay(ctx, db) })
+			return x.each(ctx, func(ctx context.Context, db *Database) error {
+				if err := x.dropWay(ctx, db); err != nil {
+					return err
+				}
+				return x.run(ctx, x.unpins(db), nil)
+			})
 		},
 	}
 }
 
+// pins are the settings with which the way back applies, unpins undo them.
+func (x *crossing) pins(db *Database) []flow.Effect {
+	if len(db.Way) == 0 {
+		return nil
+	}
+	return []flow.Effect{x.on(x.Closing, db.Name, db.Pin)}
+}
+
+func (x *crossing) unpins(db *Database) []flow.Effect {
+	if db.Unpin == "" {
+		return nil
+	}
+	return []flow.Effect{x.on(x.Closing, db.Name, db.Unpin)}
+}
+
 func (x *crossing) makeWay(ctx context.Context, db *Database) error {
 	if err := x.dropWay(ctx, db); err != nil {
+		return err
+	}
+	if err := x.run(ctx, x.pins(db), nil); err != nil {
 		return err
 	}
 	applier, err := x.near(ctx, db.Name)

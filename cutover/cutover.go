@@ -90,9 +90,14 @@ type Database struct {
 	// Shared: tables of Elsewhere are written on the closing side and go on being
 	// written, so that the database does not become read-only there.
 	Shared bool
+	// Pin gives the links back the settings that their apply workers need on the
+	// closing side (link.PinSettings), before they are made; Unpin undoes it, ""
+	// where others need them.
+	Pin, Unpin string
 	// Lift is what ends the read-only default of the opening side's database, and
 	// Reopen what ends that of the closing side where close is undone: each puts back
-	// what stood there before.
+	// what stood there before. Lift does so with the settings of the links to the
+	// opening side, too.
 	Lift, Reopen string
 }
 

@@ -23,6 +23,8 @@ var (
 	dumpPart     = regexp.MustCompile(`^-- (Roles|User Configurations|Role memberships|Tablespaces|Databases|Role privileges on configuration parameters)$`)
 	// What only says how to restore, not what there is.
 	dumpNoise = regexp.MustCompile(`^(SET [a-z_]+ = .*;|SELECT pg_catalog\.set_config\('search_path', '', false\);|\\(un)?restrict .*|\\connect .*|CREATE ROLE postgres;|--.*|)$`)
+	// What the links that apply on a closed side have set there until it is opened or the upgrade finished.
+	dumpLinks = regexp.MustCompile(`^ALTER ROLE .* IN DATABASE .* SET (array_nulls|xmloption|lc_monetary|lock_timeout|transaction_timeout|default_transaction_isolation|role) TO `)
 	// A version's own, written and read by the server alone.
 	dumpAttver = regexp.MustCompile(`^ALTER TABLE ONLY .* ALTER COLUMN .* SET \(pg_attver=\d+\);$`)
 )
@@ -66,7 +68,7 @@ func (st *Stage) readDump(text string) dump {
 		}
 		key := strings.TrimSpace(database + " " + about)
 		table, _, identity := strings.Cut(line, " REPLICA IDENTITY ")
-		if dumpNoise.MatchString(line) || dumpAttver.MatchString(line) || identity && !st.finished && identities[database+" "+table] || ours(about, line) {
+		if dumpNoise.MatchString(line) || dumpAttver.MatchString(line) || !st.finished && dumpLinks.MatchString(line) || identity && !st.finished && identities[database+" "+table] || ours(about, line) {
 			continue
 		}
 		d[key] = append(d[key], line)

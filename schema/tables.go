@@ -201,6 +201,17 @@ func (i *Inventory) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
+// GeneratedOf is the first of columns that is generated; "" where none is. Such a
+// column does not travel, so that no row is found by it.
+func (t Table) GeneratedOf(columns []string) string {
+	for _, c := range t.Columns {
+		if c.Generated != 0 && slices.Contains(columns, c.Name) {
+			return c.Name
+		}
+	}
+	return ""
+}
+
 // identify judges what a table's rows are found by. Pure.
 func identify(t Table, indexes []uniqueIndex) Identity {
 	id := Identity{Kind: t.Identity.Kind}
@@ -243,7 +254,7 @@ func identify(t Table, indexes []uniqueIndex) Identity {
 	}
 	if !id.Usable || id.Kind == 'f' {
 		for _, x := range indexes { // fewest columns first
-			if *x.whole && x.notNull && len(x.columns) == *x.keys {
+			if *x.whole && x.notNull && len(x.columns) == *x.keys && t.GeneratedOf(x.columns) == "" {
 				id.Candidate = *x.name
 				break
 			}

@@ -87,7 +87,11 @@ func (u *Upgrade) aroundSteps(ctx context.Context, s *survey, c *cutover.Config)
 func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database, c cutover.Config) (cutover.Database, error) {
 	d := cutover.Database{
 		Name: db.name, Tables: db.inventory.Tables, Sequences: len(db.inventory.Sequences), Links: db.links, Way: db.way,
-		Lift: u.lift(s, c.Opening.Name, db.name), Reopen: u.lift(s, c.Closing.Name, db.name),
+		Lift: u.opened(s, c.Opening.Name, db.name), Reopen: u.lift(s, c.Closing.Name, db.name),
+		Pin: u.pinSettings(s, c.Closing.Name, db.name),
+	}
+	if u.part == "" || c.Closing.Name == "new" {
+		d.Unpin = u.restoreSettings(s, c.Closing.Name, db.name)
 	}
 	if c.Direction == cutover.Back {
 		d.Links, d.Way = db.way, db.links

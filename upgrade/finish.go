@@ -334,14 +334,21 @@ func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
 // settingsBackStep puts settings of a side back.
 func (u *Upgrade) settingsBackStep(s *survey, side string) flow.Step {
 	does := u.settingsBack(s, side)
+	all := slices.Clone(does)
+	for _, db := range s.databases {
+		all = append(all, effect(side, "", u.restoreSettings(s, side, db.name)))
+	}
 	return flow.Step{
-		ID: "settings/back/" + side, Title: "Put the settings of " + side + " back", Does: does, Done: never,
+		ID: "settings/back/" + side, Title: "Put the settings of " + side + " back", Does: all, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := s.silent(side); err != nil {
 				t.Note("%s does not answer: its settings stay (%v)", side, err)
 				return nil
 			}
-			return u.exec(does, nil)(ctx, t)
+			if err := u.exec(does, nil)(ctx, t); err != nil {
+				return err
+			}
+			return u.linkSettingsBack(ctx, s, side)
 		},
 	}
 }

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -30,10 +31,15 @@ func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, 
 	if z := s.zero(); z != nil {
 		c.Was = z.Shared[from.Name]
 	}
+	own := u.ownSettings(s, to.Name)
+	if from.Name == "new" { // what stood there before the links came is of no change
+		maps.Copy(own, u.ownSettings(s, from.Name))
+	}
 	err = u.sessions.Do(ctx, from.Server, func(old *pgx.Conn) error {
 		return u.sessions.Do(ctx, to.Server, func(fresh *pgx.Conn) error {
 			var have schema.Kept
 			all, _, have, err = schema.Since(ctx, old, fresh, names, c)
+			all = slices.DeleteFunc(all, func(g schema.Global) bool { return own[g.Key] })
 			if err != nil || len(all) > 0 {
 				return err
 			}
@@ -42,6 +48,9 @@ func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, 
 				return err
 			}
 			kept = map[string]map[string]string{from.Name: have, to.Name: lacks.Kept()}
+			for _, side := range kept {
+				maps.DeleteFunc(side, func(key, _ string) bool { return own[key] })
+			}
 			if err := u.keepBeside(ctx, old, s, from.Name, kept); err != nil {
 				return err
 			}

@@ -126,6 +126,7 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 		}
 		add(u.fenceStep(side, db), u.publicationsStep(late, late.way), u.compareStep(s, db))
 		if len(late.sets) > 0 {
+			add(u.linkSettingsStep(s, side, db))
 			add(u.subscribeStep(s, late), u.catchupStep(s, late), u.laterDoneStep(s, late))
 			analyze := load.Analyze(load.Options{New: s.applying().Server, Database: db.name, Jobs: u.rb.Copy.Jobs}, late.tables())
 			add(facing(side, analyze))

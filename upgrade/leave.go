@@ -129,7 +129,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 		for _, l := range db.way {
 			drop = append(drop, l.DropSubscription()...)
 		}
-		sql := u.part.Lowered() + ";\n" + u.lift(s, "old", db.name)
+		sql := u.part.Lowered() + ";\n" + u.opened(s, "old", db.name)
 		// They are disabled on old, which follows: what they were is remembered.
 		if d := s.last(); d != nil {
 			for _, q := range d.Wake[db.name] {

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"crossfade/schema"
@@ -12,6 +13,7 @@ var applyChecks = []Check{
 	{ID: "triggers-on-apply", Title: "No trigger fires while rows are applied", Levels: onlyNote, Acceptable: true, Judge: judgeFiring},
 	{ID: "event-triggers", Title: "Event triggers do not stand in the way", Levels: warnNote, Acceptable: true, Judge: judgeEventTriggers},
 	{ID: "row-security", Title: "Row-level security does not hide rows from the tool", Levels: onlyBlock, Judge: judgeRowSecurity},
+	{ID: "owner-rights", Title: "Owners may write to their tables where apply runs as them", Levels: onlyBlock, Acceptable: true, Judge: judgeOwnerRights},
 	{ID: "unqualified-names", Title: "What checks and indexes rows finds its tables without a search_path", Levels: onlyWarn, Acceptable: true, Judge: judgeUnqualified},
 	{ID: "foreign-key-disabled", Title: "Every foreign key is enforced", Levels: onlyWarn, Acceptable: true, Judge: judgeDisabledKeys},
 }
@@ -99,6 +101,53 @@ func judgeRowSecurity(f *Facts) []Finding {
 				Level: Block, On: s.Side, Database: d.Name, Object: s.Role.Name,
 				Says: fmt.Sprintf("role %s is held back by the row-level security of %s: neither the copy nor apply could go on", s.Role.Name, some(names, "table", "tables")),
 				Fix:  "ALTER ROLE " + pg.Ident(s.Role.Name) + " BYPASSRLS;",
+			})
+		}
+	}
+	return out
+}
+
+// judgeOwnerRights: from 16 on an apply worker acts on each table as its owner,
+// so that no code of the owner runs with the tool's rights. What the owner may not
+// do it may not either, and row-level security that is forced on owners stops it.
+func judgeOwnerRights(f *Facts) []Finding {
+	if !slices.ContainsFunc(f.applying(), func(s *Server) bool { return s.Major() >= 16 }) {
+		return nil
+	}
+	all := map[string]Role{}
+	for _, r := range f.Old.Roles {
+		all[r.Name] = r
+	}
+	var out []Finding
+	for _, d := range f.Databases {
+		if d.Inventory == nil {
+			continue
+		}
+		lacks := map[string]string{}
+		for _, t := range d.things("owner-lacks") {
+			lacks[t.Name] = t.Detail
+		}
+		for _, t := range d.Inventory.Tables {
+			if !t.Published() {
+				continue
+			}
+			owner := all[t.Owner]
+			var says, fix []string
+			if what := lacks[t.SQL()]; what != "" {
+				says = append(says, "lacks "+what+" on it")
+				fix = append(fix, fmt.Sprintf("GRANT %s ON TABLE %s TO %s;", what, t.SQL(), pg.Ident(t.Owner)))
+			}
+			if t.RowSecurity && t.ForceRLS && !owner.Super && !owner.BypassRLS {
+				says = append(says, "is held by its row-level security, which is forced on owners")
+				fix = append(fix, "ALTER TABLE "+t.SQL()+" NO FORCE ROW LEVEL SECURITY;")
+			}
+			if len(says) == 0 {
+				continue
+			}
+			out = append(out, Finding{
+				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
+				Says: fmt.Sprintf("table %s: its owner %s %s: subscriptions of 16 and later apply as the owner, and the first such change would stop its whole set", t, schema.Name(t.Owner), strings.Join(says, ", and ")),
+				Fix:  lines(append(fix, "which may be taken back after finish; accept it only where nobody writes to the table")...),
 			})
 		}
 	}

@@ -8,6 +8,17 @@ import (
 	"crossfade/upgrade/rights"
 )
 
+// doubled is a table with a generated column, found by that or by everything.
+func doubled(oid uint32, kind byte) schema.Table {
+	t := table(oid, "doubled")
+	t.Columns = append(t.Columns, schema.Column{Name: "b", Num: 2, Type: "bigint", Generated: 's', Equality: true})
+	t.Identity = schema.Identity{Kind: kind, Index: "doubled_pkey", Columns: []string{"b"}, Usable: true}
+	if kind == 'f' {
+		t.Identity = schema.Identity{Kind: kind, Usable: true}
+	}
+	return t
+}
+
 // without is a table with no usable identity.
 func without(oid uint32, name, candidate string) schema.Table {
 	t := table(oid, name)
@@ -27,6 +38,20 @@ func order(f *Facts, table, what string) {
 }
 
 var identityCases = []judged{
+	{"identity-generated", "as the key", func(f *Facts) { f.table(doubled(9, 'd')) }, []string{"block identity-generated old shop public.doubled"}},
+	{
+		"identity-generated", "in FULL, published by 18 for the way back", func(f *Facts) { f.table(doubled(9, 'f')) },
+		[]string{"block identity-generated old shop public.doubled", "note replica-identity-full old shop public.doubled"},
+	},
+	{
+		"identity-generated", "in FULL, without a way back", func(f *Facts) { f.Want.Back = false; f.table(doubled(9, 'f')) },
+		[]string{"note replica-identity-full old shop public.doubled"},
+	},
+	{"identity-generated", "beside a key", func(f *Facts) {
+		t := doubled(9, 'd')
+		t.Identity.Columns = []string{"id"}
+		f.table(t)
+	}, nil},
 	{"replica-identity", "none", func(f *Facts) { f.table(without(2, "log", "")) }, []string{"block replica-identity old shop public.log"}},
 	{"replica-identity", "a candidate", func(f *Facts) { f.table(without(2, "log", "log_key")) }, []string{"block replica-identity old shop public.log"}},
 	{
@@ -185,6 +210,23 @@ func related(f *Facts, from, to uint32, excluded bool) {
 }
 
 var applyCases = []judged{
+	{"owner-rights", "a right is missing", func(f *Facts) {
+		f.thing(Thing{Kind: "owner-lacks", Name: f.Databases[0].Inventory.Tables[0].SQL(), Detail: "INSERT", More: "app"})
+	}, []string{"block owner-rights old shop public.orders"}},
+	{"owner-rights", "row-level security is forced", func(f *Facts) {
+		t := table(9, "hidden")
+		t.Owner, t.RowSecurity, t.ForceRLS = "app", true, true
+		f.table(t)
+	}, []string{"block owner-rights old shop public.hidden"}},
+	{"owner-rights", "15 applies as the subscription's owner", func(f *Facts) {
+		f.New.Version, f.Old.Version, f.Programs = 150020, 140023, nil
+		f.thing(Thing{Kind: "owner-lacks", Name: f.Databases[0].Inventory.Tables[0].SQL(), Detail: "INSERT", More: "app"})
+	}, []string{"warn known-bad-minor old 14.23"}},
+	{"owner-rights", "the owner is a superuser", func(f *Facts) {
+		t := table(9, "hidden")
+		t.Owner, t.RowSecurity, t.ForceRLS = "crossfade", true, true
+		f.table(t)
+	}, nil},
 	{"triggers-on-apply", "always", func(f *Facts) {
 		f.Databases[0].Inventory.Triggers = []schema.FiringTrigger{{Schema: "public", Table: "orders", Name: "audit", Mode: 'A'}}
 		f.thing(Thing{Kind: "rule", Name: "r", Detail: "R", More: "public.orders"})
@@ -365,6 +407,20 @@ func builtins(f *Facts) {
 }
 
 var contentCases = []judged{
+	{"transaction-ids", "old counts higher", func(f *Facts) {
+		f.Old.NextXID, f.New.NextXID = 5<<32, 800
+		f.thing(Thing{Kind: "id-column", Name: "public.ev.tx", Detail: "xid8"}, Thing{Kind: "id-default", Name: "public.ev.at", Detail: "txid_current()"})
+	}, []string{"warn transaction-ids new epoch"}},
+	{"transaction-ids", "new counts higher", func(f *Facts) {
+		f.Old.NextXID, f.New.NextXID = 5<<32, 6<<32
+		f.thing(Thing{Kind: "id-column", Name: "public.ev.tx", Detail: "xid8"})
+	}, nil},
+	{"stored-ids", "an oid", func(f *Facts) {
+		f.thing(Thing{Kind: "id-column", Name: "public.ev.o", Detail: "oid"}, Thing{Kind: "id-column", Name: "public.ev.r", Detail: "regclass"})
+	}, []string{"note stored-ids old shop columns"}},
+	{"stored-ids", "wide ids are another check's", func(f *Facts) {
+		f.thing(Thing{Kind: "id-column", Name: "public.ev.tx", Detail: "xid8"})
+	}, nil},
 	{"large-objects", "some", func(f *Facts) { f.Databases[0].Inventory.LargeObjects = 3 }, []string{"block large-objects old shop"}},
 	{"large-objects", "none", func(f *Facts) {}, nil},
 	{"unlogged", "one", func(f *Facts) {

@@ -160,6 +160,13 @@ var settingCases = []judged{
 		[]string{"note timeouts old statement_timeout"},
 	},
 	{"timeouts", "of the receiver", func(f *Facts) { f.New.set("wal_receiver_timeout", "2000") }, []string{"warn timeouts new wal_receiver_timeout"}},
+	{
+		"timeouts", "new drops options of a subscription", func(f *Facts) {
+			f.New.Version, f.Programs = 180001, nil
+			f.Old.RoleSettings = []RoleSetting{{Database: "shop", Name: "statement_timeout", Value: "5s"}}
+		},
+		[]string{"warn known-bad-minor new 18.1", "warn timeouts new options", "note timeouts old shop statement_timeout"},
+	},
 	{"timeouts", "of another role", func(f *Facts) {
 		f.Old.RoleSettings = []RoleSetting{{Role: "app", Name: "statement_timeout", Value: "5s"}}
 	}, nil},

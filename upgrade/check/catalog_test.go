@@ -74,7 +74,7 @@ func checked(major int) []string {
 		"block enum-hash-partitions old shop s.in_domains", "block enum-hash-partitions old shop s.in_arrays", "block enum-hash-partitions old shop s.in_ranges", "block enum-hash-partitions old shop s.of_relations",
 		"warn unqualified-names old shop s.known(text)", "warn unqualified-names old shop s.twice(numeric)", "warn foreign-key-disabled old shop s.lax.Lax", "block large-objects old shop",
 		"warn foreign-tables old shop near", "note foreign-tables old shop far", "warn sequence-exhausted old shop s.wide",
-		"block replica-identity old shop s.candidate", "block security-labels new shop selinux",
+		"block replica-identity old shop s.candidate", "block security-labels new shop selinux", "note stored-ids old shop columns",
 	}
 	if major < 14 {
 		want = append(want, "note ddl-activity old shop s.alembic_version")
@@ -241,7 +241,7 @@ func pooled(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
 	}{
 		{"extra_float_digits", "server-unreachable"},
 		{"search_path, statement_timeout, lock_timeout, idle_in_transaction_session_timeout, synchronous_commit, default_transaction_read_only, " +
-			"default_transaction_isolation, default_transaction_deferrable, row_security, quote_all_identifiers, extra_float_digits, bytea_output, xmloption, jit, IntervalStyle", "server-through-pooler"},
+			"default_transaction_isolation, default_transaction_deferrable, row_security, quote_all_identifiers, extra_float_digits, bytea_output, xmloption, jit, IntervalStyle, array_nulls, lc_monetary, backslash_quote", "server-through-pooler"},
 	} {
 		pool := l.PgBouncer(lab.PoolOptions{Name: "pool-" + c.want, Databases: map[string]lab.Backend{"postgres": {Cluster: old}, "shop": {Cluster: old}}, Settings: map[string]string{"ignore_startup_parameters": c.ignores}})
 		o := pair(t, old, nw)

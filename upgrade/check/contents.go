@@ -20,6 +20,8 @@ var contentChecks = []Check{
 	{ID: "template-changed", Title: "template1 has nothing that later databases rely on", Levels: onlyNote, Acceptable: true, Judge: judgeTemplate},
 	{ID: "security-labels", Title: "New knows the providers of security labels", Levels: onlyBlock, Judge: judgeLabels},
 	{ID: "compression-missing", Title: "New can compress as columns of old are compressed", Levels: onlyBlock, Judge: judgeCompression},
+	{ID: "transaction-ids", Title: "Transaction ids that rows hold come before those of new", Levels: onlyWarn, Acceptable: true, Judge: judgeTransactionIDs},
+	{ID: "stored-ids", Title: "No row holds what only old can explain", Levels: onlyNote, Acceptable: true, Judge: judgeStoredIDs},
 	{ID: "sequence-exhausted", Title: "No sequence is near its end", Levels: onlyWarn, Acceptable: true, Judge: judgeSequences},
 }
 
@@ -245,6 +247,84 @@ func are(n int64, what string) string {
 		return "1 " + what + " is"
 	}
 	return count(n, what) + " are"
+}
+
+// wideIDs are types of transaction ids with their epoch, which are compared with
+// one another.
+var wideIDs = []string{"xid8", "txid_snapshot", "pg_snapshot"}
+
+// judgeTransactionIDs: rows that hold ids of old's transactions, and code that
+// compares them with the current one, as an outbox does, go wrong where new counts
+// lower.
+func judgeTransactionIDs(f *Facts) []Finding {
+	if !f.both() || f.Old.NextXID == 0 || f.New.NextXID == 0 || f.New.NextXID > f.Old.NextXID {
+		return nil
+	}
+	t := &Table{Columns: []string{"database", "object", "what"}}
+	for _, d := range f.Databases {
+		for _, x := range d.things("id-column") {
+			if slices.Contains(wideIDs, strings.TrimSuffix(x.Detail, "[]")) {
+				t.Rows = append(t.Rows, []string{d.Name, x.Name, "column of type " + x.Detail})
+			}
+		}
+		for _, x := range d.things("id-default") {
+			t.Rows = append(t.Rows, []string{d.Name, x.Name, "default " + x.Detail})
+		}
+		for _, x := range d.things("id-function") {
+			t.Rows = append(t.Rows, []string{d.Name, x.Name, "its body asks for the current transaction id"})
+		}
+	}
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	program, data := "pg_resetwal", f.New.setting("data_directory")
+	if f.Want.New != nil && f.Want.New.Bin != "" {
+		program = f.Want.New.Bin + "/pg_resetwal"
+	}
+	if data == "" {
+		data = "its data directory"
+	}
+	fix := lines("stop the new server while it is empty, before prepare, run as who owns its data directory, and start it again:",
+		fmt.Sprintf("%s -e %d -D '%s'", program, f.Old.NextXID>>32+1, strings.ReplaceAll(data, "'", `'\''`)))
+	if f.begun() {
+		fix = "crossfade abort, then crossfade check says what to do with the empty new server; or mend after the cutover what compares these ids"
+	}
+	return []Finding{{
+		Level: Warn, On: OnNew, Object: "epoch", Table: t,
+		Says: fmt.Sprintf("the next transaction id of new is %d and of old %d: rows that hold ids of old would look as if they came from the future, and who reads only what is older than all running transactions would not see them", f.New.NextXID, f.Old.NextXID),
+		Fix:  fix,
+	}}
+}
+
+// judgeStoredIDs: values that are names for something of old.
+func judgeStoredIDs(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		t := &Table{Columns: []string{"column", "type", "on new"}}
+		for _, x := range d.things("id-column") {
+			kind, means := strings.TrimSuffix(x.Detail, "[]"), ""
+			switch {
+			case slices.Contains(wideIDs, kind):
+				continue
+			case kind == "oid":
+				means = "the number; objects have other OIDs there"
+			case strings.HasPrefix(kind, "reg"):
+				means = "the object of that name, which must be there"
+			case kind == "pg_lsn":
+				means = "a position in old's WAL"
+			default:
+				means = "the number, of a transaction or row of old"
+			}
+			t.Rows = append(t.Rows, []string{x.Name, x.Detail, means})
+		}
+		if len(t.Rows) > 0 {
+			out = append(out, Finding{
+				Level: Note, On: OnOld, Database: d.Name, Object: "columns", Table: t,
+				Says: fmt.Sprintf("the values of %s mean something in old alone, and arrive as they are", count(int64(len(t.Rows)), "column")),
+			})
+		}
+	}
+	return out
 }
 
 // mostUsed is the part of its range from which on a sequence is named.

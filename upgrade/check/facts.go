@@ -76,6 +76,8 @@ type Server struct {
 	// Columns are those of new's own relations, pg_catalog.pg_class.relname;
 	// nil is not known.
 	Columns map[string]bool
+	// NextXID is the next transaction id, with its epoch; 0 is not known.
+	NextXID uint64
 	// Libraries are the files in the folder that $libdir is, without their
 	// ending; nil is not known.
 	Libraries []string

@@ -13,6 +13,7 @@ import (
 var identityChecks = []Check{
 	{ID: "replica-identity", Title: "Every table that is updated can be: it has a replica identity", Levels: onlyBlock, Judge: judgeIdentity},
 	{ID: "replica-identity-equality", Title: "REPLICA IDENTITY FULL only where every column can be compared", Levels: onlyBlock, Judge: judgeEquality},
+	{ID: "identity-generated", Title: "No replica identity needs a generated column", Levels: onlyBlock, Judge: judgeGenerated},
 	{ID: "replica-identity-full", Title: "REPLICA IDENTITY FULL costs little on new", Levels: blockWarnNote, Acceptable: true, Judge: judgeFull},
 	{ID: "identity-lost", Title: "Tables have the same replica identity on both sides", Levels: onlyWarn, Acceptable: true, Judge: judgeLost},
 	{ID: "identity-order", Title: "The identities that the runbook orders can be had", Levels: onlyBlock, Judge: judgeOrders},
@@ -99,6 +100,9 @@ func judgeIdentity(f *Facts) []Finding {
 			// FULL would only exchange this finding for another one.
 			fix, or = "give it a primary key, or a unique index over NOT NULL columns", fmt.Sprintf("REPLICA IDENTITY FULL cannot serve: column %s has type %s, which has no equality", schema.Name(t.Columns[i].Name), t.Columns[i].Type)
 		}
+		if i := slices.IndexFunc(t.Columns, func(c schema.Column) bool { return c.Generated != 0 }); i >= 0 && id.Candidate == "" && f.strictGenerated() {
+			fix, or = "give it a primary key, or a unique index over NOT NULL columns, without generated columns", fmt.Sprintf("REPLICA IDENTITY FULL cannot serve: column %s is generated (identity-generated)", schema.Name(t.Columns[i].Name))
+		}
 		out = append(out, Finding{
 			Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 			Says: fmt.Sprintf("table %s cannot be published: %s. Every UPDATE and DELETE of it by the application would fail from the moment the publication exists", t, why),
@@ -124,6 +128,59 @@ func judgeEquality(f *Facts) []Finding {
 		})
 	})
 	return out
+}
+
+// judgeGenerated: values of generated columns do not travel, so that no row is
+// found by them on the other side. A server of 18 and later refuses UPDATE and
+// DELETE of a published table whose replica identity, FULL included, has a
+// generated column that is not published; and no subscriber takes such a column
+// for one that is generated there, too.
+func judgeGenerated(f *Facts) []Finding {
+	var out []Finding
+	f.published(func(d DatabaseFacts, t schema.Table, id schema.Identity) {
+		switch id.Kind {
+		case 'd', 'i':
+			column := t.GeneratedOf(id.Columns)
+			if column == "" {
+				return
+			}
+			fix := "give it a primary key, or a unique index over NOT NULL columns, without generated columns, and make that its replica identity"
+			if !f.strictGenerated() {
+				fix = "in the runbook, for the time of the upgrade: identity: {" + t.String() + ": full}; or " + fix
+			}
+			if t.Identity.Candidate != "" {
+				fix = "ALTER TABLE ONLY " + t.SQL() + " REPLICA IDENTITY USING INDEX " + pg.Ident(t.Identity.Candidate) + ";"
+			}
+			out = append(out, Finding{
+				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
+				Says: fmt.Sprintf("table %s: its replica identity %s has the generated column %s, whose values do not travel: the first UPDATE or DELETE would stop its whole set", t, schema.Name(id.Index), schema.Name(column)),
+				Fix:  fix,
+			})
+		case 'f':
+			i := slices.IndexFunc(t.Columns, func(c schema.Column) bool { return c.Generated != 0 })
+			if i < 0 || !f.strictGenerated() {
+				return
+			}
+			fix := lines("give it a primary key, or a unique index over NOT NULL columns, without generated columns, and make that its replica identity (identity: in the runbook)",
+				"or do without the way back: cutover: {back: false}")
+			if id.Candidate != "" {
+				fix = lines("ALTER TABLE ONLY "+t.SQL()+" REPLICA IDENTITY USING INDEX "+pg.Ident(id.Candidate)+";", "and take it out of identity: in the runbook")
+			}
+			out = append(out, Finding{
+				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
+				Says: fmt.Sprintf("table %s: its replica identity is FULL, and column %s is generated: where PostgreSQL 18 or later publishes it, every UPDATE and DELETE of it by the application fails", t, schema.Name(t.Columns[i].Name)),
+				Fix:  fix,
+			})
+		}
+	})
+	return out
+}
+
+// strictGenerated says whether a server that publishes refuses UPDATE and DELETE
+// where FULL has a generated column.
+func (f *Facts) strictGenerated() bool {
+	const since = 18
+	return f.Old.ok() && f.Old.Major() >= since || f.Want.Back && f.New.ok() && f.New.Major() >= since
 }
 
 // What finding a row costs the apply worker where REPLICA IDENTITY is FULL:

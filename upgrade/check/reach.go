@@ -6,10 +6,14 @@ import (
 	"strings"
 	"time"
 
+	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
 )
+
+// probeName is how a probe's session calls itself.
+const probeName = "crossfade_check"
 
 // reachTimeout is how long one try to reach the other server may take.
 const reachTimeout = 10 * time.Second
@@ -60,7 +64,7 @@ func (g *gathering) reach(ctx context.Context, on *Server, server *pg.Server, to
 		other := by.With(name)
 		r := Reach{From: on.Side, To: to.Side, Database: name, Conninfo: other.Conninfo()}
 		began := time.Now()
-		r.Err = probe(ctx, conn, other)
+		r.Err = probe(ctx, conn, other, to.Version)
 		switch pg.SQLState(r.Err) {
 		case insufficientPrivilege, "25006", "57014": // this session was refused or cancelled, not the one that it opens
 			g.missing(on.Side, name, "whether it reaches "+to.Side, r.Err, true)
@@ -75,14 +79,15 @@ func (g *gathering) reach(ctx context.Context, on *Server, server *pg.Server, to
 
 // probe makes the server of conn connect to another one as its apply worker
 // will, and leaves nothing: the subscription is made in a transaction that is
-// rolled back. It has no slot, so that nothing is made on the other side
+// rolled back. Its conninfo is that of the subscriptions to come, options
+// included. It has no slot, so that nothing is made on the other side
 // either; the publication need not exist (14 and later warn, nobody refuses).
 // What is proven is the address, the password, pg_hba.conf for that database
 // and the right to replicate.
-func probe(ctx context.Context, conn *pgx.Conn, to *pg.Server) error {
+func probe(ctx context.Context, conn *pgx.Conn, to *pg.Server, version int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTimeout, fmt.Errorf("no answer within %s", reachTimeout))
 	defer cancel()
-	conninfo := to.Conninfo()
+	conninfo := link.Conninfo(to.Conninfo(), version, probeName)
 	try := func() error {
 		err := pg.Exec(ctx, conn, "BEGIN")
 		if err == nil {
@@ -102,6 +107,6 @@ func probe(ctx context.Context, conn *pgx.Conn, to *pg.Server) error {
 	if secret == "" {
 		return try()
 	}
-	conninfo = to.Conninfo("password=" + secret)
+	conninfo = pg.WithKeyword(conninfo, "password", secret)
 	return pg.Silently(ctx, conn, try)
 }

@@ -88,6 +88,12 @@ func (s *Server) isParts(ctx context.Context, conn *pgx.Conn) []part {
 		{"the clock", false, func() error { return s.readClock(ctx, conn) }},
 		{"errors of the configuration files", false, func() (err error) { s.ConfigErrors, err = readConfigErrors(ctx, conn); return err }},
 		{"roles", true, func() error { return s.readRoles(ctx, conn) }},
+		{"the next transaction id", false, func() error {
+			var next int64
+			err := conn.QueryRow(ctx, `SELECT txid_snapshot_xmax(txid_current_snapshot())`).Scan(&next)
+			s.NextXID = uint64(next)
+			return err
+		}},
 		{"passwords of roles", false, func() error { return s.readPasswords(ctx, conn) }},
 		{"what it logs", false, func() (err error) { s.Overheard, err = pg.Overheard(ctx, conn); return err }},
 		{"pg_hba.conf", false, func() (err error) { s.HBA, err = pg.ReadHBA(ctx, conn); return err }},

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"crossfade/schema"
+	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 )
 
@@ -378,14 +380,51 @@ func judgeTimeouts(f *Facts) []Finding {
 			})
 		}
 	}
-	if f.Want.FromNew != nil && strings.Contains(f.Want.FromNew.Conninfo(), "options=") {
-		out = append(out, Finding{
-			Level: Warn, On: OnNew, Object: "from_new",
-			Says: "from_new has options= of its own, so that the subscriptions do not turn timeouts off: a statement_timeout or transaction_timeout of that role on old would end what they receive",
-			Fix:  "add -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 to these options, and -c transaction_timeout=0 from 17 on",
-		})
+	out = append(out, f.dropped(f.New, f.Old, f.Want.FromNew)...)
+	if f.Want.Back {
+		out = append(out, f.dropped(f.Old, f.New, f.Want.FromOld)...)
 	}
 	return out
+}
+
+// dropped: a subscriber that does not pass options= on leaves the walsender the
+// settings of its role, its database and its server.
+func (f *Facts) dropped(applies, sends *Server, by *pg.Server) []Finding {
+	if !link.DropsOptions(applies.Version) {
+		return nil
+	}
+	money := slices.ContainsFunc(f.Databases, func(d DatabaseFacts) bool {
+		return d.Inventory != nil && slices.ContainsFunc(d.Inventory.Tables, func(t schema.Table) bool {
+			return slices.ContainsFunc(t.Columns, func(c schema.Column) bool { return strings.HasPrefix(c.Type, "money") })
+		})
+	})
+	reach := map[string]string{}
+	for name, plain := range link.SentSettings() {
+		if name == "lc_monetary" && !money {
+			continue
+		}
+		if s, ok := sends.Settings[name]; ok && s.configured() && !strings.EqualFold(s.Value, plain) {
+			reach[name] = "the server"
+		}
+		for _, s := range f.Old.RoleSettings { // prepare carries them over
+			if strings.EqualFold(s.Name, name) && !strings.EqualFold(s.Value, plain) &&
+				(s.Role == "" || s.Role == sends.Role.Name || by != nil && s.Role == by.User()) && (s.Database == "" || f.moved(s.Database)) {
+				reach[name] = s.String()
+			}
+		}
+	}
+	if len(reach) == 0 {
+		return nil
+	}
+	t := &Table{Columns: []string{"setting", "set for"}}
+	for _, name := range slices.Sorted(maps.Keys(reach)) {
+		t.Rows = append(t.Rows, []string{name, reach[name]})
+	}
+	return []Finding{{
+		Level: Warn, On: applies.Side, Object: "options", Table: t,
+		Says: fmt.Sprintf("PostgreSQL %s does not pass options= of a subscription to the server that sends, so that %s there reach what is sent: values may arrive changed, or not at all", applies.release(), count(int64(len(reach)), "setting")),
+		Fix:  fmt.Sprintf("install the newest minor of PostgreSQL %d there, or take these settings away on the %s server until finish", applies.Major(), sends.Side),
+	}}
 }
 
 func judgeMaxPrepared(f *Facts) []Finding {

@@ -103,25 +103,8 @@ func (l Link) DropPublication() flow.Effect {
 	return l.From.effect("DROP PUBLICATION IF EXISTS " + pg.Ident(l.Name))
 }
 
-// conninfo is what stands in the subscription. The walsender is told to wait
-// as long as a big transaction may take, and no timeout that a role or
-// database has set can end it.
-func (l Link) conninfo() string {
-	c := l.Conninfo + " application_name=" + l.Name
-	if !strings.Contains(l.Conninfo, "options=") {
-		opts := pg.TimeoutsOff(l.From.Version)
-		if l.From.Version >= 120000 {
-			opts += " -c wal_sender_timeout=60s"
-		}
-		c += " options='" + opts + "'"
-	}
-	for _, k := range []string{"keepalives_idle=5", "keepalives_interval=5", "keepalives_count=3"} {
-		if !strings.Contains(l.Conninfo, k[:strings.Index(k, "=")]) {
-			c += " " + k
-		}
-	}
-	return c
-}
+// conninfo is what stands in the subscription, without password.
+func (l Link) conninfo() string { return Conninfo(l.Conninfo, l.From.Version, l.Name) }
 
 // secrets fill the holes of the link's effects.
 func (l Link) secrets() map[string]string {

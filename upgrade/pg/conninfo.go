@@ -169,6 +169,17 @@ func Keyword(conninfo, key string) string {
 	return ""
 }
 
+// WithKeyword is conninfo, as keyword/value pairs, with one keyword set to value.
+// Where it cannot be read it is returned as it is.
+func WithKeyword(conninfo, key, value string) string {
+	params, err := parsePairs(conninfo)
+	if err != nil {
+		return conninfo
+	}
+	s := Server{params: setParam(params, key, value)}
+	return s.dialect(nil)
+}
+
 // setParam returns params with key set to value, in its place or at the end.
 func setParam(params []param, key, value string) []param {
 	out := slices.Clone(params)

@@ -36,18 +36,23 @@ type Server struct {
 
 	params []param // libpq's, in the order given, without password
 	secret string  // password given in the conninfo itself
+	own    string  // password of the service file: of the tool's own sessions and programs
 	conf   *pgx.ConnConfig
 }
 
 // Parse reads conninfo, a libpq keyword/value string or URI. Nothing is
 // connected. Keys that only libpq knows are kept for other servers' libpq and
-// for client programs; keys that nobody knows are an error.
+// for client programs; keys that nobody knows are an error. A service is replaced
+// by what it stands for on this machine.
 func Parse(name, conninfo, bin string) (*Server, error) {
 	params, err := parseConninfo(conninfo)
 	if err != nil {
 		return nil, fmt.Errorf("conninfo of %s: %w", name, err)
 	}
 	s := &Server{Name: name, Bin: bin}
+	if params, s.own, err = withService(params); err != nil {
+		return nil, fmt.Errorf("conninfo of %s: %w", name, err)
+	}
 	for _, p := range params {
 		if p.key == "password" {
 			s.secret = p.value
@@ -67,8 +72,8 @@ func (s *Server) configure() error {
 	if err != nil {
 		return fmt.Errorf("conninfo of %s: %w", s.Name, err)
 	}
-	if s.secret != "" {
-		conf.Password = s.secret
+	if secret := s.secret + s.own; secret != "" { // never both
+		conf.Password = secret
 	}
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = connectTimeout
@@ -100,7 +105,7 @@ func (s *Server) As(app string) *Server {
 func (s *Server) Login(user, password string) *Server {
 	c := *s
 	c.params = setParam(s.params, "user", user)
-	c.secret = password
+	c.secret, c.own = password, ""
 	c.conf = s.conf.Copy()
 	c.conf.User, c.conf.Password = user, password
 	return &c

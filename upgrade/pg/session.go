@@ -41,6 +41,9 @@ var pinned = map[string]string{
 	"bytea_output":                        "hex",
 	"TimeZone":                            "UTC",
 	"xmloption":                           "content",
+	"array_nulls":                         "on",
+	"lc_monetary":                         "C",
+	"backslash_quote":                     "safe_encoding",
 	// Catalog queries look costly to the planner; compiling them takes longer
 	// than running them.
 	"jit": "off",

@@ -85,6 +85,28 @@ UNION ALL -- rules enabled ALWAYS or REPLICA; more: the table
 SELECT 'rule', r.rulename::text, r.ev_enabled::text, quote_ident(n.nspname) || '.' || quote_ident(c.relname), 0
 FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN ns n ON n.oid = c.relnamespace
 WHERE r.ev_enabled IN ('A', 'R') AND r.rulename <> '_RETURN'
+UNION ALL -- columns whose values name something of this cluster; detail: the type
+(SELECT 'id-column', quote_ident(n.nspname) || '.' || quote_ident(c.relname) || '.' || quote_ident(a.attname), format_type(b.oid, NULL), '', 0
+ FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' JOIN ns n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid
+ JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
+ WHERE a.attnum > 0 AND NOT a.attisdropped AND (b.typname ~ '^_?(xid|xid8|cid|tid|txid_snapshot|pg_snapshot|pg_lsn|oid|reg[a-z]+)$') AND b.oid < 16384
+   AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_class'::regclass AND m.objid = c.oid)
+ ORDER BY 2 LIMIT 200)
+UNION ALL -- defaults that ask for the current transaction id; detail: the default
+(SELECT 'id-default', quote_ident(n.nspname) || '.' || quote_ident(c.relname) || '.' || quote_ident(a.attname), pg_get_expr(ad.adbin, ad.adrelid), '', 0
+ FROM pg_attrdef ad JOIN pg_class c ON c.oid = ad.adrelid AND c.relkind IN ('r', 'p') JOIN ns n ON n.oid = c.relnamespace
+ JOIN pg_attribute a ON a.attrelid = ad.adrelid AND a.attnum = ad.adnum
+ WHERE pg_get_expr(ad.adbin, ad.adrelid) ~ '\m(txid_current|txid_current_snapshot|txid_current_if_assigned|pg_current_xact_id|pg_current_snapshot|pg_current_xact_id_if_assigned)\(' ORDER BY 2 LIMIT 50)
+UNION ALL -- functions whose bodies do
+(SELECT 'id-function', p.oid::regprocedure::text, '', '', 0
+ FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace
+ WHERE p.prosrc ~ '\m(txid_current|txid_current_snapshot|txid_current_if_assigned|pg_current_xact_id|pg_current_snapshot|pg_current_xact_id_if_assigned)\s*\('
+   AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid) ORDER BY 2 LIMIT 50)
+UNION ALL -- tables that their owner may not write; name: quoted always; detail: what it lacks
+SELECT 'owner-lacks', '"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"', string_agg(r.what, ', ' ORDER BY r.i), pg_get_userbyid(c.relowner)::text, 0::bigint
+FROM pg_class c JOIN ns n ON n.oid = c.relnamespace, (VALUES (1, 'INSERT'), (2, 'UPDATE'), (3, 'DELETE'), (4, 'TRUNCATE')) r(i, what)
+WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.relacl IS NOT NULL AND NOT has_table_privilege(c.relowner, c.oid, r.what)
+GROUP BY n.nspname, c.relname, c.relowner
 {{if not (since 13)}}UNION ALL -- functions over opaque, which 13 removed
 SELECT 'opaque', p.oid::regprocedure::text, '', '', 0 FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace WHERE p.prorettype = 2282 OR 2282 = ANY (p.proargtypes::oid[])
 {{end}}ORDER BY 1, 2
