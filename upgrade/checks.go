@@ -102,7 +102,11 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 	}
 	s, err := u.look(ctx, false)
 	if err == nil && s.oldErr == nil {
-		if o.Managers, err = u.checkManagers(ctx); err != nil {
+		if o.Managers, err = u.checkManagers(ctx); pg.SQLState(err) != "" {
+			o.Incomplete = append(o.Incomplete, check.Incomplete{On: check.OnOld, What: "failover managers", Err: err, Serious: true, Grants: []string{"GRANT pg_read_all_settings TO $role;"}})
+			err = nil
+		}
+		if err != nil {
 			return o, nil, err
 		}
 	}

@@ -27,6 +27,8 @@ func (u *Upgrade) unmakeStep(s *survey) flow.Step {
 				switch {
 				case !ok:
 				case kind == "database ":
+					// A template cannot be dropped.
+					does = append(does, effect("new", "", "ALTER DATABASE "+pg.Ident(name)+" IS_TEMPLATE false"))
 					does = append(does, effect("new", "", "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"))
 				default:
 					does = append(does, effect("new", "", "DROP ROLE IF EXISTS "+pg.Ident(name)))
@@ -47,6 +49,9 @@ func (u *Upgrade) unmakeStep(s *survey) flow.Step {
 			}
 			for _, e := range does {
 				err := u.fleet().Do(ctx, e)
+				if pg.SQLState(err) == "3D000" {
+					continue // it was not made, or is dropped already
+				}
 				if pg.SQLState(err) == "2BP01" {
 					t.Note("%v: it is used by something that this upgrade did not make", err)
 					continue

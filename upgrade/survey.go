@@ -181,21 +181,22 @@ func (u *Upgrade) look(ctx context.Context, full bool) (*survey, error) {
 // lookDatabases lists the databases of the upgrade.
 func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 	books := slices.Clone(u.rb.Databases)
-	oids, encodings := map[string]uint32{}, map[string]string{}
+	oids, encodings, closed := map[string]uint32{}, map[string]string{}, map[string]bool{}
 	from := s.old
 	if s.oldErr != nil {
 		from = s.new
 	}
 	err := u.sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text FROM pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY datname`)
+		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text, datistemplate, NOT datallowconn OR datconnlimit = -2 FROM pg_database ORDER BY datname`)
 		if err != nil {
 			return err
 		}
 		var oid uint32
 		var name, encoding string
-		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &encoding}, func() error {
-			oids[name], encodings[name] = oid, encoding
-			if u.rb.Databases == nil {
+		var template, shut bool
+		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &encoding, &template, &shut}, func() error {
+			oids[name], encodings[name], closed[name] = oid, encoding, shut
+			if u.rb.Databases == nil && !template && !shut {
 				books = append(books, DefaultDatabase(name))
 			}
 			return nil
@@ -206,8 +207,12 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 		return &pg.Error{Doing: "list the databases", On: from.Server.String(), Err: err}
 	}
 	for _, b := range books {
-		if _, there := oids[b.Name]; !there && s.oldErr == nil {
+		switch _, there := oids[b.Name]; {
+		case s.oldErr != nil:
+		case !there:
 			return &RunbookError{Problems: []Problem{u.rb.Problem(b.At, fmt.Sprintf("database %s does not exist on old; name one that does", b.Name))}}
+		case closed[b.Name]:
+			return &RunbookError{Problems: []Problem{u.rb.Problem(b.At, fmt.Sprintf("database %s of old allows no connections (ALTER DATABASE %s ALLOW_CONNECTIONS true lets the tool in)", b.Name, pg.Ident(b.Name)))}}
 		}
 		s.databases = append(s.databases, &database{name: b.Name, oid: oids[b.Name], encoding: encodings[b.Name], book: b})
 	}
@@ -215,7 +220,25 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 		return exitf(ExitFindings, "create one, or correct old.primary", "%s has no database to upgrade", from.Server)
 	}
 	s.home = s.databases[0].name
+	names := make([]string, len(s.databases))
+	for i, db := range s.databases {
+		names[i] = db.name
+	}
+	u.known.Store(&names)
 	return nil
+}
+
+// moves are the databases that are moved; nil where the runbook does not name
+// them and no server was asked yet.
+func (u *Upgrade) moves() []string {
+	if known := u.known.Load(); known != nil {
+		return *known
+	}
+	var names []string
+	for _, db := range u.rb.Databases {
+		names = append(names, db.Name)
+	}
+	return names
 }
 
 // lookDecisions reads crossfade.upgrade and the fence on both sides.

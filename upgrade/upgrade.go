@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"crossfade/cutover"
@@ -39,6 +40,9 @@ type Upgrade struct {
 	passed   bool       // this process has run check, and nothing blocks
 	holding  *hold      // what this process holds of the upgrade now, or nil
 	pace     *load.Pace // of every copy; nil: none
+
+	// known are the databases that are moved, as the last survey found them.
+	known atomic.Pointer[[]string]
 
 	mu      sync.Mutex
 	act     Activity

@@ -47,6 +47,8 @@ type Options struct {
 	// sizes and the sequences that are not called are not needed. What is not in
 	// it is read.
 	Inventories map[string]*schema.Inventory
+	// Incomplete is what the caller could not read for these options.
+	Incomplete []Incomplete
 	// Ours: this upgrade has begun, and what carries its name is its own. It is
 	// also found by its record in crossfade.upgrade.
 	Ours bool
