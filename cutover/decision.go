@@ -63,6 +63,10 @@ type Memory struct {
 	Before map[string]string `json:"before,omitempty"`
 	// Made are the databases and roles on new that this upgrade created.
 	Made []string `json:"made,omitempty"`
+	// Undo are the statements that take back what this upgrade changed on new
+	// outside of databases, in the order in which they were changed. What holds a
+	// password is not among them.
+	Undo []string `json:"undo,omitempty"`
 	// Stopped, of an attempt that is void: the links that it had stopped are not
 	// known to go on, because its undo was cut off or could not reach the opening
 	// side. The next attempt lets them go on.

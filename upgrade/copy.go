@@ -55,6 +55,9 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (flow.Step, error)
 					if g.Creates && !slices.Contains(m.Made, g.Key) {
 						m.Made = append(m.Made, g.Key)
 					}
+					if !g.Creates && g.Undo.SQL != "" && len(g.UndoVars) == 0 && !slices.Contains(m.Undo, g.Undo.SQL) {
+						m.Undo = append(m.Undo, g.Undo.SQL)
+					}
 				}
 			})
 			if err != nil {

@@ -128,6 +128,9 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 			return m, err
 		}
 	}
+	if err := u.rememberStood(ctx, s, m.Before); err != nil {
+		return m, err
+	}
 	names, err := u.oldSynchronous(ctx, s)
 	if err == nil && len(u.successors()) > 0 {
 		m.Before[oldSynchronousNames] = names

@@ -148,7 +148,7 @@ func (b *PgBouncer) databases(v view, to *pg.Server) []Problem {
 			continue
 		}
 		e, own, ok := v.file.find(db)
-		if !ok || !own && len(v.file.includes) > 0 {
+		if !ok || !own && (len(v.file.includes) > 0 || !writable(db)) {
 			say(Problem{ID: PoolDatabase, Object: db, Says: v.Config + ": " + v.file.missing(db).Error()})
 			continue
 		}
@@ -228,13 +228,18 @@ func (b *PgBouncer) wildcard(v view) Problem {
 	var names []string
 	for _, db := range b.Moved {
 		if _, own, ok := v.file.find(db); ok && !own && !slices.Contains(b.Databases, db) {
-			names = append(names, quoteName(db))
+			names = append(names, db)
 		}
 	}
 	if len(names) > 0 {
 		p.Fix = fmt.Sprintf("in the place of *, name the databases that clients ask for: databases: [%s]; each gets an entry of its own beside *", strings.Join(names, ", "))
 	}
 	return p
+}
+
+// named are the databases but for *, which is none.
+func (b *PgBouncer) named() []string {
+	return slices.DeleteFunc(slices.Clone(b.Databases), func(db string) bool { return db == anyDatabase })
 }
 
 func (b *PgBouncer) moves(dbname string) bool {

@@ -15,6 +15,7 @@ var databaseChecks = []Check{
 	{ID: "database-invalid", Title: "No database is half dropped", Levels: blockWarn, Judge: judgeInvalid},
 	{ID: "database-left", Title: "Every database of old is moved", Levels: warnNote, Acceptable: true, Judge: judgeDatabaseLeft},
 	{ID: "database-template", Title: "No template is moved that databases are made from meanwhile", Levels: blockWarn, Judge: judgeTemplates},
+	{ID: "plpgsql-missing", Title: "Every database has PL/pgSQL", Levels: onlyBlock, Judge: judgePLpgSQL},
 	{ID: "new-not-empty", Title: "New has nothing in the databases that are moved", Levels: onlyBlock, Judge: judgeNotEmpty},
 	{ID: "encoding", Title: "Databases that exist on new have old's encoding and locale", Levels: onlyBlock, Judge: judgeEncoding},
 	{ID: "locale-missing", Title: "New knows the locales of old's databases", Levels: onlyBlock, Acceptable: true, Judge: judgeLocale},
@@ -139,6 +140,26 @@ func judgeTemplates(f *Facts) []Finding {
 				Says: fmt.Sprintf("database %s is a template: from prepare to finish the links are connected to it, so that CREATE DATABASE … TEMPLATE %s fails on both sides (SQLSTATE 55006)", schema.Name(d.Name), schema.Name(d.Name)),
 				Fix:  "let nobody make databases from it until the upgrade is finished",
 			})
+		}
+	}
+	return out
+}
+
+// judgePLpgSQL: the fence is written in it, on both sides.
+func judgePLpgSQL(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, side := range []struct {
+			on     string
+			things []Thing
+		}{{OnOld, d.Things}, {OnNew, d.NewThings}} {
+			if len(pick(side.things, "no-plpgsql")) > 0 {
+				out = append(out, Finding{
+					Level: Block, On: side.on, Database: d.Name, Object: "plpgsql",
+					Says: fmt.Sprintf("database %s does not have the language plpgsql, in which the fence is written: it could not be made there", schema.Name(d.Name)),
+					Fix:  lines("CREATE EXTENSION plpgsql;", "it is a part of the server; it may be dropped again after finish"),
+				})
+			}
 		}
 	}
 	return out

@@ -9,6 +9,8 @@ member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 -- the tool's schema; detail says whether it holds crossfade.upgrade
 SELECT 'schema', nspname::text, EXISTS (SELECT FROM pg_class u WHERE u.relnamespace = pg_namespace.oid AND (u.relname = 'upgrade' OR u.relname LIKE 'upgrade\_%'))::text, '', 0::bigint
 FROM pg_namespace WHERE nspname = 'crossfade'
+UNION ALL -- the language that the fence is written in is not there
+SELECT 'no-plpgsql', '', '', '', 0 WHERE NOT EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql')
 UNION ALL -- a trigger or event trigger of the tool's name
 SELECT 'own-trigger', quote_ident(n.nspname) || '.' || quote_ident(c.relname), t.tgname::text, '', 0
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN ns n ON n.oid = c.relnamespace
