@@ -77,7 +77,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		o.Databases = append(o.Databases, checkDatabase(b, string(u.part)))
 	}
 	for _, a := range u.rb.Accept {
-		o.Accept = append(o.Accept, check.Accept{ID: a.ID, Object: a.Object})
+		o.Accept = append(o.Accept, check.Accept{ID: a.ID, Object: a.Object, Match: a.matches})
 	}
 	for _, sb := range u.rb.Old.Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
@@ -156,7 +156,16 @@ func checkDatabase(b Database, cluster string) check.Database {
 			return false
 		}
 	}
+	d.Ordered = func(t schema.Table) string {
+		if b.patterned(t) != nil {
+			return "full"
+		}
+		return ""
+	}
 	for _, id := range b.Identity {
+		if id.Of != nil {
+			continue
+		}
 		want := "full"
 		if id.Index != "" {
 			want = "index:" + id.Index

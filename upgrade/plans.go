@@ -49,11 +49,11 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 			return p, err
 		}
 		add(u.groundStep(s, "new", db), stages.before)
-		if identity, ok := u.identityStep("old", db); ok {
+		if identity, ok := u.identityStep(s, "old", db); ok {
 			add(identity)
 		}
 		add(u.publicationsStep(db, db.links), stages.copy, stages.after)
-		if identity, ok := u.identityStep("new", db); ok {
+		if identity, ok := u.identityStep(s, "new", db); ok {
 			add(identity)
 		}
 		add(u.fenceStep(db), u.publicationsStep(db, db.way), u.compareStep(s, db), u.subscribeStep(s, db))

@@ -355,6 +355,7 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 		if err != nil {
 			return &pg.Error{Doing: "read what database " + db.name + " holds", On: s.serving().Server.String(), Err: err}
 		}
+		db.book.Identity = db.book.identities(db.inventory.Tables)
 		db.assign()
 		if u.part == "" || s.serving().Name == "old" { // new has the tables of its own sets alone
 			problems = append(problems, db.problems...)

@@ -117,9 +117,19 @@ func judgeDatabaseLeft(f *Facts) []Finding {
 			left.Level = Note
 			left.Says = fmt.Sprintf("database %s is not in the runbook: it stays on old and takes writes there", schema.Name(c.Name))
 		}
-		out = append(out, left)
+		out = append(out, left.among(leftSays(left.Level, c), "database", nil))
 	}
 	return out
+}
+
+func leftSays(level Level, c Catalog) string {
+	switch {
+	case c.Template:
+		return "%s marked IS_TEMPLATE: templates are moved only where the runbook names them; these stay on old, and new will not have them"
+	case level == Warn:
+		return "%s without connections (datallowconn), not even the tool's: they stay on old, and new will not have them"
+	}
+	return "%s not in the runbook: they stay on old and take writes there"
 }
 
 // judgeTemplates: what the links connect to cannot be copied from.

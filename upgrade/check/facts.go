@@ -269,6 +269,8 @@ type DatabaseFacts struct {
 	// StatsSince is since when updates and deletes are counted; zero is not known.
 	StatsSince time.Time
 	DDL        DDL
+	// Added are members of extensions of old that the extension does not have on new.
+	Added []Member
 	// Lost are tables of new that have another replica identity than they are to have.
 	Lost []LostIdentity
 }

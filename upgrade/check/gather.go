@@ -46,6 +46,7 @@ func Gather(ctx context.Context, o Options) (*Facts, error) {
 	wg.Go(func() { g.readTemplate(ctx) })
 	wg.Wait()
 	g.readLost(ctx)
+	g.readAdded(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -277,7 +278,7 @@ func (d *DatabaseFacts) readIdentities(ctx context.Context, conn *pgx.Conn, vers
 	names := map[uint32]string{}
 	var oids []uint32
 	for _, t := range inv.Tables {
-		if t.Published() && (d.Want.Identity[t.String()] != "" || !t.Identity.Usable || t.Identity.Kind == 'f') {
+		if t.Published() && (d.Want.order(t) != "" || !t.Identity.Usable || t.Identity.Kind == 'f') {
 			names[t.OID] = t.String()
 			oids = append(oids, t.OID)
 		}

@@ -22,7 +22,7 @@ func judgeIncomplete(f *Facts) []Finding {
 		out = append(out, Finding{
 			Level: level, On: i.On, Database: i.Database, Object: i.What,
 			Says: fmt.Sprintf("%s could not be read, so that the checks that need it say nothing: %v", i.What, i.Err), Fix: f.readable(i),
-		})
+		}.among("%s could not be read, so that the checks that need them say nothing", "thing", []string{"because"}, i.Err.Error()))
 	}
 	for _, d := range f.Databases {
 		if d.Err != nil {
