@@ -187,7 +187,9 @@ func judgeDirect(f *Facts) []Finding {
 func dedupe(all []Finding) []Finding {
 	var out []Finding
 	for _, x := range all {
-		if !slices.ContainsFunc(out, func(f Finding) bool { return f.On == x.On && f.Database == x.Database && f.Object == x.Object && f.Says == x.Says }) {
+		if !slices.ContainsFunc(out, func(f Finding) bool {
+			return f.On == x.On && f.Database == x.Database && f.Object == x.Object && f.Says == x.Says
+		}) {
 			out = append(out, x)
 		}
 	}
