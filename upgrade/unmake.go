@@ -87,14 +87,14 @@ func dropObject(object string) string {
 // systemPrivileges are the privileges on what the server brings: what was granted
 // or taken away since initdb, or would be if that had been taken back.
 const systemPrivileges = `
-	SELECT x.kind || ' ' || x.name, x.acl::text, coalesce(ip.initprivs, x.own)::text
+	SELECT x.kind || ' ' || x.name, ARRAY(SELECT a FROM unnest(x.acl) a ORDER BY a::text)::text, ARRAY(SELECT a FROM unnest(coalesce(ip.initprivs, x.own)) a ORDER BY a::text)::text
 	FROM (SELECT 'ROUTINE' AS kind, oid::regprocedure::text AS name, coalesce(proacl, acldefault('f', proowner)) AS acl, acldefault('f', proowner) AS own, 'pg_proc'::regclass AS class, oid FROM pg_proc
 	      UNION ALL SELECT 'TABLE', oid::regclass::text, coalesce(relacl, acldefault('r', relowner)), acldefault('r', relowner), 'pg_class'::regclass, oid FROM pg_class WHERE relkind IN ('r', 'v')
 	      UNION ALL SELECT 'SCHEMA', oid::regnamespace::text, coalesce(nspacl, acldefault('n', nspowner)), acldefault('n', nspowner), 'pg_namespace'::regclass, oid FROM pg_namespace
 	      UNION ALL SELECT 'LANGUAGE', quote_ident(lanname), coalesce(lanacl, acldefault('l', lanowner)), acldefault('l', lanowner), 'pg_language'::regclass, oid FROM pg_language
 	      UNION ALL SELECT 'TYPE', oid::regtype::text, coalesce(typacl, acldefault('T', typowner)), acldefault('T', typowner), 'pg_type'::regclass, oid FROM pg_type WHERE typtype = 'b' AND typcategory <> 'A') x
 	LEFT JOIN pg_init_privs ip ON ip.objoid = x.oid AND ip.classoid = x.class AND ip.objsubid = 0
-	WHERE x.oid < 16384 AND x.acl IS DISTINCT FROM coalesce(ip.initprivs, x.own) ORDER BY 1`
+	WHERE x.oid < 16384 AND ARRAY(SELECT a::text FROM unnest(x.acl) a ORDER BY 1) <> ARRAY(SELECT a::text FROM unnest(coalesce(ip.initprivs, x.own)) a ORDER BY 1) ORDER BY 1`
 
 // stood is what a database of new held before the upgrade touched it.
 type stood struct {
