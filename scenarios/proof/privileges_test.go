@@ -31,7 +31,7 @@ func listed(f map[string]any) []string {
 // TestOrdinaryRole: a role that lacks a right is told which one, as a finding:
 // check is never 1 for it. The GRANTs that it prints are those that are missing.
 func TestOrdinaryRole(t *testing.T) {
-	w := newWorld(t, setting{sql: "CREATE TABLE nokey (a int); INSERT INTO nokey VALUES (1)"})
+	w := newWorld(t, setting{sql: "CREATE TABLE nokey (a int); INSERT INTO nokey VALUES (1)", dbs: "  - {name: shop}\n  - {name: side}\n"})
 	w.Exec(w.new, "", "CREATE ROLE app")
 	for _, c := range []string{
 		"CREATE ROLE plain LOGIN REPLICATION", "CREATE ROLE watched LOGIN REPLICATION", "GRANT pg_monitor TO watched",
@@ -72,7 +72,11 @@ func TestOrdinaryRole(t *testing.T) {
 					db = fmt.Sprint(f["database"])
 				}
 				for line := range strings.Lines(fmt.Sprint(f["fix"])) {
-					if line = strings.TrimSpace(line); strings.HasPrefix(line, "GRANT ") && strings.HasSuffix(line, ";") {
+					line = strings.TrimSpace(line)
+					if to, ok := strings.CutPrefix(line, `\connect "`); ok {
+						db = strings.TrimSuffix(to, `"`)
+					}
+					if strings.HasPrefix(line, "GRANT ") && strings.HasSuffix(line, ";") {
 						grants++
 						w.Exec(on, db, line)
 					}

@@ -101,10 +101,20 @@ func together(some []Finding) Finding {
 }
 
 // fixes are the statements of several findings one after the other, those of
-// another database behind the command by which psql goes there, and then what is
-// for people, once.
+// another database after the command by which psql goes there, and then what is
+// for people, once. Those of no database come first: psql is in one already.
 func fixes(some []Finding) string {
 	var sql, words []string
+	some = slices.Clone(some)
+	slices.SortStableFunc(some, func(a, b Finding) int {
+		switch {
+		case a.Database == "" && b.Database != "":
+			return -1
+		case a.Database != "" && b.Database == "":
+			return 1
+		}
+		return 0
+	})
 	database := some[0].Database
 	several := slices.ContainsFunc(some, func(f Finding) bool { return f.Database != database })
 	for i, f := range some {
@@ -113,7 +123,7 @@ func fixes(some []Finding) string {
 			line = strings.TrimRight(line, "\r\n")
 			switch {
 			case strings.HasSuffix(line, ";"):
-				if several && !began && (i == 0 || f.Database != database) {
+				if several && !began && f.Database != "" && (i == 0 || f.Database != database) {
 					sql = append(sql, `\connect `+pg.Ident(f.Database))
 					database = f.Database
 				}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"crossfade/schema"
 	"crossfade/upgrade/pg"
 )
 
@@ -51,12 +50,11 @@ func (f *Facts) readable(i Incomplete) string {
 		if i.Grants == nil {
 			return lines("ALTER ROLE "+role+" SUPERUSER;", "or let crossfade log in there as a superuser")
 		}
-		// Rights on what is in pg_catalog are those of one database.
-		where := "in database " + schema.Name(i.Database)
-		if i.Database == "" {
-			where = "in the database that the runbook's conninfo names"
+		or := "or let crossfade log in there as a superuser"
+		if i.Database == "" { // rights on what is in pg_catalog are those of one database
+			or = "in the database that the runbook's conninfo names; " + or
 		}
-		return lines(strings.ReplaceAll(strings.Join(i.Grants, "\n"), "$role", role), where+"; or let crossfade log in there as a superuser")
+		return lines(strings.ReplaceAll(strings.Join(i.Grants, "\n"), "$role", role), or)
 	case "57014": // query_canceled: statement_timeout
 		return "check again when the server is less busy"
 	case "55P03": // lock_not_available

@@ -51,6 +51,9 @@ type findingLine struct {
 }
 
 func (f Finding) line() any {
+	if f.Objects == nil && f.Object != "" {
+		f.Objects = []string{f.Object}
+	}
 	return findingLine{
 		kind{"finding"}, f.ID, f.Level, text(f.On), text(f.Database), text(f.Object), list(f.Objects), f.Says, text(f.Fix), f.Grid, f.Accepted, f.Acceptable,
 	}
