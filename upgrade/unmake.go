@@ -85,7 +85,9 @@ func dropObject(object string) string {
 }
 
 // systemPrivileges are the privileges on what the server brings: what was granted
-// or taken away since initdb, or would be if that had been taken back.
+// or taken away since initdb, or would be if that had been taken back. Default
+// privileges are among them, with ALTER DEFAULT PRIVILEGES and a | before the kind
+// of object.
 const systemPrivileges = `
 	SELECT x.kind || ' ' || x.name, ARRAY(SELECT a FROM unnest(x.acl) a ORDER BY a::text)::text, ARRAY(SELECT a FROM unnest(coalesce(ip.initprivs, x.own)) a ORDER BY a::text)::text
 	FROM (SELECT 'ROUTINE' AS kind, oid::regprocedure::text AS name, coalesce(proacl, acldefault('f', proowner)) AS acl, acldefault('f', proowner) AS own, 'pg_proc'::regclass AS class, oid FROM pg_proc
@@ -94,7 +96,14 @@ const systemPrivileges = `
 	      UNION ALL SELECT 'LANGUAGE', quote_ident(lanname), coalesce(lanacl, acldefault('l', lanowner)), acldefault('l', lanowner), 'pg_language'::regclass, oid FROM pg_language
 	      UNION ALL SELECT 'TYPE', oid::regtype::text, coalesce(typacl, acldefault('T', typowner)), acldefault('T', typowner), 'pg_type'::regclass, oid FROM pg_type WHERE typtype = 'b' AND typcategory <> 'A') x
 	LEFT JOIN pg_init_privs ip ON ip.objoid = x.oid AND ip.classoid = x.class AND ip.objsubid = 0
-	WHERE x.oid < 16384 AND ARRAY(SELECT a::text FROM unnest(x.acl) a ORDER BY 1) <> ARRAY(SELECT a::text FROM unnest(coalesce(ip.initprivs, x.own)) a ORDER BY 1) ORDER BY 1`
+	WHERE x.oid < 16384 AND ARRAY(SELECT a::text FROM unnest(x.acl) a ORDER BY 1) <> ARRAY(SELECT a::text FROM unnest(coalesce(ip.initprivs, x.own)) a ORDER BY 1)
+	UNION ALL
+	SELECT 'ALTER DEFAULT PRIVILEGES FOR ROLE ' || quote_ident(pg_get_userbyid(d.defaclrole)) || coalesce(' IN SCHEMA ' || quote_ident(n.nspname), '') || '|'
+	         || CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES' WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END,
+	       ARRAY(SELECT a FROM unnest(d.defaclacl) a ORDER BY a::text)::text,
+	       CASE WHEN n.oid IS NULL THEN ARRAY(SELECT a FROM unnest(acldefault(CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END::"char", d.defaclrole)) a ORDER BY a::text)::text ELSE '{}' END
+	FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+	ORDER BY 1`
 
 // stood is what a database of new held before the upgrade touched it.
 type stood struct {
@@ -225,6 +234,12 @@ func (u *Upgrade) privilegesBack(ctx context.Context, database string, was, now,
 			if !changed {
 				want = initial[object]
 			}
+			before, on, isDefault := strings.Cut(object, "|")
+			if !isDefault {
+				before, on = "", object
+			} else {
+				before += " "
+			}
 			for _, revoke := range []bool{true, false} {
 				list := want
 				if revoke {
@@ -245,9 +260,9 @@ func (u *Upgrade) privilegesBack(ctx context.Context, database string, was, now,
 						with = " WITH GRANT OPTION"
 					}
 					if revoke {
-						out = append(out, "REVOKE ALL ON "+object+" FROM "+who+" CASCADE")
+						out = append(out, before+"REVOKE ALL ON "+on+" FROM "+who+" CASCADE")
 					} else {
-						out = append(out, "GRANT "+privilege+" ON "+object+" TO "+who+with)
+						out = append(out, before+"GRANT "+privilege+" ON "+on+" TO "+who+with)
 					}
 					return nil
 				})
