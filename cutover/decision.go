@@ -66,6 +66,10 @@ type Memory struct {
 	// Shared is, by side, what the clusters had outside of databases when prepare
 	// last made them equal (row 0).
 	Shared map[string]map[string]string `json:"shared,omitempty"`
+	// Undo are the statements that take back what this upgrade changed on new
+	// outside of databases, in the order in which they were changed. What holds a
+	// password is not among them.
+	Undo []string `json:"undo,omitempty"`
 	// Stopped, of an attempt that is void: the links that it had stopped are not
 	// known to go on, because its undo was cut off or could not reach the opening
 	// side. The next attempt lets them go on.

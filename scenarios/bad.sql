@@ -60,6 +60,9 @@ INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, 
   VALUES (90001, 'pg_partman', 10, 'public'::regnamespace, true, '4.7'), (90002, 'pg_cron', 10, 'public'::regnamespace, true, '1.6');
 CREATE TABLE part_config (parent text PRIMARY KEY);
 ALTER EXTENSION pg_partman ADD TABLE part_config;
+-- extension-members
+CREATE TABLE added (id int PRIMARY KEY);
+ALTER EXTENSION pg_trgm ADD TABLE added;
 -- foreign-tables
 CREATE EXTENSION postgres_fdw;
 CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'localhost', dbname 'shop');
@@ -162,6 +165,14 @@ CREATE DATABASE forgotten TEMPLATE template0;
 CREATE DATABASE half TEMPLATE template0;
 UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half';
 CREATE DATABASE spelled TEMPLATE template0 LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8';
+
+-- database-template, plpgsql-missing
+ALTER DATABASE spelled IS_TEMPLATE true;
+\connect spelled
+SET synchronous_commit = local;
+DROP EXTENSION plpgsql;
+\connect shop
+SET synchronous_commit = local;
 
 -- prepared-transactions; and because it keeps vacuum back: xid-age
 BEGIN;

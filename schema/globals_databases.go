@@ -213,9 +213,15 @@ func splitList(list string) []string {
 	return out
 }
 
+// Unlisted says whether a setting is one that every major knows and none lists
+// in pg_settings.
+func Unlisted(name string) bool {
+	return strings.EqualFold(name, "role") || strings.EqualFold(name, "session_authorization")
+}
+
 // known says whether new knows the setting; names with a dot may be anybody's.
 func (c *carrier) known(name string) bool {
-	return strings.Contains(name, ".") || c.to.Known[strings.ToLower(name)]
+	return Unlisted(name) || strings.Contains(name, ".") || c.to.Known[strings.ToLower(name)]
 }
 
 func (c *carrier) unknownSetting(name, what string) {

@@ -77,7 +77,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		o.Databases = append(o.Databases, checkDatabase(b, string(u.part)))
 	}
 	for _, a := range u.rb.Accept {
-		o.Accept = append(o.Accept, check.Accept{ID: a.ID, Object: a.Object})
+		o.Accept = append(o.Accept, check.Accept{ID: a.ID, Object: a.Object, Match: a.matches})
 	}
 	for _, sb := range u.rb.Old.Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
@@ -102,7 +102,11 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 	}
 	s, err := u.look(ctx, false)
 	if err == nil && s.oldErr == nil {
-		if o.Managers, err = u.checkManagers(ctx); err != nil {
+		if o.Managers, err = u.checkManagers(ctx); pg.SQLState(err) != "" {
+			o.Incomplete = append(o.Incomplete, check.Incomplete{On: check.OnOld, What: "failover managers", Err: err, Serious: true, Grants: []string{"GRANT pg_read_all_settings TO $role;"}})
+			err = nil
+		}
+		if err != nil {
 			return o, nil, err
 		}
 	}
@@ -120,7 +124,11 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		return o, nil, nil
 	}
 	// Mistakes of the runbook that only the tables show come before findings.
-	if err := u.lookAtTables(ctx, s, schema.Filter{NoObjects: true, NoSizes: !sizes, NoUncalled: true}); err != nil {
+	err = u.lookAtTables(ctx, s, schema.Filter{NoObjects: true, NoSizes: !sizes, NoUncalled: true})
+	if pg.SQLState(err) != "" {
+		return o, nil, nil // a database that cannot be read is a finding: check reads it, too
+	}
+	if err != nil {
 		return o, nil, err
 	}
 	if s.serving().Name == "old" {
@@ -152,7 +160,16 @@ func checkDatabase(b Database, cluster string) check.Database {
 			return false
 		}
 	}
+	d.Ordered = func(t schema.Table) string {
+		if b.patterned(t) != nil {
+			return "full"
+		}
+		return ""
+	}
 	for _, id := range b.Identity {
+		if id.Of != nil {
+			continue
+		}
 		want := "full"
 		if id.Index != "" {
 			want = "index:" + id.Index

@@ -45,7 +45,7 @@ func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey) (all []
 		}
 	}
 	rows, err := conn.Query(ctx, `
-		SELECT $3, datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate AND datname <> 'postgres' AND NOT datname = ANY ($1::text[])
+		SELECT $3, datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') AND datconnlimit <> -2 AND NOT datname = ANY ($1::text[])
 		UNION ALL
 		SELECT $4, slot_name::text FROM pg_replication_slots
 		WHERE slot_type = 'logical' AND NOT temporary AND database = ANY ($1::text[]) AND NOT EXISTS (SELECT FROM unnest($2::text[]) p(prefix) WHERE starts_with(slot_name, p.prefix))

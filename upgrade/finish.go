@@ -251,16 +251,23 @@ func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side str
 		return nil
 	}
 	err := u.sessions.Do(ctx, u.side(side).With(db), func(conn *pgx.Conn) error {
-		var there bool
-		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'crossfade')").Scan(&there); err != nil || !there {
+		var there, fence bool
+		err := conn.QueryRow(ctx, u.part.Own(`SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'crossfade'),
+			EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'crossfade' AND p.proname = 'fence')`)).Scan(&there, &fence)
+		if err != nil || !there {
 			return err
 		}
-		for _, q := range append(u.part.Unguard(), u.part.Lowered()) {
+		lower := u.part.Unguard()
+		if fence { // prepare may have stopped before it made it
+			lower = append(lower, u.part.Lowered())
+		}
+		for _, q := range lower {
 			if err := pg.Exec(ctx, conn, q); err != nil {
 				return &pg.Error{Doing: pg.Brief(q), On: u.side(side).String() + ", database " + db, Err: err}
 			}
 		}
-		left, err := cutover.DisarmTables(ctx, conn, in.elsewhere(), time.Minute)
+		var left []string
+		left, err = cutover.DisarmTables(ctx, conn, in.elsewhere(), time.Minute)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("the open fence is still on %s of %s, which are busy: run the same command again", strings.Join(left, ", "), db)
 		}
@@ -485,11 +492,15 @@ func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 		return p, err
 	}
 	p.Steps = append(p.Steps, around...)
+	unmake, err := u.unmakeStep(ctx, s)
+	if err != nil {
+		return p, err
+	}
 	p.Steps = append(p.Steps,
 		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
 		// What this upgrade made on new goes while it is closed: nobody may
 		// write there and see his rows go with the database.
-		u.unmakeStep(s), u.unfenceStep(s, "new"), u.unfenceStep(s, "old"), u.dropGroundStep(s, "new"), u.dropGroundStep(s, "old"))
+		unmake, u.unfenceStep(s, "new"), u.unfenceStep(s, "old"), u.dropGroundStep(s, "new"), u.dropGroundStep(s, "old"))
 	return p, nil
 }
 
@@ -504,6 +515,18 @@ func (u *Upgrade) leftovers(ctx context.Context, s *survey, closed bool) (Leftov
 		found, err := u.left(ctx, s, side)
 		if err != nil {
 			return out, err
+		}
+		if side == "new" && !closed {
+			stays, err := u.unmade(ctx, s)
+			if err != nil {
+				return out, err
+			}
+			if len(stays) > 0 {
+				out.Lines = append(out.Lines, "new: made by this upgrade and still there, because something that it did not make needs it: "+strings.Join(stays, ", "))
+				if len(found) == 0 {
+					continue
+				}
+			}
 		}
 		switch {
 		case len(found) == 0:

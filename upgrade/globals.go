@@ -88,8 +88,12 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.S
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			err := u.remember(ctx, s, func(m *cutover.Memory) {
 				for _, g := range all {
-					if g.Creates && side == "new" && !slices.Contains(m.Made, g.Key) {
+					switch {
+					case side != "new":
+					case g.Creates && !slices.Contains(m.Made, g.Key):
 						m.Made = append(m.Made, g.Key)
+					case !g.Creates && g.Undo.SQL != "" && len(g.Undo.Secrets) == 0 && !slices.Contains(m.Undo, g.Undo.SQL):
+						m.Undo = append(m.Undo, g.Undo.SQL)
 					}
 				}
 			})

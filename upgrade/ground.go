@@ -131,6 +131,9 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 	if err := u.readApplied(ctx, m.Before); err != nil {
 		return m, err
 	}
+	if err := u.rememberStood(ctx, s, m.Before); err != nil {
+		return m, err
+	}
 	names, err := u.oldSynchronous(ctx, s)
 	if err == nil && len(u.successors()) > 0 {
 		m.Before[oldSynchronousNames] = names
@@ -184,7 +187,7 @@ func identityClause(kind byte, index string) string {
 // identityStep sets the replica identities that the runbook orders on one
 // side: on old before anything is published, on new when its indexes are
 // there, so that the way back finds rows the same way.
-func (u *Upgrade) identityStep(side string, db *database) (flow.Step, bool) {
+func (u *Upgrade) identityStep(s *survey, side string, db *database) (flow.Step, bool) {
 	var does []flow.Effect
 	want := map[string]string{}
 	for _, id := range db.book.Identity {
@@ -218,6 +221,11 @@ func (u *Upgrade) identityStep(side string, db *database) (flow.Step, bool) {
 			return done, err
 		},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
+			if side == "old" {
+				if err := u.rememberIdentities(ctx, s, db, want); err != nil {
+					return err
+				}
+			}
 			for _, e := range does {
 				if err := u.underLock(ctx, e); err != nil {
 					return err
@@ -226,6 +234,31 @@ func (u *Upgrade) identityStep(side string, db *database) (flow.Step, bool) {
 			return nil
 		},
 	}, len(does) > 0
+}
+
+// rememberIdentities adds what tables have that were not there, or not ordered,
+// when the upgrade began: finish and abort put it back.
+func (u *Upgrade) rememberIdentities(ctx context.Context, s *survey, db *database, want map[string]string) error {
+	m, err := u.memory(ctx, s)
+	if err != nil {
+		return err
+	}
+	more := map[string]string{}
+	for _, t := range db.inventory.Tables {
+		key := "identity/" + db.name + "/" + t.SQL()
+		if _, known := m.Before[key]; !known && want[t.SQL()] != "" {
+			more[key] = identityClause(t.Identity.Kind, t.Identity.Index)
+		}
+	}
+	if len(more) == 0 {
+		return nil
+	}
+	return u.remember(ctx, s, func(m *cutover.Memory) {
+		if m.Before == nil {
+			m.Before = map[string]string{}
+		}
+		maps.Copy(m.Before, more)
+	})
 }
 
 // underLock executes a statement that wants a strong lock for a moment: each

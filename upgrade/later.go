@@ -112,7 +112,7 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 			return p, err
 		}
 		add(stages.changes, stages.before)
-		if identity, ok := u.identityStep(s.serving().Name, late.only()); ok {
+		if identity, ok := u.identityStep(s, s.serving().Name, late.only()); ok {
 			add(identity)
 		}
 		add(u.publicationsStep(late, late.links))
@@ -121,7 +121,7 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 		}
 		add(stages.after)
 		add(stages.validate...)
-		if identity, ok := u.identityStep(side, late.only()); ok {
+		if identity, ok := u.identityStep(s, side, late.only()); ok {
 			add(identity)
 		}
 		add(u.fenceStep(side, db), u.publicationsStep(late, late.way), u.compareStep(s, db))

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,26 +17,44 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// unmakeStep drops on new the databases and roles that this upgrade made.
-// Roles that own something else by now stay, and are named.
-func (u *Upgrade) unmakeStep(s *survey) flow.Step {
+// unmakeStep takes away on new what this upgrade made there: what it changed of
+// roles and settings, its databases, what it put into those that were there before,
+// and its roles. Roles that own something of somebody's stay, and are named.
+func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) {
 	var does []flow.Effect
 	if z := s.zero(); z != nil {
-		for _, kind := range []string{"database ", "role "} {
-			for i := len(z.Made) - 1; i >= 0; i-- {
-				name, ok := strings.CutPrefix(z.Made[i], kind)
-				switch {
-				case !ok:
-				case kind == "database ":
-					does = append(does, effect("new", "", "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"))
-				default:
-					does = append(does, effect("new", "", "DROP ROLE IF EXISTS "+pg.Ident(name)))
+		for _, sql := range slices.Backward(z.Undo) {
+			does = append(does, effect("new", "", sql))
+		}
+		made := func(kind string) (names []string) {
+			for _, m := range slices.Backward(z.Made) {
+				if name, ok := strings.CutPrefix(m, kind+" "); ok {
+					names = append(names, name)
 				}
 			}
+			return names
+		}
+		for _, name := range made("database") {
+			// A template cannot be dropped.
+			does = append(does, effect("new", "", "ALTER DATABASE "+pg.Ident(name)+" IS_TEMPLATE false"))
+			does = append(does, effect("new", "", "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"))
+		}
+		inside, err := u.emptied(ctx, s)
+		if err != nil {
+			return flow.Step{}, err
+		}
+		roles := made("role")
+		owned, err := u.disowned(ctx, s, roles)
+		if err != nil {
+			return flow.Step{}, err
+		}
+		does = append(append(does, inside...), owned...)
+		for _, name := range roles {
+			does = append(does, effect("new", "", "DROP ROLE IF EXISTS "+pg.Ident(name)))
 		}
 	}
 	return flow.Step{
-		ID: "unmake", Title: "Drop on new what this upgrade made there", Does: does, Done: never,
+		ID: "unmake", Title: "Take away on new what this upgrade made there", Does: does, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if s.newErr != nil {
 				t.Note("new does not answer: what was made there stays (%v)", s.newErr)
@@ -45,19 +64,25 @@ func (u *Upgrade) unmakeStep(s *survey) flow.Step {
 			if err := u.sessions.Close(ctx); err != nil {
 				return err
 			}
-			for _, e := range does {
+			for i, e := range does {
 				err := u.fleet().Do(ctx, e)
-				if pg.SQLState(err) == "2BP01" {
+				switch pg.SQLState(err) {
+				case "3D000", "42704", "42P01", "42883", "3F000":
+					continue // it was not made, or is gone already
+				case "2BP01":
 					t.Note("%v: it is used by something that this upgrade did not make", err)
 					continue
 				}
 				if err != nil {
 					return err
 				}
+				if len(does) > 100 && i%100 == 0 {
+					t.Progress(int64(i), int64(len(does)), "statements", "new")
+				}
 			}
 			return nil
 		},
-	}
+	}, nil
 }
 
 // withoutNew opens old because new is gone for good. What the back links had

@@ -83,12 +83,12 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	for i, db := range s.databases {
 		stages := all[i]
 		add(u.groundStep(s, "new", db), stages.before)
-		if identity, ok := u.identityStep("old", db); ok {
+		if identity, ok := u.identityStep(s, "old", db); ok {
 			add(identity)
 		}
 		add(u.publicationsStep(db, db.links), stages.copy, stages.after)
 		add(stages.validate...)
-		if identity, ok := u.identityStep("new", db); ok {
+		if identity, ok := u.identityStep(s, "new", db); ok {
 			add(identity)
 		}
 		add(u.fenceStep("new", db), u.publicationsStep(db, db.way), u.compareStep(s, db), u.linkSettingsStep(s, "new", db), u.subscribeStep(s, db))

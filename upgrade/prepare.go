@@ -45,6 +45,7 @@ func (u *Upgrade) mustPass(ctx context.Context) error {
 
 // blocks is the error of findings that stand in the way.
 func blocks(blocking []check.Finding) error {
+	blocking = check.Group(blocking)
 	e := &ErrFindings{blocking}
 	return &ExitError{Code: ExitFindings, Says: e.Error(), On: blocking[0].On, Object: blocking[0].Object, Hint: "crossfade check says what to do about each", Err: e}
 }

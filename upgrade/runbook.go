@@ -207,6 +207,30 @@ type Hooks struct {
 	AfterOpen     *Hook // failing is exit 6 with all else finished
 }
 
+// matches says whether the entry stands for an object: * and ? outside of double
+// quotes stand for any characters and any one, as in patterns of tables.
+func (a Accept) matches(object string) bool {
+	if a.Object == "" || a.Object == object {
+		return true
+	}
+	var glob runbookGlob
+	quoted := false
+	for _, c := range a.Object {
+		switch {
+		case c == '"':
+			quoted = !quoted
+			glob = append(glob, c)
+		case c == '*' && !quoted:
+			glob = append(glob, globAny)
+		case c == '?' && !quoted:
+			glob = append(glob, globOne)
+		default:
+			glob = append(glob, c)
+		}
+	}
+	return glob.match(object)
+}
+
 // Accept is a finding that the operator answers for.
 type Accept struct {
 	At     Position

@@ -125,7 +125,7 @@ func Assign(db Database, tables []TableName) Assignment {
 		exists[t] = true
 	}
 	for _, i := range db.Identity {
-		if !exists[i.Table] {
+		if i.Of == nil && !exists[i.Table] {
 			problem(i.At, "identity: %s is no published table of %s; %s", i.Table, db.Name, meant(i.Table.String()))
 		}
 	}

@@ -115,6 +115,9 @@ func (rb *Runbook) For(cluster string) *Runbook {
 			continue
 		}
 		db.Identity = slices.DeleteFunc(slices.Clone(db.Identity), func(i Identity) bool {
+			if i.Of != nil {
+				return false // it is for the tables that the part has
+			}
 			for n, tables := range db.distribute([]TableName{i.Table}).sets {
 				if len(tables) > 0 {
 					return db.Sets[n].To != cluster

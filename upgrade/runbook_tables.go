@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 
+	"crossfade/schema"
+
 	"go.yaml.in/yaml/v4"
 )
 
@@ -25,6 +27,46 @@ type Identity struct {
 	At    Position
 	Table TableName
 	Index string // name of the index; "": full, the whole row
+	// Of is a pattern with wildcards, in the place of Table: full for every table
+	// that it matches and that has no other replica identity of its own.
+	Of *Pattern
+}
+
+// identities are the orders for the tables that there are: each of a pattern is one
+// for every table that it stands for. A table named by itself is never a pattern's.
+func (db Database) identities(tables []schema.Table) []Identity {
+	var out []Identity
+	named := map[TableName]bool{}
+	for _, id := range db.Identity {
+		if id.Of == nil {
+			out = append(out, id)
+			named[id.Table] = true
+		}
+	}
+	for _, t := range tables {
+		name := TableName{t.Schema, t.Name}
+		if named[name] {
+			continue
+		}
+		if id := db.patterned(t); id != nil {
+			out = append(out, Identity{At: id.At, Table: name})
+		}
+	}
+	return out
+}
+
+// patterned is the pattern of identity: that stands for a table, or nil. A table
+// that has FULL already is one of them: after prepare all of them have.
+func (db Database) patterned(t schema.Table) *Identity {
+	if !t.Published() || t.Identity.Usable && t.Identity.Kind != 'f' || runbookMatch(db.Exclude, TableName{t.Schema, t.Name}) >= 0 {
+		return nil
+	}
+	for i := range db.Identity {
+		if p := db.Identity[i].Of; p != nil && p.Match(t.Schema, t.Name) {
+			return &db.Identity[i]
+		}
+	}
+	return nil
 }
 
 // Set is a table set: one publication, one slot, one subscription.
@@ -270,7 +312,12 @@ func (r *runbookReader) identity(m *yamlMap, exclude []Pattern) []Identity {
 		}
 		table, ok := p.Exact()
 		if !ok {
-			r.mistake(pair.key, "identity: %s has a wildcard; an identity is for one table, like %s", runbookShow(pair.name), right)
+			if what, fine := r.scalar(pair.value, "identity", "full"); fine && what != "full" {
+				r.mistake(pair.value, "identity: %s is for one table; a pattern such as %s takes full alone", runbookShow(what), runbookShow(pair.name))
+			} else if fine {
+				p.At = r.at(pair.key)
+				all = append(all, Identity{At: p.At, Of: &p})
+			}
 			continue
 		}
 		if line, twice := seen[table]; twice {

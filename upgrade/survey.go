@@ -215,16 +215,16 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 		from = s.new
 	}
 	err := u.sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text, datallowconn FROM pg_database WHERE NOT datistemplate AND datconnlimit <> -2 ORDER BY datname`)
+		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text, datistemplate, NOT datallowconn OR datconnlimit = -2 FROM pg_database ORDER BY datname`)
 		if err != nil {
 			return err
 		}
 		var oid uint32
 		var name, encoding string
-		var open bool
-		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &encoding, &open}, func() error {
+		var template, shut bool
+		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &encoding, &template, &shut}, func() error {
 			oids[name], encodings[name] = oid, encoding
-			if u.rb.Databases == nil && open {
+			if u.rb.Databases == nil && !template && !shut {
 				books = append(books, DefaultDatabase(name))
 			}
 			return nil
@@ -244,7 +244,25 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 		return exitf(ExitFindings, "create one, or correct old.primary", "%s has no database to upgrade", from.Server)
 	}
 	s.home = s.databases[0].name
+	names := make([]string, len(s.databases))
+	for i, db := range s.databases {
+		names[i] = db.name
+	}
+	u.known.Store(&names)
 	return nil
+}
+
+// moves are the databases that are moved; nil where the runbook does not name
+// them and no server was asked yet.
+func (u *Upgrade) moves() []string {
+	if known := u.known.Load(); known != nil {
+		return *known
+	}
+	var names []string
+	for _, db := range u.rb.Databases {
+		names = append(names, db.Name)
+	}
+	return names
 }
 
 // lookDecisions reads crossfade.upgrade and the fence on both sides.
@@ -373,6 +391,7 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 		if err != nil {
 			return &pg.Error{Doing: "read what database " + db.name + " holds", On: s.serving().Server.String(), Err: err}
 		}
+		db.book.Identity = db.book.identities(db.inventory.Tables)
 		db.assign()
 		if u.part == "" || s.serving().Name == "old" { // new has the tables of its own sets alone
 			problems = append(problems, db.problems...)

@@ -191,7 +191,7 @@ func (u *Upgrade) switches(to string) (traffic.Group, error) {
 			continue
 		}
 		b := &traffic.PgBouncer{
-			Databases: t.PgBouncer.Databases, Apart: u.pooledApart(), PauseTimeout: min(2*time.Second, u.rb.Cutover.MaxBlocked/2), Blocked: u.rb.Cutover.MaxBlocked,
+			Databases: t.PgBouncer.Databases, Apart: u.pooledApart(), Moved: u.moves(), PauseTimeout: min(2*time.Second, u.rb.Cutover.MaxBlocked/2), Blocked: u.rb.Cutover.MaxBlocked,
 			Accepted: func(p traffic.Problem) bool { return u.accepted(p.ID, p.Object) },
 		}
 		for _, i := range t.PgBouncer.Instances {

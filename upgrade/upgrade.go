@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"crossfade/cutover"
@@ -41,6 +42,9 @@ type Upgrade struct {
 	holding  *hold      // what this process holds of the upgrade now, or nil
 	until    time.Time  // no attempt of a crossing begins after it; zero: no limit
 	pace     *load.Pace // of every copy; nil: none
+
+	// known are the databases that are moved, as the last survey found them.
+	known atomic.Pointer[[]string]
 
 	mu      sync.Mutex
 	act     Activity

@@ -78,10 +78,11 @@ func nextIs(ctx context.Context, u *upgrade.Upgrade, says string, out *output) e
 
 // findings are check's as lines.
 func findings(all []check.Finding) []report.Finding {
+	all = check.Group(all)
 	out := make([]report.Finding, len(all))
 	for i, f := range all {
 		out[i] = report.Finding{
-			ID: f.ID, Level: string(f.Level), On: f.On, Database: f.Database, Object: f.Object, Says: f.Says, Fix: f.Fix,
+			ID: f.ID, Level: string(f.Level), On: f.On, Database: f.Database, Object: f.Object, Objects: f.Objects, Says: f.Says, Fix: f.Fix,
 			Accepted: f.Accepted, Acceptable: f.Acceptable,
 		}
 		if f.Table != nil {

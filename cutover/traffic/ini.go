@@ -240,13 +240,13 @@ func (f *ini) point(names []string, host, port string) ([]byte, error) {
 	var added strings.Builder
 	for _, name := range names {
 		e, own, ok := f.find(name)
-		if !ok || !own && len(f.includes) > 0 {
+		if !ok || !own && (len(f.includes) > 0 || !writable(name)) {
 			return nil, f.missing(name)
 		}
 		if !own {
 			// A space more or less in the copied string means nothing.
 			copied := apply(f.text[e.start:e.end], f.address(e, host, port), -e.start)
-			fmt.Fprintf(&added, "\n%s = %s", quoteName(name), copied)
+			fmt.Fprintf(&added, "\n%s = %s", name, copied)
 			continue
 		}
 		for _, e := range f.entries {
@@ -266,6 +266,9 @@ func (f *ini) missing(name string) error {
 	if len(f.includes) > 0 {
 		return fmt.Errorf("database %s is not in it but may be in a file that it includes (%s), which is not rewritten: move the section databases into this file",
 			name, list(f.includes))
+	}
+	if !writable(name) {
+		return fmt.Errorf("database %s is served by the entry * alone, and PgBouncer reads no entry of such a name: give its clients a name of letters, digits, _, - and ., with dbname= in its entry", name)
 	}
 	return fmt.Errorf("database %s is not in its section databases", name)
 }
@@ -370,11 +373,11 @@ func quoteWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
 }
 
-func quoteName(s string) string {
-	for _, c := range []byte(s) {
-		if c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
-		}
-	}
-	return s
+// writable says whether an entry of that name can be made: PgBouncer reads these
+// characters in a name, and up to 1.18 at least no quoted one, whatever its manual
+// says of them.
+func writable(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(c rune) bool {
+		return c != '_' && c != '-' && c != '.' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
+	})
 }

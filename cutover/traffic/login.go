@@ -27,7 +27,7 @@ type guest struct {
 // guests are the logins that the pooler needs on the server for its databases.
 func (b *PgBouncer) guests(v view, secrets map[string]string) []guest {
 	var all []guest
-	for _, db := range b.Databases {
+	for _, db := range b.named() {
 		e, _, ok := v.file.find(db)
 		if !ok {
 			continue
@@ -106,7 +106,7 @@ func (b *PgBouncer) logins(ctx context.Context, v view, to *pg.Server) ([]Proble
 			problems = append(problems, b.login(ctx, v, d, g)...)
 		}
 	}
-	for _, db := range b.Databases {
+	for _, db := range b.named() {
 		// Where no user is known, at least the server answers.
 		e, _, ok := v.file.find(db)
 		if dbname := e.database(db); ok && doors[dbname] == nil {

@@ -44,6 +44,10 @@ type PgBouncer struct {
 	// Apart are names that lead to the same server and go elsewhere, at a time of
 	// their own.
 	Apart []string
+	// Moved are the databases of the server whose clients go to the other side;
+	// nil is every one. Names of the pooler that lead to another database may
+	// stay where they are.
+	Moved []string
 	// Accepted says which acceptable problems the operator answers for; nil: none.
 	Accepted func(Problem) bool
 	// writing is held while a configuration is written that other units may share;

@@ -223,6 +223,79 @@ func (w *world) ids(sw *PgBouncer, to *pg.Server) string {
 	return strings.Join(ids, " ")
 }
 
+// TestWildcard: the entry * serves every database without one of its own. Those
+// that are moved are named by their own names, which can be paused; * cannot.
+func TestWildcard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil, lab.PoolOptions{
+		Databases: map[string]lab.Backend{"my-db": {DB: "shop"}, "forced": {DB: "shop", Extra: "user=postgres"}, "odd.name-1": {DB: "side"}, "shop": {DB: "shop"}},
+	})
+	text, err := os.ReadFile(w.pool.Config)
+	w.Must(err)
+	for _, c := range []*lab.Cluster{w.oldC, w.newC} {
+		w.Exec(c, "", "CREATE DATABASE side", "CREATE DATABASE blog", "CREATE DATABASE stays", `CREATE DATABASE "two b"`)
+	}
+	entry := func(rest string) string {
+		return strings.Replace(string(text), "\n[pgbouncer]", fmt.Sprintf("\n* = host=%s port=%d%s\n[pgbouncer]", w.oldC.Address(), w.oldC.Port, rest), 1)
+	}
+	reload := func(text string) {
+		w.Must(os.WriteFile(w.pool.Config, []byte(text), 0o644))
+		_, err := w.pool.Admin(t.Context(), "RELOAD")
+		w.Must(err)
+	}
+	ask := func(names ...string) { // clients that PgBouncer makes a pool for
+		for _, name := range names {
+			conn, err := pgx.Connect(t.Context(), w.pool.Conninfo(name))
+			w.Must(err)
+			w.Must(conn.Close(t.Context()))
+		}
+	}
+	moved := []string{"shop", "blog", "side"}
+	for _, c := range []struct {
+		what, rest string
+		asked      []string
+		databases  []string
+		moved      []string
+		want       string
+	}{
+		{"one of its own for each", "", nil, []string{"my-db", "forced", "shop"}, []string{"shop"}, ""},
+		{"a database that only * serves", "", nil, []string{"my-db", "forced", "shop"}, []string{"shop", "blog"}, "pool-alias:blog"},
+		{"the same, with clients", "", []string{"blog", "stays"}, []string{"my-db", "forced", "shop"}, []string{"shop", "blog"}, "pool-alias:blog"},
+		{"added as it says", "", []string{"blog"}, []string{"my-db", "forced", "shop", "blog"}, []string{"shop", "blog"}, ""},
+		{"an entry with another dbname", "", nil, []string{"my-db", "forced", "shop", "blog"}, moved, "pool-alias:odd.name-1 pool-alias:side"},
+		{"named", "", nil, []string{"my-db", "forced", "shop", "blog", "side", "odd.name-1"}, moved, ""},
+		{"a fixed database behind *", " dbname=shop", nil, []string{"my-db", "forced", "shop"}, []string{"shop"}, "pool-alias:* pool-alias:blog pool-alias:stays"},
+		{"a fixed database that stays", " dbname=stays", nil, []string{"my-db", "forced", "shop"}, []string{"shop"}, ""},
+		{"a name that no entry can have", "", nil, []string{"my-db", "forced", "shop", "two b"}, []string{"shop", "two b"}, "pool-database:two b"},
+		{"* itself", "", nil, []string{"my-db", "forced", "*", "shop"}, []string{"shop", "blog"}, "pool-database:* pool-alias:blog"},
+	} {
+		reload(entry(c.rest))
+		ask(c.asked...)
+		sw := PgBouncer{Databases: c.databases, Moved: c.moved, Instances: w.sw.Instances}
+		if got := w.ids(&sw, w.new); got != c.want {
+			t.Errorf("%s: %q, not %q", c.what, got, c.want)
+		}
+	}
+	// What it says to add can be paused and pointed.
+	reload(entry(""))
+	sw := PgBouncer{Databases: []string{"my-db", "forced", "shop", "blog", "odd.name-1"}, Moved: moved[:2], Instances: w.sw.Instances}
+	ask("blog")
+	w.Must(sw.Prepare(t.Context(), w.new))
+	w.Must(sw.Pause(t.Context()))
+	w.Must(sw.Point(t.Context(), w.new))
+	w.Must(sw.Resume(t.Context()))
+	for name, port := range map[string]int{"blog": w.newC.Port, "my-db": w.newC.Port, "odd.name-1": w.newC.Port, "stays": w.oldC.Port} {
+		conn, err := pgx.Connect(t.Context(), w.pool.Conninfo(name))
+		w.Must(err)
+		var at int
+		w.Must(conn.QueryRow(t.Context(), "SELECT inet_server_port()").Scan(&at))
+		if at != port {
+			t.Errorf("clients of %s are at port %d, not %d", name, at, port)
+		}
+		w.Must(conn.Close(t.Context()))
+	}
+}
+
 func TestProblems(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"host shop refused all reject", "host shop app all scram-sha-256", "host all unheard 192.0.2.1/32 trust"}, lab.PoolOptions{

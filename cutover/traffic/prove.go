@@ -143,8 +143,12 @@ func (b *PgBouncer) databases(v view, to *pg.Server) []Problem {
 	}
 	homes := map[string]bool{} // where the named databases are now
 	for _, db := range b.Databases {
+		if db == anyDatabase {
+			say(b.wildcard(v))
+			continue
+		}
 		e, own, ok := v.file.find(db)
-		if !ok || !own && len(v.file.includes) > 0 {
+		if !ok || !own && (len(v.file.includes) > 0 || !writable(db)) {
 			say(Problem{ID: PoolDatabase, Object: db, Says: v.Config + ": " + v.file.missing(db).Error()})
 			continue
 		}
@@ -180,7 +184,10 @@ func (b *PgBouncer) databases(v view, to *pg.Server) []Problem {
 // moved is whether every named database is at that address already.
 func (b *PgBouncer) moved(v view, host, port string) bool {
 	return !slices.ContainsFunc(b.Databases, func(db string) bool {
-		e, _, _ := v.file.find(db)
+		e, _, ok := v.file.find(db)
+		if !ok || db == anyDatabase {
+			return false
+		}
 		h, p := e.address()
 		return h != host || p != port
 	})
@@ -210,18 +217,49 @@ func (b *PgBouncer) sessions(v view, db string, d database) []Problem {
 	return problems
 }
 
-// aliases are the other names that lead where the named databases are.
+// wildcard refuses the entry for every other database among the named ones:
+// PgBouncer pauses databases by their names, and has none called *.
+func (b *PgBouncer) wildcard(v view) Problem {
+	p := Problem{
+		ID: PoolDatabase, Object: anyDatabase,
+		Says: "databases: names *, the entry for every database without one of its own: PgBouncer pauses and resumes databases by name, and knows none of that name",
+		Fix:  "name the databases that clients ask for; each gets an entry of its own beside *",
+	}
+	var names []string
+	for _, db := range b.Moved {
+		if _, own, ok := v.file.find(db); ok && !own && !slices.Contains(b.Databases, db) {
+			names = append(names, db)
+		}
+	}
+	if len(names) > 0 {
+		p.Fix = fmt.Sprintf("in the place of *, name the databases that clients ask for: databases: [%s]; each gets an entry of its own beside *", strings.Join(names, ", "))
+	}
+	return p
+}
+
+// named are the databases but for *, which is none.
+func (b *PgBouncer) named() []string {
+	return slices.DeleteFunc(slices.Clone(b.Databases), func(db string) bool { return db == anyDatabase })
+}
+
+func (b *PgBouncer) moves(dbname string) bool {
+	return b.Moved == nil || slices.Contains(b.Moved, dbname)
+}
+
+// aliases are the other names that lead to the databases that are moved, where
+// the named ones are.
 func (b *PgBouncer) aliases(v view, homes map[string]bool) []Problem {
 	var problems []Problem
 	seen := map[string]bool{}
-	alias := func(name, at, dbname string) {
-		if homes[at] && !seen[name] && !slices.Contains(b.Databases, name) && !slices.Contains(b.Apart, name) {
+	say := func(name, says, fix string) {
+		if !seen[name] && !slices.Contains(b.Databases, name) && !slices.Contains(b.Apart, name) {
 			seen[name] = true
-			problems = append(problems, Problem{
-				ID: PoolAlias, On: v.on(), Object: name, Acceptable: true,
-				Says: fmt.Sprintf("%s leads to %s, too (database %s), and would stay there, where writes are refused", name, at, dbname),
-				Fix:  "add it to databases:, or accept it",
-			})
+			problems = append(problems, Problem{ID: PoolAlias, On: v.on(), Object: name, Acceptable: true, Says: says, Fix: fix})
+		}
+	}
+	alias := func(name, at, dbname string) {
+		if homes[at] && b.moves(dbname) {
+			say(name, fmt.Sprintf("%s leads to %s, too (database %s), and would stay there, where writes are refused", name, at, dbname), "add it to databases:, or accept it")
 		}
 	}
 	for _, d := range v.shown {
@@ -229,11 +267,26 @@ func (b *PgBouncer) aliases(v view, homes map[string]bool) []Problem {
 	}
 	for _, e := range v.file.entries {
 		host, port := e.address()
-		dbname := "any"
+		at := net.JoinHostPort(host, port)
 		if e.name != anyDatabase {
-			dbname = e.database(e.name)
+			alias(e.name, at, e.database(e.name))
+			continue
 		}
-		alias(e.name, net.JoinHostPort(host, port), dbname)
+		if !homes[at] {
+			continue
+		}
+		if dbname, fixed := e.get("dbname"); fixed {
+			if b.moves(dbname) {
+				say(anyDatabase, fmt.Sprintf("every name without an entry of its own leads to %s, too (database %s, by the entry *), and would stay there, where writes are refused", at, dbname),
+					"give every name that clients use an entry of its own and add it to databases:, or accept it")
+			}
+			continue
+		}
+		for _, db := range b.Moved {
+			if _, own, _ := v.file.find(db); !own {
+				say(db, fmt.Sprintf("the entry * leads clients of %s to %s, too, and would leave them there, where writes are refused", db, at), "add it to databases:, or accept it")
+			}
+		}
 	}
 	slices.SortFunc(problems, func(a, c Problem) int { return strings.Compare(a.Object, c.Object) })
 	return problems

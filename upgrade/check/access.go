@@ -188,7 +188,9 @@ func judgeDirect(f *Facts) []Finding {
 func dedupe(all []Finding) []Finding {
 	var out []Finding
 	for _, x := range all {
-		if !slices.Contains(out, x) {
+		if !slices.ContainsFunc(out, func(f Finding) bool {
+			return f.On == x.On && f.Database == x.Database && f.Object == x.Object && f.Says == x.Says
+		}) {
 			out = append(out, x)
 		}
 	}
@@ -199,6 +201,9 @@ func dedupe(all []Finding) []Finding {
 func count(n int64, what string) string {
 	if n == 1 {
 		return "1 " + what
+	}
+	if what == "index" {
+		return fmt.Sprintf("%d indexes", n)
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -32,6 +32,21 @@ var databaseCases = []judged{
 		f.Old.Databases = append(f.Old.Databases, Catalog{Name: "other", AllowsConnections: true})
 		f.Want.AllDatabases = true
 	}, nil},
+	{"database-left", "a template, and one that is closed", func(f *Facts) {
+		f.Old.Databases = append(f.Old.Databases, Catalog{Name: "forms", Template: true, AllowsConnections: true}, Catalog{Name: "shut"})
+		f.Want.AllDatabases = true
+	}, []string{"warn database-left old forms forms", "warn database-left old shut shut"}},
+	{"database-template", "named", func(f *Facts) { f.Databases[0].Old.Template = true }, []string{"warn database-template old shop shop"}},
+	{"database-template", "of initdb", func(f *Facts) {
+		f.Databases[0].Old.Template, f.Databases[0].Old.Name = true, "template1"
+	}, []string{"block database-template old shop shop"}},
+	{"database-template", "none", func(f *Facts) {}, nil},
+	{"plpgsql-missing", "on old", func(f *Facts) { f.thing(Thing{Kind: "no-plpgsql"}) }, []string{"block plpgsql-missing old shop plpgsql"}},
+	{"plpgsql-missing", "there", func(f *Facts) {}, nil},
+	{"extension-members", "a table and a function", func(f *Facts) {
+		f.Databases[0].Added = []Member{{"hstore", "table", "mine", "public.mine"}, {"hstore", "function", "f()", "public.f()"}}
+	}, []string{"block extension-members old shop public.mine", "warn extension-members old shop public.f()"}},
+	{"extension-members", "none", func(f *Facts) {}, nil},
 	{"new-not-empty", "rows", func(f *Facts) {
 		f.into()
 		f.Databases[0].NewThings = []Thing{{Kind: "user-table", Name: "public.t", More: "rows", N: 3}, {Kind: "user-function", Name: "public.f", N: 1}}

@@ -64,6 +64,11 @@ type Finding struct {
 	Fix string
 	// Table is what the finding shows as rows; nil where it is told in words.
 	Table *Table
+	// Objects are what accept: names behind the colon, one or, of what Group has
+	// put together, several; filled in by Group.
+	Objects []string
+	// group is what is said where there are others of its kind; nil: it stands alone.
+	group *group
 	// Accepted: the runbook's accept: names it, and it may be accepted.
 	Accepted bool
 	// Acceptable is false where going on would break the running application,
@@ -86,18 +91,19 @@ func (f Finding) MarshalJSON() ([]byte, error) {
 		return &s
 	}
 	return json.Marshal(struct {
-		Type       string  `json:"type"`
-		ID         string  `json:"id"`
-		Level      Level   `json:"level"`
-		On         string  `json:"on"`
-		Database   *string `json:"database"`
-		Object     *string `json:"object"`
-		Says       string  `json:"says"`
-		Fix        *string `json:"fix"`
-		Table      *Table  `json:"table"`
-		Accepted   bool    `json:"accepted"`
-		Acceptable bool    `json:"acceptable"`
-	}{"finding", f.ID, f.Level, f.On, orNull(f.Database), orNull(f.Object), f.Says, orNull(f.Fix), f.Table, f.Accepted, f.Acceptable})
+		Type       string   `json:"type"`
+		ID         string   `json:"id"`
+		Level      Level    `json:"level"`
+		On         string   `json:"on"`
+		Database   *string  `json:"database"`
+		Object     *string  `json:"object"`
+		Objects    []string `json:"objects"`
+		Says       string   `json:"says"`
+		Fix        *string  `json:"fix"`
+		Table      *Table   `json:"table"`
+		Accepted   bool     `json:"accepted"`
+		Acceptable bool     `json:"acceptable"`
+	}{"finding", f.ID, f.Level, f.On, orNull(f.Database), orNull(f.Object), append([]string{}, f.Objects...), f.Says, orNull(f.Fix), f.Table, f.Accepted, f.Acceptable})
 }
 
 // Check is one thing that is looked at.
@@ -130,7 +136,7 @@ func Families() []Family {
 		{"Replication of others", slices.Concat(replicationChecks, slotChecks)},
 		{"Standbys, managers, archives", slices.Concat(standbyChecks, managerChecks, archiveChecks)},
 		{"Tables and sets", slices.Concat(identityChecks, setChecks, partitionChecks)},
-		{"What is not rows of tables", slices.Concat(contentChecks, applyChecks, functionChecks, extensionChecks)},
+		{"What is not rows of tables", slices.Concat(contentChecks, applyChecks, functionChecks, extensionChecks, memberChecks)},
 		{"What the new major no longer has", removedChecks},
 		{"Databases", databaseChecks},
 		{"Settings", settingChecks},
@@ -212,7 +218,7 @@ func (f *Facts) reachable(found Finding) string {
 
 func (o Options) accepts(f Finding) bool {
 	return slices.ContainsFunc(o.Accept, func(a Accept) bool {
-		return a.ID == f.ID && (a.Object == "" || a.Object == f.Object)
+		return a.ID == f.ID && (a.Object == "" || a.Object == f.Object || a.Match != nil && a.Match(f.Object))
 	})
 }
 

@@ -33,16 +33,50 @@ func judgeUnlogged(f *Facts) []Finding {
 		}
 		for _, t := range d.Inventory.Tables {
 			if t.Persistence == 'u' && t.Kind == 'r' && !t.Excluded {
+				// Logged it is published, and needs what every published table needs.
+				identity := ""
+				switch full := unequal(t) == ""; {
+				case t.Identity.Usable:
+				case t.Identity.Candidate != "":
+					identity = "ALTER TABLE ONLY " + t.SQL() + " REPLICA IDENTITY USING INDEX " + pg.Ident(t.Identity.Candidate) + ";"
+				case full:
+					identity = "ALTER TABLE ONLY " + t.SQL() + " REPLICA IDENTITY FULL;"
+				default:
+					identity = fmt.Sprintf("give %s a primary key first: a logged table is published and needs one, and FULL cannot serve, because column %s has no equality", t, unequal(t))
+				}
 				out = append(out, Finding{
 					Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 					Says: fmt.Sprintf("table %s is unlogged: it cannot be published, and is there and empty on new", t),
-					Fix: lines("ALTER TABLE "+t.SQL()+" SET LOGGED;",
+					Fix: lines(identity, "ALTER TABLE "+t.SQL()+" SET LOGGED;",
 						fmt.Sprintf("which rewrites it under an exclusive lock; or, where its rows may be lost: accept: [\"unlogged:%s\"]", t)),
-				})
+				}.among("%s unlogged: they cannot be published, and are there and empty on new", "table", []string{"rows"}, rowCount(t.Rows)).mends(logged))
 			}
 		}
 	}
 	return out
+}
+
+// unequal is a column of a table without equality; "" is none.
+func unequal(t schema.Table) string {
+	for _, c := range t.Columns {
+		if !c.Equality && c.Generated == 0 {
+			return schema.Name(c.Name)
+		}
+	}
+	return ""
+}
+
+// logged is the fix of several unlogged tables.
+func logged(all []Finding) string {
+	own := slices.Clone(all)
+	var patterns []string
+	for i := range own {
+		own[i].Fix = own[i].Fix[:strings.LastIndexByte(own[i].Fix, '\n')]
+		if p := fmt.Sprintf("%q", "unlogged:"+own[i].Object[:schemaEnd(own[i].Object)]+".*"); !slices.Contains(patterns, p) {
+			patterns = append(patterns, p)
+		}
+	}
+	return lines(fixes(own), "which rewrites each under an exclusive lock; or, where their rows may be lost: accept: ["+strings.Join(patterns, ", ")+"]")
 }
 
 func judgeMatViews(f *Facts) []Finding {
@@ -99,7 +133,7 @@ func judgeInvalidIndexes(f *Facts) []Finding {
 				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
 				Says: fmt.Sprintf("index %s of %s is not valid (a CREATE INDEX CONCURRENTLY failed or runs now): pg_dump leaves it out, so that it is not on new", t.Name, t.More),
 				Fix:  lines("DROP INDEX "+t.Name+";", "or REINDEX INDEX CONCURRENTLY "+t.Name+", if it is wanted"),
-			})
+			}.among("%s not valid (a CREATE INDEX CONCURRENTLY failed or runs now): pg_dump leaves them out, so that they are not on new", "index", []string{"table"}, t.More))
 		}
 	}
 	return out
@@ -353,7 +387,8 @@ func judgeSequences(f *Facts) []Finding {
 				Level: Warn, On: OnOld, Database: d.Name, Object: s.String(),
 				Says: fmt.Sprintf("sequence %s has used %.1f %% of its range%s: nextval fails at its end, before the upgrade or after it; the cutover sets it ahead, by no more than half of what is left", s, used*100, by),
 				Fix:  widen(s, tables[s.Table]),
-			})
+			}.among("%s near the end: nextval fails there, before the upgrade or after it; the cutover sets them ahead, by no more than half of what is left", "sequence",
+				[]string{"used", "column"}, fmt.Sprintf("%.1f %%", used*100), s.OwnedBy))
 		}
 	}
 	return out

@@ -13,7 +13,9 @@ var databaseChecks = []Check{
 	{ID: "database-missing", Title: "Every database of the runbook is on old", Levels: onlyBlock, Judge: judgeDatabaseMissing},
 	{ID: "database-closed", Title: "Every database of the runbook allows connections", Levels: onlyBlock, Judge: judgeDatabaseClosed},
 	{ID: "database-invalid", Title: "No database is half dropped", Levels: blockWarn, Judge: judgeInvalid},
-	{ID: "database-left", Title: "Every database of old is moved", Levels: onlyNote, Acceptable: true, Judge: judgeDatabaseLeft},
+	{ID: "database-left", Title: "Every database of old is moved", Levels: warnNote, Acceptable: true, Judge: judgeDatabaseLeft},
+	{ID: "database-template", Title: "No template is moved that databases are made from meanwhile", Levels: blockWarn, Judge: judgeTemplates},
+	{ID: "plpgsql-missing", Title: "Every database has PL/pgSQL", Levels: onlyBlock, Judge: judgePLpgSQL},
 	{ID: "new-not-empty", Title: "New has nothing in the databases that are moved", Levels: onlyBlock, Judge: judgeNotEmpty},
 	{ID: "encoding", Title: "Databases that exist on new have old's encoding and locale", Levels: onlyBlock, Judge: judgeEncoding},
 	{ID: "locale-missing", Title: "New knows the locales of old's databases", Levels: onlyBlock, Acceptable: true, Judge: judgeLocale},
@@ -86,18 +88,88 @@ func judgeInvalid(f *Facts) []Finding {
 }
 
 // judgeDatabaseLeft: the cutover closes the databases that are moved. Others
-// stay on old, and open.
+// stay on old, and open. That a template, or a database that lets nobody in, is
+// one of them is worth more than a note: nobody said so in the runbook.
 func judgeDatabaseLeft(f *Facts) []Finding {
-	if !f.Old.ok() || f.Want.AllDatabases {
+	if !f.Old.ok() {
 		return nil
 	}
 	var out []Finding
 	for _, c := range f.Old.Databases {
-		if !c.Template && c.connects() && !f.moved(c.Name) && c.Name != "postgres" {
+		if c.initdb() || c.halfDropped() || f.moved(c.Name) {
+			continue
+		}
+		left := Finding{Level: Warn, On: OnOld, Database: c.Name, Object: c.Name}
+		named := fmt.Sprintf("to move it, name it in the runbook under databases:, with every other database that is moved: {name: %s}", schema.Name(c.Name))
+		switch {
+		case c.Template:
+			left.Says = fmt.Sprintf("database %s is a template (IS_TEMPLATE), and templates are moved only where the runbook names them: it stays on old, and new will not have it", schema.Name(c.Name))
+			left.Fix = lines("if it is meant to be an ordinary database:", "ALTER DATABASE "+pg.Ident(c.Name)+" IS_TEMPLATE false;", named)
+			if !c.AllowsConnections {
+				left.Fix = lines("ALTER DATABASE "+pg.Ident(c.Name)+" ALLOW_CONNECTIONS true;", left.Fix)
+			}
+		case !c.AllowsConnections:
+			left.Says = fmt.Sprintf("database %s allows no connections (datallowconn), not even the tool's: it stays on old, and new will not have it", schema.Name(c.Name))
+			left.Fix = lines("if it is to be moved:", "ALTER DATABASE "+pg.Ident(c.Name)+" ALLOW_CONNECTIONS true;", "if nobody needs it: drop it, or accept database-left:"+c.Name)
+		case f.Want.AllDatabases || c.Name == "postgres":
+			continue
+		default:
+			left.Level = Note
+			left.Says = fmt.Sprintf("database %s is not in the runbook: it stays on old and takes writes there", schema.Name(c.Name))
+		}
+		out = append(out, left.among(leftSays(left.Level, c), "database", nil))
+	}
+	return out
+}
+
+func leftSays(level Level, c Catalog) string {
+	switch {
+	case c.Template:
+		return "%s marked IS_TEMPLATE: templates are moved only where the runbook names them; these stay on old, and new will not have them"
+	case level == Warn:
+		return "%s without connections (datallowconn), not even the tool's: they stay on old, and new will not have them"
+	}
+	return "%s not in the runbook: they stay on old and take writes there"
+}
+
+// judgeTemplates: what the links connect to cannot be copied from.
+func judgeTemplates(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		switch {
+		case d.Old == nil || !d.Old.Template:
+		case d.Old.initdb():
 			out = append(out, Finding{
-				Level: Note, On: OnOld, Database: c.Name, Object: c.Name,
-				Says: fmt.Sprintf("database %s is not in the runbook: it stays on old and takes writes there", schema.Name(c.Name)),
+				Level: Block, On: OnOld, Database: d.Name, Object: d.Name,
+				Says: fmt.Sprintf("the runbook moves %s, which every CREATE DATABASE copies: it would fail on both sides while the links are connected to it", schema.Name(d.Name)),
+				Fix:  "take it out of databases: in the runbook, and make in template1 of new by hand what later databases need",
 			})
+		default:
+			out = append(out, Finding{
+				Level: Warn, On: OnOld, Database: d.Name, Object: d.Name,
+				Says: fmt.Sprintf("database %s is a template: from prepare to finish the links are connected to it, so that CREATE DATABASE … TEMPLATE %s fails on both sides (SQLSTATE 55006)", schema.Name(d.Name), schema.Name(d.Name)),
+				Fix:  "let nobody make databases from it until the upgrade is finished",
+			})
+		}
+	}
+	return out
+}
+
+// judgePLpgSQL: the fence is written in it, on both sides.
+func judgePLpgSQL(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		for _, side := range []struct {
+			on     string
+			things []Thing
+		}{{OnOld, d.Things}, {OnNew, d.NewThings}} {
+			if len(pick(side.things, "no-plpgsql")) > 0 {
+				out = append(out, Finding{
+					Level: Block, On: side.on, Database: d.Name, Object: "plpgsql",
+					Says: fmt.Sprintf("database %s does not have the language plpgsql, in which the fence is written: it could not be made there", schema.Name(d.Name)),
+					Fix:  lines("CREATE EXTENSION plpgsql;", "it is a part of the server; it may be dropped again after finish"),
+				})
+			}
 		}
 	}
 	return out

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"crossfade/schema"
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
@@ -61,9 +62,29 @@ func (g *gathering) readDDL(ctx context.Context, conn *pgx.Conn, d *DatabaseFact
 // migrating are tables that tools which change schemas with each release keep.
 var migrating = map[string]string{
 	"flyway_schema_history": "Flyway", "schema_version": "Flyway", "databasechangelog": "Liquibase", "alembic_version": "Alembic", "django_migrations": "Django",
-	"schema_migrations": "Rails or golang-migrate", "ar_internal_metadata": "Rails", "__EFMigrationsHistory": "Entity Framework", "goose_db_version": "goose",
+	"ar_internal_metadata": "Rails", "__EFMigrationsHistory": "Entity Framework", "goose_db_version": "goose",
 	"_prisma_migrations": "Prisma", "SequelizeMeta": "Sequelize", "knex_migrations": "Knex", "atlas_schema_revisions": "Atlas", "phinxlog": "Phinx",
 	"gorp_migrations": "sql-migrate", "doctrine_migration_versions": "Doctrine", "typeorm_metadata": "TypeORM",
+}
+
+// migrates names the tool that keeps a table; "" is none. Several keep one that is
+// called schema_migrations, and tell themselves by its columns.
+func migrates(t schema.Table) string {
+	if t.Name != "schema_migrations" {
+		return migrating[t.Name]
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(t.Columns, func(c schema.Column) bool { return c.Name == name })
+	}
+	switch {
+	case has("inserted_at"):
+		return "Ecto"
+	case has("dirty"):
+		return "golang-migrate"
+	case len(t.Columns) == 1 && strings.HasPrefix(t.Columns[0].Type, "character varying"):
+		return "Rails" // dbmate keeps the same
+	}
+	return "a migration tool"
 }
 
 // judgeDDL: a column that is added on old stops its set, and a table that is
@@ -86,11 +107,23 @@ func judgeDDL(f *Facts) []Finding {
 		if x.Committed || x.Counted || d.Inventory == nil {
 			continue
 		}
+		var tools, names []string
 		for _, t := range d.Inventory.Tables {
-			if tool := migrating[t.Name]; tool != "" {
-				found(Note, t.String(), fmt.Sprintf("table %s says that %s changes this schema; when it last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count)", t, tool))
+			tool := migrates(t)
+			if tool == "" {
+				continue
+			}
+			names = append(names, t.String())
+			if !slices.Contains(tools, tool) {
+				tools = append(tools, tool)
 			}
 		}
+		if len(names) == 0 {
+			continue
+		}
+		who := strings.Join(tools, " and ")
+		found(Note, names[0], fmt.Sprintf("%s shows that %s changes this schema; when it last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count)", some(names, "table", "tables"), who))
+		out[len(out)-1] = out[len(out)-1].among("%s of tools that change schemas; when they last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count): "+would, "table", []string{"tool"}, who)
 	}
 	return out
 }

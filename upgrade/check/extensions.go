@@ -57,7 +57,10 @@ func judgeExtensionVersion(f *Facts) []Finding {
 			out = append(out, Finding{
 				Level: Note, On: OnNew, Database: d.Name, Object: e.Name, Says: says,
 				Fix: "if old has a newer version of it installed, update there first: ALTER EXTENSION " + pg.Ident(e.Name) + " UPDATE",
-			})
+			}.among("%s with another version on new: look into the release notes for what was removed between", "extension", []string{"old", "new"}, e.Detail, x.Default).
+				mends(func([]Finding) string {
+					return "if old has a newer version of one installed, update there first: ALTER EXTENSION … UPDATE"
+				}))
 		}
 	}
 	return out
@@ -168,7 +171,7 @@ func judgeExtensionTables(f *Facts) []Finding {
 		moved, left := map[string][]string{}, map[string][]string{}
 		for _, t := range d.Inventory.Tables {
 			switch {
-			case t.Extension == "" || t.Kind != 'r' || t.Excluded:
+			case t.Extension == "" || t.Kind != 'r' || t.Excluded || d.added(t.String()):
 			case t.ExtConfig && t.ExtCondition == "":
 				moved[t.Extension] = append(moved[t.Extension], t.String())
 			default:
@@ -227,6 +230,9 @@ func judgeCFunctions(f *Facts) []Finding {
 			there, known := f.library(t.More)
 			if known && !there {
 				continue // judgeLibraries
+			}
+			if t.Detail != "" {
+				continue // the library of an extension that is there: extension-missing
 			}
 			level, what := Warn, fmt.Sprintf("what is in it cannot be made on new unless it is there, built for PostgreSQL %s", f.newMajor())
 			fix := "install that library on the new server's host, or drop the functions on old if nothing needs them"

@@ -46,7 +46,8 @@ type Server struct {
 	pg.Identity
 	Pooled        bool          // the session goes through a pooler
 	Skew          time.Duration // its clock minus ours
-	Role          Role          // the tool's own
+	Role          Role          // the tool's own, as it logs in
+	Acts          string        // the role that its sessions act as: Role, unless a setting changes it
 	Settings      map[string]Setting
 	RoleSettings  []RoleSetting
 	Roles         []Role
@@ -150,6 +151,9 @@ type Catalog struct {
 
 // halfDropped is a database whose DROP DATABASE was cut off.
 func (c Catalog) halfDropped() bool { return c.ConnLimit == -2 }
+
+// initdb says whether initdb made it to copy databases from.
+func (c Catalog) initdb() bool { return c.Name == "template0" || c.Name == "template1" }
 
 // connects says whether sessions can be opened in it at all.
 func (c Catalog) connects() bool { return c.AllowsConnections && !c.halfDropped() }
@@ -275,6 +279,8 @@ type DatabaseFacts struct {
 	// StatsSince is since when updates and deletes are counted; zero is not known.
 	StatsSince time.Time
 	DDL        DDL
+	// Added are members of extensions of old that the extension does not have on new.
+	Added []Member
 	// Lost are tables of new that have another replica identity than they are to have.
 	Lost []LostIdentity
 }
@@ -307,6 +313,9 @@ type Incomplete struct {
 	What         string
 	Err          error
 	Serious      bool // checks that may block are blind
+	// Grants are the statements that give the role $role the right to read it,
+	// in the order in which they are run; nil is not known.
+	Grants []string
 }
 
 // StandbyFacts is what was read of a standby of the runbook.

@@ -28,7 +28,7 @@ const (
 // Gather reads the facts. A server that does not answer, is a standby, or is
 // the other side is a fact; the error is that of a ctx that ended.
 func Gather(ctx context.Context, o Options) (*Facts, error) {
-	g := &gathering{Facts: &Facts{Want: o, At: time.Now()}}
+	g := &gathering{Facts: &Facts{Want: o, At: time.Now(), Incomplete: slices.Clone(o.Incomplete)}}
 	var wg sync.WaitGroup
 	wg.Go(func() { g.Old = g.readServer(ctx, OnOld, o.Old) })
 	wg.Go(func() { g.New = g.readServer(ctx, OnNew, o.New) })
@@ -47,6 +47,7 @@ func Gather(ctx context.Context, o Options) (*Facts, error) {
 	wg.Go(func() { g.readTemplate(ctx) })
 	wg.Wait()
 	g.readLost(ctx)
+	g.readAdded(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -65,9 +66,13 @@ type gathering struct {
 
 // missing notes what could not be read.
 func (g *gathering) missing(on, database, what string, err error, serious bool) {
+	g.lacks(Incomplete{On: on, Database: database, What: what, Err: err, Serious: serious})
+}
+
+func (g *gathering) lacks(i Incomplete) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.Facts.Incomplete = append(g.Facts.Incomplete, Incomplete{On: on, Database: database, What: what, Err: err, Serious: serious})
+	g.Facts.Incomplete = append(g.Facts.Incomplete, i)
 }
 
 // session opens a session for reading facts. The planner takes queries over
@@ -177,7 +182,10 @@ func (g *gathering) readOldDatabase(ctx context.Context, d *DatabaseFacts) error
 		g.missing(OnOld, d.Name, "crossfade.upgrade", err, false)
 	}
 	if err := d.readIdentities(ctx, conn, g.Old.Version, inv); err != nil {
-		g.missing(OnOld, d.Name, "indexes of tables without a replica identity", err, true)
+		g.lacks(Incomplete{
+			On: OnOld, Database: d.Name, What: "indexes of tables without a replica identity", Err: err, Serious: true,
+			Grants: []string{"GRANT SELECT ON pg_catalog.pg_statistic TO $role;"},
+		})
 	}
 	if err := g.readTrees(ctx, conn, d); err != nil {
 		g.missing(OnOld, d.Name, "functions and operators that expressions use", err, false)
@@ -282,13 +290,10 @@ func (g *gathering) readUpgrades(ctx context.Context, conn *pgx.Conn, things []T
 // have no replica identity, or that have FULL: their indexes, and of the latter
 // the column that tells their rows apart best.
 func (d *DatabaseFacts) readIdentities(ctx context.Context, conn *pgx.Conn, version int, inv *schema.Inventory) error {
-	const since = `
-		SELECT greatest(s.stats_reset, (pg_stat_file('base/' || s.datid || '/PG_VERSION', true)).modification)
-		FROM pg_stat_database s WHERE s.datname = current_database()`
 	names := map[uint32]string{}
 	var oids []uint32
 	for _, t := range inv.Tables {
-		if t.Published() && (d.Want.Identity[t.String()] != "" || !t.Identity.Usable || t.Identity.Kind == 'f') {
+		if t.Published() && (d.Want.order(t) != "" || !t.Identity.Usable || t.Identity.Kind == 'f') {
 			names[t.OID] = t.String()
 			oids = append(oids, t.OID)
 		}
@@ -318,12 +323,33 @@ func (d *DatabaseFacts) readIdentities(ctx context.Context, conn *pgx.Conn, vers
 	if _, err = pgx.ForEachRow(r, []any{&oid, &column}, func() error { d.Telling[names[oid]] = column; return nil }); err != nil {
 		return err
 	}
-	var at *time.Time
-	if err := conn.QueryRow(ctx, since).Scan(&at); err != nil {
+	return d.readStatsSince(ctx, conn)
+}
+
+// readStatsSince reads since when updates and deletes are counted: where the
+// statistics were never reset, since the database was made, if its files may be
+// looked at.
+func (d *DatabaseFacts) readStatsSince(ctx context.Context, conn *pgx.Conn) error {
+	const reset = `
+		SELECT s.stats_reset, has_function_privilege('pg_stat_file(text, boolean)', 'EXECUTE')
+		FROM pg_stat_database s WHERE s.datname = current_database()`
+	const made = `
+		SELECT (pg_stat_file('base/' || s.datid || '/PG_VERSION', true)).modification
+		FROM pg_stat_database s WHERE s.datname = current_database()`
+	var at, file *time.Time
+	var may bool
+	if err := conn.QueryRow(ctx, reset).Scan(&at, &may); err != nil {
 		return err
 	}
-	if at != nil {
-		d.StatsSince = *at
+	if may {
+		if err := conn.QueryRow(ctx, made).Scan(&file); err != nil {
+			return err
+		}
+	}
+	for _, t := range []*time.Time{at, file} {
+		if t != nil && t.After(d.StatsSince) {
+			d.StatsSince = *t
+		}
 	}
 	return nil
 }

@@ -25,9 +25,9 @@ var identityChecks = []Check{
 // orders. Index orders are judged by judgeOrders.
 func (d DatabaseFacts) ordered(t schema.Table) schema.Identity {
 	id := t.Identity
-	order, ok := d.Want.Identity[t.String()]
+	order := d.Want.order(t)
 	switch {
-	case !ok:
+	case order == "":
 	case order == "full":
 		id = schema.Identity{Kind: 'f', Usable: true, Candidate: id.Candidate}
 		if id.Candidate == "" && t.Identity.Usable {
@@ -103,13 +103,60 @@ func judgeIdentity(f *Facts) []Finding {
 		if i := slices.IndexFunc(t.Columns, func(c schema.Column) bool { return c.Generated != 0 }); i >= 0 && id.Candidate == "" && f.strictGenerated() {
 			fix, or = "give it a primary key, or a unique index over NOT NULL columns, without generated columns", fmt.Sprintf("REPLICA IDENTITY FULL cannot serve: column %s is generated (identity-generated)", schema.Name(t.Columns[i].Name))
 		}
-		out = append(out, Finding{
+		found := Finding{
 			Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 			Says: fmt.Sprintf("table %s cannot be published: %s. Every UPDATE and DELETE of it by the application would fail from the moment the publication exists", t, why),
 			Fix:  lines(fix, or),
-		})
+		}
+		const would = "%s cannot be published: every UPDATE and DELETE of them by the application would fail from the moment the publication exists. "
+		switch {
+		case id.Candidate != "":
+			found = found.among(would+"An index of each can serve", "table", []string{"why", "index"}, why, id.Candidate)
+		case strings.HasSuffix(fix, ";"):
+			found = found.among(would+"None has an index that could serve", "table", []string{"why"}, why).mends(identities())
+		default:
+			found = found.among(would+"REPLICA IDENTITY FULL cannot serve either", "table", []string{"why", "FULL"}, why, or)
+		}
+		out = append(out, found)
 	})
 	return out
+}
+
+// identities is the fix of tables without a key: a pattern for each schema in the
+// runbook, or a statement for each table.
+func identities() func(all []Finding) string {
+	return func(all []Finding) string {
+		var patterns []string
+		for _, f := range all {
+			schema := f.Object[:schemaEnd(f.Object)]
+			if p := fmt.Sprintf("%q: full", schema+".*"); !slices.Contains(patterns, p) {
+				patterns = append(patterns, p)
+			}
+		}
+		own := slices.Clone(all)
+		for i := range own {
+			sql, _, _ := strings.Cut(own[i].Fix, "\n")
+			own[i].Fix = sql
+		}
+		return lines(
+			"best is a primary key for each; else in the runbook, for the time of the upgrade, which is for those tables of a pattern that have no key:",
+			"identity: {"+strings.Join(patterns, ", ")+"}",
+			"or on old:", fixes(own))
+	}
+}
+
+// schemaEnd is where the schema of a table's name ends, quoted or not.
+func schemaEnd(name string) int {
+	quoted := false
+	for i, c := range name {
+		switch {
+		case c == '"':
+			quoted = !quoted
+		case c == '.' && !quoted:
+			return i
+		}
+	}
+	return len(name)
 }
 
 func judgeEquality(f *Facts) []Finding {
@@ -125,7 +172,7 @@ func judgeEquality(f *Facts) []Finding {
 		out = append(out, Finding{
 			Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 			Says: fmt.Sprintf("table %s: %s. The first UPDATE or DELETE would stop its whole set on new", t, id.Why), Fix: fix,
-		})
+		}.among("%s would stop their whole sets on new with the first UPDATE or DELETE", "table", []string{"why"}, id.Why))
 	})
 	return out
 }
@@ -252,7 +299,7 @@ func judgeFull(f *Facts) []Finding {
 				Level: Note, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s has REPLICA IDENTITY FULL though index %s could serve: each UPDATE and DELETE writes the whole old row into the WAL", t, schema.Name(id.Candidate)),
 				Fix:  "ALTER TABLE ONLY " + t.SQL() + " REPLICA IDENTITY USING INDEX " + pg.Ident(id.Candidate) + ";",
-			})
+			}.among("%s with REPLICA IDENTITY FULL though an index could serve: each UPDATE and DELETE writes the whole old row into the WAL", "table", []string{"index"}, id.Candidate))
 			return
 		}
 		out = append(out, f.full(d, t, major))
@@ -298,7 +345,21 @@ func (f *Facts) full(d DatabaseFacts, t schema.Table, major int) Finding {
 			fix = lines(fix+":", "CREATE INDEX CONCURRENTLY ON "+t.SQL()+" ("+pg.Ident(column)+");")
 		}
 	}
-	return Finding{Level: level, On: OnOld, Database: d.Name, Object: t.String(), Says: says, Fix: fix}
+	changed := ""
+	if changes > 0 {
+		changed = fmt.Sprint(changes)
+	}
+	_, rest, _ := strings.Cut(says, ": ")
+	return Finding{Level: level, On: OnOld, Database: d.Name, Object: t.String(), Says: says, Fix: fix}.
+		among("%s with REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE has to look for its row", "table",
+			[]string{"rows", "updates and deletes", "how"}, rowCount(t.Rows), changed, rest)
+}
+
+func rowCount(n int64) string {
+	if n < 0 {
+		return "not known"
+	}
+	return fmt.Sprint(n)
 }
 
 func judgeOrders(f *Facts) []Finding {
@@ -308,7 +369,7 @@ func judgeOrders(f *Facts) []Finding {
 			continue
 		}
 		for _, t := range d.Inventory.Tables {
-			name, isIndex := strings.CutPrefix(d.Want.Identity[t.String()], "index:")
+			name, isIndex := strings.CutPrefix(d.Want.order(t), "index:")
 			if !isIndex {
 				continue
 			}
@@ -343,7 +404,7 @@ func judgeExcluded(f *Facts) []Finding {
 				out = append(out, Finding{
 					Level: Note, On: OnOld, Database: d.Name, Object: t.String(),
 					Says: fmt.Sprintf("table %s is excluded: on new it is there and empty", t),
-				})
+				}.among("%s excluded by the runbook: on new they are there and empty", "table", nil))
 			}
 		}
 	}

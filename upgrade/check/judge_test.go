@@ -309,7 +309,7 @@ func TestJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"type":"finding","id":"wal-level","level":"block","on":"old","database":null,"object":"wal_level","says":"no","fix":null,"table":null,"accepted":false,"acceptable":false}`
+	want := `{"type":"finding","id":"wal-level","level":"block","on":"old","database":null,"object":"wal_level","objects":[],"says":"no","fix":null,"table":null,"accepted":false,"acceptable":false}`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}

@@ -47,6 +47,8 @@ type Options struct {
 	// sizes and the sequences that are not called are not needed. What is not in
 	// it is read.
 	Inventories map[string]*schema.Inventory
+	// Incomplete is what the caller could not read for these options.
+	Incomplete []Incomplete
 	// Ours: this upgrade has begun, and what carries its name is its own. It is
 	// also found by its record in crossfade.upgrade.
 	Ours bool
@@ -64,9 +66,20 @@ type Database struct {
 	// Identity is what the runbook orders: full or index:<name>, by table as
 	// schema.Table.String writes it.
 	Identity map[string]string
+	// Ordered is what patterns of the runbook order for a table that Identity does
+	// not name; nil, and "", is nothing.
+	Ordered func(t schema.Table) string
 	// Sets puts the tables of the database into sets; nil is one set, main, of
 	// all that are published. It must be a pure function.
 	Sets func(inv *schema.Inventory) []schema.Set
+}
+
+// order is what the runbook orders for a table; "" is nothing.
+func (d Database) order(t schema.Table) string {
+	if order := d.Identity[t.String()]; order != "" || d.Ordered == nil {
+		return order
+	}
+	return d.Ordered(t)
 }
 
 // Standby is a standby that exists or is to be built.
@@ -104,6 +117,8 @@ type ManagerNode struct {
 type Accept struct {
 	ID     string
 	Object string // "" is every object
+	// Match says whether a pattern stands for an object; nil: Object alone counts.
+	Match func(object string) bool
 }
 
 func (o Options) jobs() (int, int) {

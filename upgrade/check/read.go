@@ -48,6 +48,7 @@ type part struct {
 	what    string
 	serious bool // checks that may block are blind without it
 	read    func() error
+	grants  []string // Incomplete.Grants, where an ordinary role may not read it
 }
 
 // readServer reads what a primary is and has, apart from its databases' contents.
@@ -74,39 +75,43 @@ func (g *gathering) readServer(ctx context.Context, side string, s *pg.Server) *
 				facts.Err = err
 				return facts
 			}
-			g.missing(side, "", p.what, err, p.serious)
+			g.lacks(Incomplete{On: side, What: p.what, Err: err, Serious: p.serious, Grants: p.grants})
 		}
 	}
 	return facts
 }
 
+var grantFileSettings = []string{"GRANT SELECT ON pg_catalog.pg_file_settings TO $role;", "GRANT EXECUTE ON FUNCTION pg_catalog.pg_show_all_file_settings() TO $role;"}
+
 // isParts are how the server is set up.
 func (s *Server) isParts(ctx context.Context, conn *pgx.Conn) []part {
 	return []part{
-		{"the session's process", false, func() error { return s.readPooled(ctx, conn) }},
-		{"where the session comes from", false, func() error { return s.readSelf(ctx, conn) }},
-		{"the clock", false, func() error { return s.readClock(ctx, conn) }},
-		{"errors of the configuration files", false, func() (err error) { s.ConfigErrors, err = readConfigErrors(ctx, conn); return err }},
-		{"roles", true, func() error { return s.readRoles(ctx, conn) }},
+		{"the session's process", false, func() error { return s.readPooled(ctx, conn) }, nil},
+		{"where the session comes from", false, func() error { return s.readSelf(ctx, conn) }, nil},
+		{"the clock", false, func() error { return s.readClock(ctx, conn) }, nil},
+		{"errors of the configuration files", false, func() (err error) { s.ConfigErrors, err = readConfigErrors(ctx, conn); return err }, grantFileSettings},
+		{"roles", true, func() error { return s.readRoles(ctx, conn) }, nil},
 		{"the next transaction id", false, func() error {
 			var next int64
 			err := conn.QueryRow(ctx, `SELECT txid_snapshot_xmax(txid_current_snapshot())`).Scan(&next)
 			s.NextXID = uint64(next)
 			return err
+		}, nil},
+		{"passwords of roles", false, func() error { return s.readPasswords(ctx, conn) }, []string{"GRANT SELECT ON pg_catalog.pg_authid TO $role;"}},
+		{"what it logs", false, func() (err error) { s.Overheard, err = pg.Overheard(ctx, conn); return err }, nil},
+		{"pg_hba.conf", false, func() (err error) { s.HBA, err = pg.ReadHBA(ctx, conn); return err }, []string{
+			"GRANT SELECT ON pg_catalog.pg_hba_file_rules TO $role;", "GRANT EXECUTE ON FUNCTION pg_catalog.pg_hba_file_rules() TO $role;",
 		}},
-		{"passwords of roles", false, func() error { return s.readPasswords(ctx, conn) }},
-		{"what it logs", false, func() (err error) { s.Overheard, err = pg.Overheard(ctx, conn); return err }},
-		{"pg_hba.conf", false, func() (err error) { s.HBA, err = pg.ReadHBA(ctx, conn); return err }},
-		{"settings of roles and databases", true, func() error { return s.readRoleSettings(ctx, conn) }},
-		{"privileges on settings", false, func() error { return s.readSetRole(ctx, conn) }},
+		{"settings of roles and databases", true, func() error { return s.readRoleSettings(ctx, conn) }, nil},
+		{"privileges on settings", false, func() error { return s.readSetRole(ctx, conn) }, nil},
 		{"the files of its configuration", false, func() (err error) {
 			s.ConfigFiles, err = column[string](ctx, conn, `SELECT DISTINCT sourcefile FROM pg_file_settings WHERE sourcefile IS NOT NULL ORDER BY 1`)
 			return err
-		}},
+		}, grantFileSettings},
 		{"the files in its data directory", false, func() (err error) {
 			s.DataFiles, err = column[string](ctx, conn, `SELECT f FROM pg_ls_dir('.') f ORDER BY 1`)
 			return err
-		}},
+		}, []string{"GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text) TO $role;"}},
 	}
 }
 
@@ -116,32 +121,36 @@ func (s *Server) hasParts(ctx context.Context, conn *pgx.Conn) []part {
 		{"databases", true, func() (err error) {
 			s.Databases, err = rows[Catalog](ctx, conn, query("databases", s.Version))
 			return err
-		}},
+		}, nil},
 		{"tablespaces", false, func() (err error) {
 			s.Tablespaces, err = rows[Tablespace](ctx, conn, `SELECT spcname::text, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1`)
 			return err
-		}},
-		{"functions and operators of its own", false, func() error { return s.readBuiltins(ctx, conn) }},
+		}, nil},
+		{"functions and operators of its own", false, func() error { return s.readBuiltins(ctx, conn) }, nil},
 		{"collations", false, func() (err error) {
 			s.Collations, err = rows[Collation](ctx, conn, `SELECT collname::text, collprovider::text, coalesce(collcollate::text, '') FROM pg_collation WHERE collnamespace = 'pg_catalog'::regnamespace`)
 			return err
-		}},
+		}, nil},
 	}
 	if s.Side != OnNew {
 		return parts
 	}
 	return append(parts, []part{
-		{"available extensions", true, func() error { return s.readExtensions(ctx, conn) }},
+		{"available extensions", true, func() error { return s.readExtensions(ctx, conn) }, []string{
+			"GRANT EXECUTE ON FUNCTION pg_catalog.pg_available_extensions(), pg_catalog.pg_available_extension_versions() TO $role;",
+		}},
 		{"the columns of its own relations", false, func() error {
 			names, err := column[string](ctx, conn, query("columns", s.Version))
 			if err == nil {
 				s.Columns = set(names)
 			}
 			return err
-		}},
+		}, nil},
 		{"its libraries", false, func() (err error) {
 			s.Libraries, err = column[string](ctx, conn, `SELECT regexp_replace(f, '\.(so|dylib|dll)$', '') FROM pg_ls_dir((SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR')) f ORDER BY 1`)
 			return err
+		}, []string{
+			"GRANT SELECT ON pg_catalog.pg_config TO $role;", "GRANT EXECUTE ON FUNCTION pg_catalog.pg_config(), pg_catalog.pg_ls_dir(text) TO $role;", "GRANT pg_read_server_files TO $role;",
 		}},
 	}...)
 }
@@ -149,21 +158,23 @@ func (s *Server) hasParts(ctx context.Context, conn *pgx.Conn) []part {
 // usedParts are who uses the server now.
 func (s *Server) usedParts(ctx context.Context, conn *pgx.Conn) []part {
 	return []part{
-		{"replication slots", true, func() (err error) { s.Slots, err = rows[Slot](ctx, conn, query("slots", s.Version)); return err }},
-		{"walsenders", true, func() (err error) { s.Senders, err = rows[Sender](ctx, conn, query("senders", s.Version)); return err }},
+		{"replication slots", true, func() (err error) { s.Slots, err = rows[Slot](ctx, conn, query("slots", s.Version)); return err }, nil},
+		{"walsenders", true, func() (err error) { s.Senders, err = rows[Sender](ctx, conn, query("senders", s.Version)); return err }, nil},
 		{"subscriptions", true, func() (err error) {
 			s.Subscriptions, err = rows[Subscription](ctx, conn, query("subscriptions", s.Version))
 			return err
+		}, nil},
+		{"replication origins", false, func() (err error) { s.Origins, err = rows[Origin](ctx, conn, readOrigins); return err }, []string{
+			"GRANT SELECT ON pg_catalog.pg_replication_origin_status TO $role;", "GRANT EXECUTE ON FUNCTION pg_catalog.pg_show_replication_origin_status() TO $role;",
 		}},
-		{"replication origins", false, func() (err error) { s.Origins, err = rows[Origin](ctx, conn, readOrigins); return err }},
-		{"sessions", false, func() error { return s.readBackends(ctx, conn) }},
-		{"prepared transactions", true, func() error { return s.readPrepared(ctx, conn) }},
-		{"open transactions", false, func() error { return s.readTransactions(ctx, conn) }},
-		{"locks", false, func() error { return s.readLocks(ctx, conn) }},
+		{"sessions", false, func() error { return s.readBackends(ctx, conn) }, nil},
+		{"prepared transactions", true, func() error { return s.readPrepared(ctx, conn) }, nil},
+		{"open transactions", false, func() error { return s.readTransactions(ctx, conn) }, nil},
+		{"locks", false, func() error { return s.readLocks(ctx, conn) }, nil},
 		{"advisory locks", false, func() (err error) {
 			s.Advisory, err = rows[Advisory](ctx, conn, query("advisory", s.Version))
 			return err
-		}},
+		}, nil},
 	}
 }
 
@@ -264,6 +275,9 @@ func readConfigErrors(ctx context.Context, conn *pgx.Conn) ([]ConfigError, error
 }
 
 func (s *Server) readRoles(ctx context.Context, conn *pgx.Conn) error {
+	if err := conn.QueryRow(ctx, "SELECT current_user::text").Scan(&s.Acts); err != nil {
+		return err
+	}
 	r, err := conn.Query(ctx, query("roles", s.Version))
 	if err != nil {
 		return err

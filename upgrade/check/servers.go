@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"crossfade/schema"
 	"crossfade/upgrade/pg"
 )
 
@@ -151,6 +152,10 @@ func judgePrivileges(f *Facts) []Finding {
 		if s.Superuser {
 			continue
 		}
+		if s.Acts != s.Role.Name {
+			out = append(out, s.actsAsAnother())
+			continue
+		}
 		lacks := "terminate and fence every session, install event triggers, set session_replication_role"
 		if s.Side == OnNew {
 			lacks = "make roles with their passwords, subscriptions and event triggers, set session_replication_role"
@@ -165,6 +170,27 @@ func judgePrivileges(f *Facts) []Finding {
 		})
 	}
 	return out
+}
+
+// actsAsAnother: a role that takes another one when it logs in has the rights of
+// that one alone.
+func (s *Server) actsAsAnother() Finding {
+	says := fmt.Sprintf("the tool logs in as %s, and its sessions act as %s", schema.Name(s.Role.Name), schema.Name(s.Acts))
+	var fix []string
+	for _, r := range s.RoleSettings {
+		if (r.Name == "role" || r.Name == "session_authorization") && (r.Role == s.Role.Name || r.Role == "") {
+			says += fmt.Sprintf(" (setting %s of %s)", r.Name, r)
+			fix = append(fix, r.alter()+" RESET "+r.Name+";")
+		}
+	}
+	if !s.Role.Super {
+		fix = append(fix, "ALTER ROLE "+pg.Ident(s.Role.Name)+" SUPERUSER;")
+	}
+	return Finding{
+		Level: Block, On: s.Side, Object: s.Role.Name,
+		Says: says + ", which is no superuser: it could not do what the upgrade needs",
+		Fix:  lines(append(fix, "or log in as a superuser whose sessions stay that role")...),
+	}
 }
 
 // advisory is a bug that is fixed from these minors on; majors that are not

@@ -37,7 +37,7 @@ func judgeRoleSettingsRemoved(f *Facts) []Finding {
 	}
 	var out []Finding
 	for _, s := range f.Old.RoleSettings {
-		if custom(s.Name) || s.Database != "" && !f.moved(s.Database) {
+		if custom(s.Name) || schema.Unlisted(s.Name) || s.Database != "" && !f.moved(s.Database) {
 			continue
 		}
 		why := ""
@@ -57,7 +57,7 @@ func judgeRoleSettingsRemoved(f *Facts) []Finding {
 	}
 	for _, d := range f.Databases {
 		for _, t := range d.things("function-setting") {
-			if _, ok := lookup(f.New, t.Detail); ok || custom(t.Detail) {
+			if _, ok := lookup(f.New, t.Detail); ok || custom(t.Detail) || schema.Unlisted(t.Detail) {
 				continue
 			}
 			out = append(out, Finding{

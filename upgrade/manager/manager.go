@@ -111,10 +111,17 @@ func Find(ctx context.Context, o Options) ([]Manager, error) {
 	var libraries, system string
 	var patroni bool
 	err := o.Sessions.Do(ctx, o.Primary, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `
+		const settings = `
 			SELECT current_setting('shared_preload_libraries'), (SELECT system_identifier::text FROM pg_control_system()),
-			       CASE WHEN has_function_privilege('pg_stat_file(text, boolean)', 'EXECUTE') THEN (pg_stat_file($1, true)).size IS NOT NULL ELSE false END`,
-			dynamicFile).Scan(&libraries, &system, &patroni)
+			       has_function_privilege('pg_stat_file(text, boolean)', 'EXECUTE')`
+		// A query of its own: the right to execute a function is asked for before
+		// any CASE around it is looked at.
+		const traces = `SELECT (pg_stat_file($1, true)).size IS NOT NULL`
+		var may bool
+		if err := conn.QueryRow(ctx, settings).Scan(&libraries, &system, &may); err != nil || !may {
+			return err
+		}
+		return conn.QueryRow(ctx, traces, dynamicFile).Scan(&patroni)
 	})
 	if err != nil {
 		return nil, &pg.Error{Doing: "look for a failover manager", On: o.Primary.String(), Err: err}

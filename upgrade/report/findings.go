@@ -9,6 +9,7 @@ import (
 const (
 	alikeShown   = 5   // like findings in a row that are still shown one by one
 	alikeFirst   = 2   // of more than these, how many are shown in full
+	rowsShown    = 10  // of a finding about several objects
 	objectsShown = 10  // and how many of the others are named
 	textWidth    = 100 // of what a person reads; SQL is never broken
 )
@@ -65,7 +66,7 @@ func findings(p *page, all []Finding, full bool) {
 			shown = alikeFirst
 		}
 		for _, f := range all[:shown] {
-			f.text(p)
+			f.text(p, full)
 		}
 		if shown < n {
 			more(p, all[shown:n])
@@ -94,7 +95,7 @@ func more(p *page, rest []Finding) {
 	p.printf("\n")
 }
 
-func (f Finding) text(p *page) {
+func (f Finding) text(p *page, full bool) {
 	where := f.On
 	if f.Database != "" {
 		where += "/" + f.Database
@@ -112,7 +113,11 @@ func (f Finding) text(p *page) {
 	p.wrapped("    ", f.Says)
 	if f.Grid != nil {
 		rows := [][]string{slices.Clone(f.Grid.Columns)}
-		for _, r := range f.Grid.Rows {
+		shown := f.Grid.Rows
+		if len(shown) > rowsShown && len(f.Objects) > 1 && !full {
+			shown = shown[:rowsShown]
+		}
+		for _, r := range shown {
 			rows = append(rows, slices.Clone(r))
 		}
 		for i := range rows {
@@ -123,18 +128,31 @@ func (f Finding) text(p *page) {
 		}
 		p.printf("\n")
 		p.table(rows)
+		if n := len(f.Grid.Rows) - len(shown); n > 0 {
+			p.printf("      … and %s more (-v shows all of them)\n", Count(int64(n)))
+		}
 		if f.Fix != "" {
 			p.printf("\n")
 		}
 	}
 	if f.Fix != "" {
 		p.printf("    fix:\n")
+		statements, hidden := 0, 0
 		for line := range strings.Lines(f.Fix) {
+			if strings.HasSuffix(strings.TrimRight(line, "\r\n"), ";") {
+				if statements++; statements > rowsShown && len(f.Objects) > rowsShown && !full {
+					hidden++
+					continue
+				}
+			}
 			if line = strings.TrimRight(line, "\r\n"); strings.HasSuffix(line, ";") {
 				p.printf("      %s\n", line)
 			} else {
 				p.wrapped("      ", line)
 			}
+		}
+		if hidden > 0 {
+			p.printf("      … and %s more statements (-v shows all of them)\n", Count(int64(hidden)))
 		}
 	}
 	p.printf("\n")

@@ -17,12 +17,13 @@ const (
 
 // Finding is what check has to say about one object.
 type Finding struct {
-	ID, Level            string // Level: Block, Warn or Note
-	On, Database, Object string // On: old, new, or a cluster's name
-	Says, Fix            string // Fix: the statement or command that mends it, "" where there is none
-	Grid                 *Grid  // what it shows as rows; nil where it is told in words
-	Accepted             bool   // the runbook answers for it
-	Acceptable           bool   // false: accepting it would break the running application or lose rows
+	ID, Level            string   // Level: Block, Warn or Note
+	On, Database, Object string   // On: old, new, or a cluster's name
+	Says, Fix            string   // Fix: the statement or command that mends it, "" where there is none
+	Objects              []string // those that accept: may name; several where one finding is about them all
+	Grid                 *Grid    // what it shows as rows; nil where it is told in words
+	Accepted             bool     // the runbook answers for it
+	Acceptable           bool     // false: accepting it would break the running application or lose rows
 }
 
 // Grid is rows of text under a head.
@@ -36,21 +37,25 @@ func (f Finding) Blocks() bool { return f.Level == Block && !f.Accepted }
 
 type findingLine struct {
 	kind
-	ID         string  `json:"id"`
-	Level      string  `json:"level"`
-	On         *string `json:"on"`
-	Database   *string `json:"database"`
-	Object     *string `json:"object"`
-	Says       string  `json:"says"`
-	Fix        *string `json:"fix"`
-	Grid       *Grid   `json:"table"`
-	Accepted   bool    `json:"accepted"`
-	Acceptable bool    `json:"acceptable"`
+	ID         string   `json:"id"`
+	Level      string   `json:"level"`
+	On         *string  `json:"on"`
+	Database   *string  `json:"database"`
+	Object     *string  `json:"object"`
+	Objects    []string `json:"objects"`
+	Says       string   `json:"says"`
+	Fix        *string  `json:"fix"`
+	Grid       *Grid    `json:"table"`
+	Accepted   bool     `json:"accepted"`
+	Acceptable bool     `json:"acceptable"`
 }
 
 func (f Finding) line() any {
+	if f.Objects == nil && f.Object != "" {
+		f.Objects = []string{f.Object}
+	}
 	return findingLine{
-		kind{"finding"}, f.ID, f.Level, text(f.On), text(f.Database), text(f.Object), f.Says, text(f.Fix), f.Grid, f.Accepted, f.Acceptable,
+		kind{"finding"}, f.ID, f.Level, text(f.On), text(f.Database), text(f.Object), list(f.Objects), f.Says, text(f.Fix), f.Grid, f.Accepted, f.Acceptable,
 	}
 }
 

@@ -8,6 +8,8 @@ WITH ns AS MATERIALIZED (
 member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
 SELECT 'schema', nspname::text, EXISTS (SELECT FROM pg_class u WHERE u.relnamespace = pg_namespace.oid AND (u.relname = 'upgrade' OR u.relname LIKE 'upgrade\_%'))::text, '', 1::bigint FROM pg_namespace WHERE nspname = 'crossfade'
 UNION ALL
+SELECT 'no-plpgsql', '', '', '', 0 WHERE NOT EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql')
+UNION ALL
 SELECT 'user-' || CASE WHEN c.relkind IN ('r', 'p') THEN 'table' WHEN c.relkind IN ('v', 'm') THEN 'view' WHEN c.relkind = 'S' THEN 'sequence'
                        WHEN c.relkind = 'f' THEN 'foreign table' ELSE 'type' END,
        min(quote_ident(n.nspname) || '.' || quote_ident(c.relname)), '',

@@ -7,6 +7,6 @@ WITH RECURSIVE belongs(member, role) AS (
 )
 SELECT r.rolname::text, r.rolsuper, r.rolreplication, r.rolbypassrls, r.rolcreatedb, r.rolcreaterole, r.rolcanlogin, r.rolconnlimit,
        ARRAY(SELECT g.rolname::text FROM belongs b JOIN pg_roles g ON g.oid = b.role WHERE b.member = r.oid ORDER BY 1),
-       r.rolname = current_user
+       r.rolname = session_user
 FROM pg_roles r
 ORDER BY 1

@@ -9,6 +9,8 @@ member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 -- the tool's schema; detail says whether it holds crossfade.upgrade
 SELECT 'schema', nspname::text, EXISTS (SELECT FROM pg_class u WHERE u.relnamespace = pg_namespace.oid AND (u.relname = 'upgrade' OR u.relname LIKE 'upgrade\_%'))::text, '', 0::bigint
 FROM pg_namespace WHERE nspname = 'crossfade'
+UNION ALL -- the language that the fence is written in is not there
+SELECT 'no-plpgsql', '', '', '', 0 WHERE NOT EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql')
 UNION ALL -- a trigger or event trigger of the tool's name
 SELECT 'own-trigger', quote_ident(n.nspname) || '.' || quote_ident(c.relname), t.tgname::text, '', 0
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN ns n ON n.oid = c.relnamespace
@@ -75,8 +77,10 @@ SELECT 'oids', quote_ident(n.nspname) || '.' || quote_ident(c.relname), '', '', 
 FROM pg_class c JOIN ns n ON n.oid = c.relnamespace WHERE c.relhasoids AND c.relkind IN ('r', 'p')
 {{end}}{{if not (since 14)}}UNION ALL -- postfix operators, which 14 removed; detail: the operand
 SELECT 'postfix', quote_ident(n.nspname) || '.' || o.oprname, format_type(o.oprleft, NULL), '', 0 FROM pg_operator o JOIN ns n ON n.oid = o.oprnamespace WHERE o.oprright = 0
-{{end}}UNION ALL -- functions of a C library that no extension brings; more: the library
-SELECT 'c-function', min(quote_ident(n.nspname) || '.' || quote_ident(p.proname)), '', p.probin, count(*)
+{{end}}UNION ALL -- functions of a C library that are of no extension; detail: the extension whose library it is; more: the library
+SELECT 'c-function', min(quote_ident(n.nspname) || '.' || quote_ident(p.proname)),
+       coalesce((SELECT min(e.extname::text) FROM pg_depend d JOIN pg_proc x ON x.oid = d.objid AND x.probin = p.probin JOIN pg_extension e ON e.oid = d.refobjid
+                 WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'), ''), p.probin, count(*)
 FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'c'
 WHERE p.probin IS NOT NULL AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid) GROUP BY p.probin
 UNION ALL -- columns carry pg_attver; n: how many

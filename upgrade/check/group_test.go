@@ -1,0 +1,115 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"crossfade/schema"
+)
+
+// keyless are facts of databases with tables that have no key.
+func keyless(databases ...string) *Facts {
+	f := &Facts{Old: &Server{Side: OnOld}, New: &Server{Side: OnNew}}
+	for _, name := range databases {
+		inv := &schema.Inventory{}
+		for i := range 499 {
+			inv.Tables = append(inv.Tables, schema.Table{
+				OID: uint32(i + 1), Schema: "api", Name: fmt.Sprintf("t%03d", i), Kind: 'r', Persistence: 'p',
+				Identity: schema.Identity{Kind: 'd', Why: "it has no primary key"}, Columns: []schema.Column{{Name: "a", Type: "integer", Equality: true}},
+			})
+		}
+		f.Databases = append(f.Databases, DatabaseFacts{Name: name, Inventory: inv, Old: &Catalog{Name: name}})
+	}
+	return f
+}
+
+// TestGroup: findings of a kind are one, with a row for each object and one fix.
+// What is accepted by a pattern stands apart, and a single one is as it was.
+func TestGroup(t *testing.T) {
+	f := keyless("shop", "side")
+	judge := func() []Finding {
+		found := judgeIdentity(f)
+		for i := range found {
+			found[i].ID, found[i].Accepted = "replica-identity", f.Want.accepts(Finding{ID: "replica-identity", Object: found[i].Object})
+		}
+		return Group(found)
+	}
+	all := judge()
+	if len(all) != 1 {
+		t.Fatalf("%d findings", len(all))
+	}
+	one := all[0]
+	if one.Object != "" || one.Database != "" || len(one.Objects) != 998 || len(one.Table.Rows) != 998 || !slices.Equal(one.Table.Columns, []string{"database", "table", "why"}) {
+		t.Errorf("%q %q %d objects, %v", one.Object, one.Database, len(one.Objects), one.Table.Columns)
+	}
+	if !strings.Contains(one.Fix, `identity: {"api.*": full}`) || strings.Count(one.Fix, `REPLICA IDENTITY FULL;`) != 998 || strings.Count(one.Fix, `\connect "side"`) != 1 {
+		t.Errorf("the fix: %.600s", one.Fix)
+	}
+	if !strings.HasPrefix(one.Says, "998 tables cannot be published") {
+		t.Errorf("says %s", one.Says)
+	}
+	f.Want.Accept = []Accept{{ID: "replica-identity", Object: "api.t00?", Match: func(o string) bool { return strings.HasPrefix(o, "api.t00") }}}
+	if all = judge(); len(all) != 2 || len(all[0].Objects) != 20 || !all[0].Accepted || all[1].Accepted {
+		t.Errorf("accepted in part: %d findings", len(all))
+	}
+	f.Want.Accept = nil
+	f.Databases = f.Databases[:1]
+	f.Databases[0].Inventory.Tables = f.Databases[0].Inventory.Tables[:1]
+	if all = judge(); len(all) != 1 || all[0].Object != "api.t000" || !slices.Equal(all[0].Objects, []string{"api.t000"}) || all[0].Table != nil || all[0].Database != "shop" {
+		t.Errorf("a single one: %+v", all)
+	}
+	// What the pattern orders is no finding any more.
+	f.Databases[0].Want.Ordered = func(schema.Table) string { return "full" }
+	if all = judge(); len(all) != 0 {
+		t.Errorf("ordered by a pattern: %+v", all)
+	}
+}
+
+// TestUnloggedWithoutKey: the fix of an unlogged table is no reason for the next block.
+func TestUnloggedWithoutKey(t *testing.T) {
+	f := keyless("shop")
+	tables := f.Databases[0].Inventory.Tables[:3]
+	for i := range tables {
+		tables[i].Persistence = 'u'
+	}
+	tables[1].Identity.Candidate = "t_key"
+	tables[2].Columns[0].Equality = false
+	f.Databases[0].Inventory.Tables = tables
+	for i, want := range []string{"REPLICA IDENTITY FULL;\nALTER", "REPLICA IDENTITY USING INDEX \"t_key\";\nALTER", "primary key first"} {
+		if got := judgeUnlogged(f)[i].Fix; !strings.Contains(got, want) {
+			t.Errorf("%s: %s", tables[i].Name, got)
+		}
+	}
+	if all := Group(judgeUnlogged(f)); len(all) != 1 || !strings.Contains(all[0].Fix, `accept: ["unlogged:api.*"]`) {
+		t.Errorf("%+v", all)
+	}
+}
+
+// TestMigrationTools: Rails has two tables and one note; Ecto is not Rails.
+func TestMigrationTools(t *testing.T) {
+	table := func(name string, columns ...string) schema.Table {
+		x := schema.Table{Schema: "public", Name: name, Kind: 'r', Persistence: 'p'}
+		for _, c := range columns {
+			name, kind, _ := strings.Cut(c, " ")
+			x.Columns = append(x.Columns, schema.Column{Name: name, Type: kind})
+		}
+		return x
+	}
+	rails := []schema.Table{table("ar_internal_metadata", "key text"), table("schema_migrations", "version character varying")}
+	for _, c := range []struct {
+		tables []schema.Table
+		tool   string
+	}{
+		{rails, "Rails"},
+		{[]schema.Table{table("schema_migrations", "version bigint", "inserted_at timestamp(0) without time zone")}, "Ecto"},
+		{[]schema.Table{table("schema_migrations", "version bigint", "dirty boolean")}, "golang-migrate"},
+	} {
+		f := keyless("shop")
+		f.Databases[0].Inventory.Tables = c.tables
+		if all := judgeDDL(f); len(all) != 1 || !strings.Contains(all[0].Says, "shows that "+c.tool+" changes") {
+			t.Errorf("%s: %+v", c.tool, all)
+		}
+	}
+}

@@ -1,0 +1,346 @@
+package upgrade
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"crossfade/upgrade/flow"
+	"crossfade/upgrade/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// What prepare makes in a database that new had before, such as postgres, cannot
+// go with the database. It is what both sides have and new did not have when the
+// upgrade began: row 0 remembers that as standing, the privileges on what the
+// server itself brings as acl.
+
+// standingObjects are the objects of a database that somebody made, without those
+// of extensions and the tool's own, in an order in which they may be dropped.
+const standingObjects = `
+	WITH member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
+	made AS (
+	  SELECT 1 AS rank, 'pg_event_trigger'::regclass::oid AS class, oid FROM pg_event_trigger
+	  UNION ALL SELECT 2, 'pg_publication'::regclass, oid FROM pg_publication WHERE pubname !~ '^c[fb]_'
+	  UNION ALL SELECT 3, 'pg_extension'::regclass, oid FROM pg_extension
+	  UNION ALL SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN 4 WHEN relkind = 'S' THEN 6 ELSE 5 END, 'pg_class'::regclass, oid
+	    FROM pg_class WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND relpersistence <> 't'
+	  UNION ALL SELECT 7, 'pg_transform'::regclass, oid FROM pg_transform
+	  UNION ALL SELECT 7, 'pg_cast'::regclass, oid FROM pg_cast
+	  UNION ALL SELECT 8, 'pg_opclass'::regclass, oid FROM pg_opclass
+	  UNION ALL SELECT 9, 'pg_opfamily'::regclass, oid FROM pg_opfamily
+	  UNION ALL SELECT 10, 'pg_operator'::regclass, oid FROM pg_operator
+	  UNION ALL SELECT 11, 'pg_ts_config'::regclass, oid FROM pg_ts_config
+	  UNION ALL SELECT 12, 'pg_ts_dict'::regclass, oid FROM pg_ts_dict
+	  UNION ALL SELECT 13, 'pg_ts_template'::regclass, oid FROM pg_ts_template
+	  UNION ALL SELECT 13, 'pg_ts_parser'::regclass, oid FROM pg_ts_parser
+	  UNION ALL SELECT 14, 'pg_conversion'::regclass, oid FROM pg_conversion
+	  UNION ALL SELECT 15, 'pg_proc'::regclass, oid FROM pg_proc
+	  UNION ALL SELECT 16, 'pg_type'::regclass, t.oid FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+	    WHERE t.typtype IN ('d', 'e', 'r', 'b', 'c') AND t.typcategory <> 'A' AND (c.relkind IS NULL OR c.relkind = 'c')
+	  UNION ALL SELECT 17, 'pg_collation'::regclass, oid FROM pg_collation
+	  UNION ALL SELECT 18, 'pg_foreign_server'::regclass, oid FROM pg_foreign_server
+	  UNION ALL SELECT 19, 'pg_foreign_data_wrapper'::regclass, oid FROM pg_foreign_data_wrapper
+	  UNION ALL SELECT 20, 'pg_am'::regclass, oid FROM pg_am
+	  UNION ALL SELECT 21, 'pg_language'::regclass, oid FROM pg_language
+	  UNION ALL SELECT 22, 'pg_namespace'::regclass, oid FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
+	)
+	SELECT i.type || ' ' || i.identity
+	FROM made m, pg_identify_object(m.class, m.oid, 0) i
+	WHERE m.oid >= 16384 AND i.identity IS NOT NULL AND i.identity <> 'crossfade' AND i.schema IS DISTINCT FROM 'crossfade'
+	  AND i.identity !~ '^crossfade_ddl' AND NOT EXISTS (SELECT FROM member e WHERE e.classid = m.class AND e.objid = m.oid)
+	ORDER BY m.rank, 1`
+
+// dropWords are the words of DROP where they are not those by which the catalogs
+// call a kind of object.
+var dropWords = map[string]string{
+	"foreign-data wrapper": "FOREIGN DATA WRAPPER", "transform": "TRANSFORM FOR", "composite type": "TYPE",
+	"procedure": "PROCEDURE", "aggregate": "AGGREGATE",
+}
+
+// dropObject is the statement that drops an object of standingObjects.
+func dropObject(object string) string {
+	kinds := []string{
+		"event trigger", "publication", "extension", "table", "foreign table", "view", "materialized view", "sequence", "transform", "cast", "operator class", "operator family",
+		"operator", "text search configuration", "text search dictionary", "text search template", "text search parser", "conversion", "function", "procedure", "aggregate",
+		"composite type", "type", "collation", "server", "foreign-data wrapper", "access method", "language", "schema",
+	}
+	for _, kind := range kinds {
+		name, ok := strings.CutPrefix(object, kind+" ")
+		if !ok {
+			continue
+		}
+		word := dropWords[kind]
+		if word == "" {
+			word = strings.ToUpper(kind)
+		}
+		if kind == "transform" {
+			return "DROP TRANSFORM IF EXISTS FOR " + strings.TrimPrefix(name, "for ") + " CASCADE"
+		}
+		return "DROP " + word + " IF EXISTS " + name + " CASCADE"
+	}
+	return ""
+}
+
+// systemPrivileges are the privileges on what the server brings: what was granted
+// or taken away since initdb, or would be if that had been taken back. Default
+// privileges are among them, with ALTER DEFAULT PRIVILEGES and a | before the kind
+// of object.
+const systemPrivileges = `
+	SELECT x.kind || ' ' || x.name, ARRAY(SELECT a FROM unnest(x.acl) a ORDER BY a::text)::text, ARRAY(SELECT a FROM unnest(coalesce(ip.initprivs, x.own)) a ORDER BY a::text)::text
+	FROM (SELECT 'ROUTINE' AS kind, oid::regprocedure::text AS name, coalesce(proacl, acldefault('f', proowner)) AS acl, acldefault('f', proowner) AS own, 'pg_proc'::regclass AS class, oid FROM pg_proc
+	      UNION ALL SELECT 'TABLE', oid::regclass::text, coalesce(relacl, acldefault('r', relowner)), acldefault('r', relowner), 'pg_class'::regclass, oid FROM pg_class WHERE relkind IN ('r', 'v')
+	      UNION ALL SELECT 'SCHEMA', oid::regnamespace::text, coalesce(nspacl, acldefault('n', nspowner)), acldefault('n', nspowner), 'pg_namespace'::regclass, oid FROM pg_namespace
+	      UNION ALL SELECT 'LANGUAGE', quote_ident(lanname), coalesce(lanacl, acldefault('l', lanowner)), acldefault('l', lanowner), 'pg_language'::regclass, oid FROM pg_language
+	      UNION ALL SELECT 'TYPE', oid::regtype::text, coalesce(typacl, acldefault('T', typowner)), acldefault('T', typowner), 'pg_type'::regclass, oid FROM pg_type WHERE typtype = 'b' AND typcategory <> 'A') x
+	LEFT JOIN pg_init_privs ip ON ip.objoid = x.oid AND ip.classoid = x.class AND ip.objsubid = 0
+	WHERE x.oid < 16384 AND ARRAY(SELECT a::text FROM unnest(x.acl) a ORDER BY 1) <> ARRAY(SELECT a::text FROM unnest(coalesce(ip.initprivs, x.own)) a ORDER BY 1)
+	UNION ALL
+	SELECT 'ALTER DEFAULT PRIVILEGES FOR ROLE ' || quote_ident(pg_get_userbyid(d.defaclrole)) || coalesce(' IN SCHEMA ' || quote_ident(n.nspname), '') || '|'
+	         || CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES' WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END,
+	       ARRAY(SELECT a FROM unnest(d.defaclacl) a ORDER BY a::text)::text,
+	       CASE WHEN n.oid IS NULL THEN ARRAY(SELECT a FROM unnest(acldefault(CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END::"char", d.defaclrole)) a ORDER BY a::text)::text ELSE '{}' END
+	FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+	ORDER BY 1`
+
+// stood is what a database of new held before the upgrade touched it.
+type stood struct {
+	Objects    []string          `json:"objects,omitempty"`
+	Privileges map[string]string `json:"privileges,omitempty"` // by object, where they are not those of initdb
+	Public     string            `json:"public"`               // the owner of schema public; "" where there is none
+}
+
+const stoodKey = "new/stood/"
+
+// readStood reads what a database of a side holds now, and the privileges that
+// initdb gave, by object, where they are others now.
+func (u *Upgrade) readStood(ctx context.Context, server *pg.Server) (s stood, initial map[string]string, err error) {
+	s.Privileges, initial = map[string]string{}, map[string]string{}
+	err = u.sessions.Do(ctx, server, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, standingObjects)
+		if err != nil {
+			return err
+		}
+		if s.Objects, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+			return err
+		}
+		if rows, err = conn.Query(ctx, systemPrivileges); err != nil {
+			return err
+		}
+		var object, acl, was string
+		if _, err = pgx.ForEachRow(rows, []any{&object, &acl, &was}, func() error { s.Privileges[object], initial[object] = acl, was; return nil }); err != nil {
+			return err
+		}
+		return conn.QueryRow(ctx, `SELECT coalesce((SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'public'), '')`).Scan(&s.Public)
+	})
+	if err != nil {
+		err = &pg.Error{Doing: "read what database " + server.Database() + " holds", On: server.String(), Err: err}
+	}
+	return s, initial, err
+}
+
+// rememberStood adds to before what the databases hold that new has already.
+func (u *Upgrade) rememberStood(ctx context.Context, s *survey, before map[string]string) error {
+	for _, db := range s.databases {
+		now, _, err := u.readStood(ctx, u.new.With(db.name))
+		if pg.SQLState(err) == "3D000" {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b, err := json.Marshal(now)
+		if err != nil {
+			return err
+		}
+		before[stoodKey+db.name] = string(b)
+	}
+	return nil
+}
+
+// emptied are the effects that take what prepare made out of the databases that
+// new had before.
+func (u *Upgrade) emptied(ctx context.Context, s *survey) ([]flow.Effect, error) {
+	if s.silent("new") != nil || s.silent("old") != nil {
+		return nil, nil
+	}
+	var does []flow.Effect
+	for _, db := range s.databases {
+		text, ok := s.before(stoodKey + db.name)
+		if !ok {
+			continue
+		}
+		var was stood
+		if err := json.Unmarshal([]byte(text), &was); err != nil {
+			return nil, err
+		}
+		now, initial, err := u.readStood(ctx, u.new.With(db.name))
+		if pg.SQLState(err) == "3D000" {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		theirs, _, err := u.readStood(ctx, u.old.With(db.name))
+		if err != nil {
+			return nil, err
+		}
+		both := map[string]bool{}
+		for _, o := range theirs.Objects {
+			both[o] = true
+		}
+		for _, o := range now.Objects {
+			if sql := dropObject(o); sql != "" && both[o] && !slices.Contains(was.Objects, o) {
+				does = append(does, effect("new", db.name, sql))
+			}
+		}
+		if now.Public != was.Public && was.Public != "" {
+			if now.Public == "" {
+				does = append(does, effect("new", db.name, "CREATE SCHEMA public"))
+			}
+			does = append(does, effect("new", db.name, "ALTER SCHEMA public OWNER TO "+pg.Ident(was.Public)))
+		}
+		sql, err := u.privilegesBack(ctx, db.name, was.Privileges, now.Privileges, initial)
+		if err != nil {
+			return nil, err
+		}
+		for _, q := range sql {
+			does = append(does, effect("new", db.name, q))
+		}
+	}
+	return does, nil
+}
+
+// privilegesBack are the statements that give what the server brings the
+// privileges that it had.
+func (u *Upgrade) privilegesBack(ctx context.Context, database string, was, now, initial map[string]string) ([]string, error) {
+	var all []string
+	for object, acl := range now {
+		want, changed := was[object]
+		if !changed {
+			want = initial[object]
+		}
+		if want != acl {
+			all = append(all, object)
+		}
+	}
+	slices.Sort(all)
+	var out []string
+	err := u.sessions.Do(ctx, u.new.With(database), func(conn *pgx.Conn) error {
+		for _, object := range all {
+			want, changed := was[object]
+			if !changed {
+				want = initial[object]
+			}
+			before, on, isDefault := strings.Cut(object, "|")
+			if !isDefault {
+				before, on = "", object
+			} else {
+				before += " "
+			}
+			for _, revoke := range []bool{true, false} {
+				list := want
+				if revoke {
+					list = now[object]
+				}
+				rows, err := conn.Query(ctx, `SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee)::text END, privilege_type, is_grantable FROM aclexplode($1::text::aclitem[]) ORDER BY 1, 2`, list)
+				if err != nil {
+					return err
+				}
+				var grantee, privilege string
+				var grantable bool
+				_, err = pgx.ForEachRow(rows, []any{&grantee, &privilege, &grantable}, func() error {
+					who, with := "PUBLIC", ""
+					if grantee != "" {
+						who = pg.Ident(grantee)
+					}
+					if grantable {
+						with = " WITH GRANT OPTION"
+					}
+					if revoke {
+						out = append(out, before+"REVOKE ALL ON "+on+" FROM "+who+" CASCADE")
+					} else {
+						out = append(out, before+"GRANT "+privilege+" ON "+on+" TO "+who+with)
+					}
+					return nil
+				})
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return slices.Compact(out), err
+}
+
+// disowned are the effects that take away what roles have that this upgrade made
+// on new, so that they can be dropped: their privileges, and in the databases that
+// are moved what they own. What they own elsewhere is somebody's.
+func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]flow.Effect, error) {
+	if s.silent("new") != nil || len(roles) == 0 {
+		return nil, nil
+	}
+	var does []flow.Effect
+	places := []string{u.new.Database()}
+	for _, db := range s.databases {
+		if _, had := s.before(stoodKey + db.name); had && !slices.Contains(places, db.name) {
+			places = append(places, db.name)
+		}
+	}
+	for _, place := range places {
+		_, moved := s.before(stoodKey + place)
+		err := u.sessions.Do(ctx, u.new.With(place), func(conn *pgx.Conn) error {
+			rows, err := conn.Query(ctx, `
+				SELECT r.rolname::text FROM pg_roles r
+				WHERE r.rolname = ANY ($1) AND EXISTS (SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid)
+				  AND ($2 OR NOT EXISTS (SELECT FROM pg_shdepend d JOIN pg_database b ON b.oid = d.dbid AND b.datname = current_database()
+				       WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'))
+				ORDER BY 1`, roles, moved)
+			if err != nil {
+				return err
+			}
+			var role string
+			_, err = pgx.ForEachRow(rows, []any{&role}, func() error {
+				does = append(does, effect("new", place, "DROP OWNED BY "+pg.Ident(role)+" CASCADE"))
+				return nil
+			})
+			return err
+		})
+		if err != nil && pg.SQLState(err) != "3D000" {
+			return nil, &pg.Error{Doing: "look what the roles of this upgrade have on new", On: u.new.String(), Err: err}
+		}
+	}
+	return does, nil
+}
+
+// unmade are the databases and roles of new that this upgrade made and that are
+// there yet, and what it left in databases that new had before.
+func (u *Upgrade) unmade(ctx context.Context, s *survey) ([]string, error) {
+	z := s.zero()
+	if z == nil || s.phase == "rolled_back" {
+		return nil, nil
+	}
+	var left []string
+	err := u.sessions.Do(ctx, u.new, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, `
+			SELECT m FROM unnest($1::text[]) m
+			WHERE m LIKE 'database %' AND EXISTS (SELECT FROM pg_database WHERE datname = substr(m, 10))
+			   OR m LIKE 'role %' AND EXISTS (SELECT FROM pg_roles WHERE rolname = substr(m, 6)) ORDER BY 1`, z.Made)
+		if err != nil {
+			return err
+		}
+		left, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
+		return nil, &pg.Error{Doing: "look for what this upgrade made", On: u.new.String(), Err: err}
+	}
+	still, err := u.emptied(ctx, s)
+	for _, e := range still {
+		left = append(left, "in database "+e.Database+" what this would take away: "+pg.Brief(e.SQL))
+	}
+	return left, err
+}
