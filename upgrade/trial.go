@@ -2,11 +2,14 @@ package upgrade
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
@@ -68,8 +71,13 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entrie
 		does = append(does, flow.Effect{On: "new", Database: name, SQL: e.SQL})
 	}
 	return flow.Step{
-		ID: "trial/" + db.name, Title: "Try the schema of " + db.name + " out on new, without rows", Does: append(does, effect("new", "", dropScratch(name))),
-		Done: func(ctx context.Context) (bool, error) { return u.restored(ctx, "new", db, db.withoutAttached(some)) },
+		ID: "trial/" + db.name, Title: "Try the schema of " + db.name + " out on new, without rows", Does: append(does, effect("new", "", dropScratch(name)), effect("old", s.home, u.part.Own(keepMemory))),
+		Done: func(ctx context.Context) (bool, error) {
+			if was, ok := s.before(triedKey(db)); ok && was == u.triedMark(s, some) {
+				return true, nil
+			}
+			return u.restored(ctx, "new", db, db.withoutAttached(some))
+		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			lock, err := u.scratchLock(ctx)
 			if err != nil {
@@ -93,9 +101,23 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entrie
 			if len(found) > 0 {
 				return blocks(found)
 			}
-			return nil
+			return u.remember(ctx, s, func(m *cutover.Memory) { m.Before[triedKey(db)] = u.triedMark(s, some) })
 		},
 	}, nil
+}
+
+// triedKey is where row 0 remembers the schema that was tried out last.
+func triedKey(db *database) string { return "trial/" + db.name }
+
+// triedMark is what is remembered of a schema that new took: a prepare that goes on
+// does not try the same once more.
+func (u *Upgrade) triedMark(s *survey, some []schema.Entry) string {
+	h := sha256.New()
+	fmt.Fprintln(h, s.new.Identity, s.new.Version)
+	for _, e := range some {
+		fmt.Fprintln(h, e.Key(), e.SQL)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // restored says whether a side's database has the mark of each entry.
