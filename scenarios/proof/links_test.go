@@ -252,7 +252,7 @@ func TestLinkFindings(t *testing.T) {
 		}
 	}
 	w.do(0, "prepare")
-	w.idle("prepare")
+	w.do(0, "prepare")
 	if c := w.Value(w.new, "", "SELECT string_agg(subconninfo, ' ') FROM pg_subscription"); strings.Contains(c, "service") || !strings.Contains(c, fmt.Sprintf("port=%d ", w.old.Port)) {
 		t.Errorf("new follows %q", c)
 	}
