@@ -197,11 +197,13 @@ INSERT INTO theirs VALUES (1, 'v'), (2, 'v');`
 // astray, is found before anything is touched; what the findings say to do does
 // away with them, and everything is right on new afterwards. A timeout of the
 // database is no finding: the trial subscription turns it off as the real ones do.
-// A service that only the tool knows becomes an address for the servers.
+// A service that only the tool knows becomes an address for the servers, and a
+// standby has what its primary was given on the command line.
 func TestLinkFindings(t *testing.T) {
 	w := newWorld(t, setting{
 		sql: fieldTables, dbs: "  - {name: shop}\n",
-		wire: func(w *world, _ *setting) {
+		wire: func(w *world, s *setting) {
+			s.newLines += w.standbyLines("rock", w.new.Bin)
 			w.Must(w.old.Stop(w.t.Context(), lab.Fast))
 			w.Must(w.old.Command(w.t.Context(), "pg_resetwal", "-e", "5", "-D", w.old.DataDir).Run())
 			w.Must(w.old.Boot(w.t.Context()))
@@ -243,15 +245,20 @@ func TestLinkFindings(t *testing.T) {
 	}
 	w.Must(w.new.Stop(t.Context(), lab.Fast))
 	w.Must(w.new.Command(t.Context(), "pg_resetwal", words[1:]...).Run())
-	w.Must(w.new.Boot(t.Context()))
+	w.Must(w.new.Command(t.Context(), "pg_ctl", "-D", w.new.DataDir, "-w", "-l", "/dev/null", "-o", "-c max_worker_processes=30 -c max_wal_senders=30 -c max_connections=150", "start").Run())
 	for _, f := range w.do(0, "check", "--json").lines("finding") {
 		if f["level"] == "block" || f["id"] == "transaction-ids" {
 			t.Errorf("still found: %v", f)
 		}
 	}
 	w.do(0, "prepare")
+	w.do(0, "prepare")
 	if c := w.Value(w.new, "", "SELECT string_agg(subconninfo, ' ') FROM pg_subscription"); strings.Contains(c, "service") || !strings.Contains(c, fmt.Sprintf("port=%d ", w.old.Port)) {
 		t.Errorf("new follows %q", c)
+	}
+	const limits = "SELECT string_agg(name || ' ' || setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN ('max_worker_processes', 'max_wal_senders', 'max_connections')"
+	if got := w.Value(w.standbys[0], "postgres", limits); got != "max_connections 150 max_wal_senders 30 max_worker_processes 30" {
+		t.Errorf("the standby has %s", got)
 	}
 	w.patiently(w.old, `INSERT INTO ev SELECT generate_series(11, 20); UPDATE twofold SET a = 3 WHERE a = 1; INSERT INTO keyless VALUES (1), (2);
 		DELETE FROM keyless WHERE a = 2; INSERT INTO theirs VALUES (3, 'v'); UPDATE theirs SET v = 'w' WHERE id = 2; DELETE FROM theirs WHERE id = 1`)

@@ -6,9 +6,12 @@ import (
 	"math"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 const autoConf = "/postgresql.auto.conf"
@@ -75,7 +78,40 @@ func (b *builder) autoConf(ctx context.Context, delay time.Duration) (has, want 
 	if up.Secret() != "" {
 		over = append(over, "password="+up.Secret())
 	}
-	return has, rewrite(has, b.settings(up.Conninfo(over...), delay), append(elsewhere, b.o.Temporary...)), nil
+	needs, err := b.unfiled(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return has, rewrite(has, append(needs, b.settings(up.Conninfo(over...), delay)...), append(elsewhere, b.o.Temporary...)), nil
+}
+
+// atLeast are the settings of which a standby needs as much as what it follows has,
+// or does not start, and what its own followers need of it.
+var atLeast = []string{
+	"max_connections", "max_worker_processes", "max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction", "max_replication_slots", "wal_level",
+}
+
+// unfiled are those of atLeast that the upstream has from no file that a base
+// backup brings: from its command line, as Patroni and containers give them, or
+// from a file outside of its data directory.
+func (b *builder) unfiled(ctx context.Context) (all []Setting, err error) {
+	up, side := b.upstream()
+	err = with(ctx, up, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, `
+			SELECT name, setting FROM pg_settings
+			WHERE name = ANY ($1) AND (source = 'command line' OR NOT starts_with(sourcefile, current_setting('data_directory') || '/')) ORDER BY name`, atLeast)
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Setting])
+		return err
+	})
+	if err != nil {
+		return nil, b.errorf("ask %s for what a standby of it needs: %w", side, err)
+	}
+	return slices.DeleteFunc(all, func(s Setting) bool {
+		return slices.ContainsFunc(b.Settings, func(own Setting) bool { return strings.EqualFold(own.Name, s.Name) })
+	}), nil
 }
 
 // rewrite returns the file with our settings at its end and every other line
