@@ -127,7 +127,7 @@ func TestAbort(t *testing.T) {
 		stands()
 	})
 
-	steps := w.steps("prepare")
+	steps, home := w.steps("prepare"), w.dir
 	begun := map[string]bool{}
 	w.part("killed at each step", func(t *testing.T) {
 		for i, step := range some(steps, "globals", "copy/shop", "fence/postgres", "catchup/shop") {
@@ -159,6 +159,8 @@ func TestAbort(t *testing.T) {
 			t.Errorf("killed at %v alone", begun)
 		}
 	})
+
+	w.dir = home // the other machines are gone with their part
 
 	w.part("from ready", func(t *testing.T) {
 		w.do(0, "prepare")
