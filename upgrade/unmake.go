@@ -245,7 +245,7 @@ func (u *Upgrade) privilegesBack(ctx context.Context, database string, was, now,
 				if revoke {
 					list = now[object]
 				}
-				rows, err := conn.Query(ctx, `SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee)::text END, privilege_type, is_grantable FROM aclexplode($1::text::aclitem[]) ORDER BY 1, 2`, list)
+				rows, err := conn.Query(ctx, `SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee)::text END, privilege_type, is_grantable FROM aclexplode(nullif($1::text, '{}')::aclitem[]) ORDER BY 1, 2`, list)
 				if err != nil {
 					return err
 				}
