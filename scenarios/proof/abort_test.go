@@ -172,7 +172,7 @@ func TestAbort(t *testing.T) {
 		w.do(0, "prepare")
 		// The language of the fence goes, and with it what is written in it.
 		w.Exec(w.old, "bare", "DROP EXTENSION plpgsql CASCADE")
-		w.Exec(w.new, "bare", "SET default_transaction_read_only = off; DROP EXTENSION plpgsql CASCADE")
+		w.Exec(w.new, "bare", "BEGIN READ WRITE; DROP EXTENSION plpgsql CASCADE; COMMIT")
 		// Something that nobody made through the upgrade needs a role that it made.
 		w.Exec(w.new, "template1", "CREATE TABLE theirs (k int)", "ALTER TABLE theirs OWNER TO app")
 		said := w.do(0, "abort", "--yes")
