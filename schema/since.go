@@ -74,6 +74,7 @@ func Changes(now, there []Entry, marks map[string]string, o ChangeFacts) []Chang
 		was := marks[key] // "": not marked, or not known
 		other, exists := have[key]
 		switch {
+		case e.Stage == Refresh: // it is no object
 		case !exists: // it is restored; or was, and was taken away there, which the comparison says
 		case was == e.hash():
 		case other.SQL == e.SQL:

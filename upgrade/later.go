@@ -413,7 +413,7 @@ func settled(now []schema.Entry, marks map[string]string) bool {
 	is := map[string]bool{}
 	for _, e := range now {
 		is[e.Key()] = true
-		if !e.Is(marks[e.Key()]) {
+		if e.Stage != schema.Refresh && !e.Is(marks[e.Key()]) {
 			return false
 		}
 	}

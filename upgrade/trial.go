@@ -112,12 +112,12 @@ func triedKey(db *database) string { return "trial/" + db.name }
 // triedMark is what is remembered of a schema that new took: a prepare that goes on
 // does not try the same once more.
 func (u *Upgrade) triedMark(s *survey, some []schema.Entry) string {
-	h := sha256.New()
-	fmt.Fprintln(h, s.new.Identity, s.new.Version)
+	all := []byte(fmt.Sprintln(s.new.Identity, s.new.Version))
 	for _, e := range some {
-		fmt.Fprintln(h, e.Key(), e.SQL)
+		all = fmt.Appendln(all, e.Key(), e.SQL)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	h := sha256.Sum256(all)
+	return hex.EncodeToString(h[:])
 }
 
 // restored says whether a side's database has the mark of each entry.
