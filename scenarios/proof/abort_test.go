@@ -31,7 +31,7 @@ CREATE EXTENSION hstore SCHEMA own; CREATE EXTENSION postgres_fdw; CREATE SERVER
 GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO app; GRANT SELECT ON own."Odd one" TO twin; ALTER DEFAULT PRIVILEGES FOR ROLE twin IN SCHEMA own GRANT SELECT ON TABLES TO app;
 ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO twin;
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf() TO app WITH GRANT OPTION; REVOKE EXECUTE ON FUNCTION pg_catalog.pg_sleep(double precision) FROM PUBLIC;
-GRANT SELECT ON pg_catalog.pg_authid TO twin; REVOKE USAGE ON LANGUAGE sql FROM PUBLIC; GRANT USAGE ON LANGUAGE sql TO app; REVOKE CREATE ON SCHEMA public FROM app;
+GRANT SELECT ON pg_catalog.pg_authid TO twin; REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC; GRANT USAGE ON LANGUAGE plpgsql TO app; REVOKE CREATE ON SCHEMA public FROM app;
 `
 
 // aboutRoles is what old has outside of databases; twin is on new, too, with less.
