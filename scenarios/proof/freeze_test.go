@@ -82,6 +82,7 @@ type line struct {
 // told. Clients go on, and the tool, which cannot see that old serves, does not
 // say that it does.
 func TestCutOffWithLocks(t *testing.T) {
+	long(t)
 	var l line
 	var w *world
 	if _, err := exec.LookPath("ip"); os.Geteuid() == 0 && err == nil {

@@ -180,6 +180,7 @@ func (w *world) killedCrossing(clients *load, command, step string) {
 
 // TestCutoverKilledAnywhere: the same at random moments.
 func TestCutoverKilledAnywhere(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{sql: killTables, pooled: true, cutover: "  max_blocked: 3s\n"})
 	w.do(0, "prepare")
 	clients := w.load()
@@ -249,7 +250,7 @@ func TestFinishKilled(t *testing.T) {
 	w := newWorld(t, setting{sql: killTables})
 	w.do(0, "prepare")
 	w.do(0, "cutover", "--yes")
-	for _, step := range w.steps("finish") {
+	for _, step := range some(w.steps("finish"), "unfence/new", "ground/slim/old") {
 		r := w.inject("CROSSFADE_KILL="+step, "finish", "--yes")
 		wantExit(t, r, -1, 0)
 		w.elsewhere()

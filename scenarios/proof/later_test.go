@@ -13,6 +13,7 @@ import (
 // them along, and the cutover then finds them on new. The tool has made the
 // sets, and keeps to them.
 func TestTablesMadeSincePrepare(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{dbs: "  - name: shop\n    sets: 3\n  - {name: side}\n"})
 	writer := w.Write(w.old.Conninfo("shop"), lab.WriterOptions{Writers: 2, Pause: 2 * time.Millisecond})
 	w.do(0, "prepare")

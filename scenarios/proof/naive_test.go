@@ -39,6 +39,7 @@ ALTER EVENT TRIGGER log_all ENABLE ALWAYS;
 // on one pair of clusters, one crossing after the other. Each begins and ends
 // with old serving.
 func TestNaiveBarrier(t *testing.T) {
+	long(t)
 	naive(t, []sequence{
 		{"open before arm", naiveOpenBefore},
 		{"prepared behind the gate", naivePrepared},
@@ -51,6 +52,7 @@ func TestNaiveBarrier(t *testing.T) {
 // TestNaiveWay: what the way there and the way back do to each other, to
 // sequences and to triggers; in the end new is gone.
 func TestNaiveWay(t *testing.T) {
+	long(t)
 	naive(t, []sequence{
 		{"sequences", naiveSequences},
 		{"a slot of an earlier attempt", naiveSlotLeft},

@@ -53,6 +53,7 @@ func TestPlanIsWhatRan(t *testing.T) {
 // TestPlanIsNotWhatRan: one statement that Do sends otherwise than Does says
 // is found, as what was never planned and what was never done.
 func TestPlanIsNotWhatRan(t *testing.T) {
+	long(t)
 	w, p := newPlanned(t)
 	stored := w.planned()
 	w.exe = mutant(t, "upgrade/pg/session.go", "conn.PgConn().Exec(ctx, sql)",

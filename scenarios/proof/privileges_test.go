@@ -119,6 +119,7 @@ func TestOrdinaryRole(t *testing.T) {
 // check where the runbook does not name them; a template that it names is moved,
 // and taken back by abort; template1, which every CREATE DATABASE copies, is refused.
 func TestTemplateDatabases(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{dbs: "  - {name: shop}\n"})
 	w.Exec(w.old, "", "CREATE DATABASE forms", "CREATE DATABASE shut")
 	w.Exec(w.old, "forms", "CREATE TABLE form (id int PRIMARY KEY, v text)", "INSERT INTO form VALUES (1, 'x')")

@@ -250,6 +250,7 @@ func TestClosedStandbyPromoted(t *testing.T) {
 
 // TestNewStandbyPromoted: the first failover of new, right after the cutover.
 func TestNewStandbyPromoted(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{})
 	place := w.Reserve("metal", 18)
 	settings := ""

@@ -26,6 +26,7 @@ func (w *world) crash(c *cluster) {
 // middle of copy, catch-up and what lies between, in an upgrade that is begun
 // anew for each. Prepare fails or not, and run again it finishes.
 func TestServerCrashesInPrepare(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{sql: killTables})
 	clients := w.load()
 	clients.start()

@@ -16,6 +16,7 @@ import (
 // behind: old serves, or the crossing finishes. No acknowledged row is lost.
 // Line: every session of the tool pins synchronous_commit = local.
 func TestSynchronousStandbyKilled(t *testing.T) {
+	long(t)
 	w, metal := syncWorld(t)
 	clients := w.load()
 	back := func(step string) {
