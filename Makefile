@@ -8,7 +8,7 @@ SHELL := bash
 
 # Two packages at a time: each boots servers of its own, and waits more than it
 # works.
-TESTFLAGS ?= -p 2 -timeout 75m
+TESTFLAGS ?= -p 2 -timeout 85m
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 ## build: bin/crossfade and bin/lab
