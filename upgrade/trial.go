@@ -40,7 +40,8 @@ func tried(runs *rights.Map, db *database, entries []schema.Entry) (some []schem
 		}
 	}
 	return schema.Entries(kept, schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late), func(d schema.Difference) bool {
-		return len(todo) > 0 && d.Property == "validated" || d.Property == "" && d.Kind == "index" && out[d.Object]
+		notValid := d.Property == "validated" || d.Got == d.Want+" NOT VALID"
+		return len(todo) > 0 && notValid || d.Property == "" && d.Kind == "index" && out[d.Object]
 	}
 }
 
