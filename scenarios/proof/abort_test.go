@@ -47,6 +47,7 @@ var aboutRoles = []string{
 // what they were, with databases and roles that new had before, and where the
 // language of the fence is not there.
 func TestAbort(t *testing.T) {
+	long(t)
 	w := newWorld(t, setting{
 		sql: killTables + `
 			CREATE SCHEMA api; CREATE SCHEMA cache;
