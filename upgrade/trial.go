@@ -35,13 +35,20 @@ func tried(runs *rights.Map, db *database, entries []schema.Entry) (some []schem
 		has[e.Key()] = true
 	}
 	for _, e := range all {
-		if !has[e.Key()] {
-			out[schema.Name(e.Schema, e.Name)] = true
+		if has[e.Key()] {
+			continue
 		}
+		name := e.Name
+		if e.Type == "CONSTRAINT" { // "table constraint", and its index has the constraint's name
+			_, name, _ = strings.Cut(e.Name, " ")
+		}
+		out[schema.Name(e.Schema, name)], out[schema.Name(name)] = true, true
 	}
 	return schema.Entries(kept, schema.Before, schema.Identify, schema.Index, schema.Foreign, schema.Late), func(d schema.Difference) bool {
 		notValid := d.Property == "validated" || d.Got == d.Want+" NOT VALID"
-		return len(todo) > 0 && notValid || d.Property == "" && d.Kind == "index" && out[d.Object]
+		name, _, _ := strings.Cut(d.Object, " on ")
+		name = name[strings.LastIndexByte(name, ' ')+1:] // a comment is on "index public.i"
+		return len(todo) > 0 && notValid || d.Property == "" && out[name]
 	}
 }
 
