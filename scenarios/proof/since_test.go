@@ -202,7 +202,8 @@ var sincePrepare = []string{
 	"CREATE POLICY made ON log USING (true)", "CREATE RULE made AS ON DELETE TO log DO ALSO NOTHING", "COMMENT ON SCHEMA made IS 'made'", "CREATE PROCEDURE made.proc() LANGUAGE sql AS 'SELECT 1'", "CREATE AGGREGATE made.sums(int) (sfunc = int4pl, stype = int)",
 }
 
-// around is what pg_dumpall says of the roles, and of the database shop, of a cluster.
+// around is what pg_dumpall says of the roles, and of the database shop, of a cluster,
+// without the settings of the links, which are the tool's role's.
 func (w *world) around(c *lab.Cluster) string {
 	w.t.Helper()
 	out, err := w.new.Command(w.t.Context(), "pg_dumpall", "--globals-only", "-d", c.Conninfo("postgres")).Output()
@@ -216,7 +217,7 @@ func (w *world) around(c *lab.Cluster) string {
 	slices.Sort(lines)
 	return strings.Join(lines, "") + w.Value(c, "shop", `
 		SELECT concat_ws(' ', datconnlimit, pg_get_userbyid(datdba), array(SELECT a::text FROM unnest(datacl) a ORDER BY 1)::text, shobj_description(d.oid, 'pg_database'),
-		  array(SELECT s FROM pg_db_role_setting r, unnest(setconfig) s WHERE setdatabase = d.oid AND s !~ '^default_transaction_read_only' ORDER BY 1)::text)
+		  array(SELECT s FROM pg_db_role_setting r, unnest(setconfig) s WHERE setdatabase = d.oid AND setrole <> 'postgres'::regrole AND s !~ '^default_transaction_read_only' ORDER BY 1)::text)
 		FROM pg_database d WHERE datname = 'shop'`)
 }
 
