@@ -36,7 +36,7 @@ func TestTrafficThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.do(0, "prepare")
-	w.runbookLine("patience: 60s", "patience: 5s")
+	w.runbookLine("patience: 60s", "patience: 20s")
 	fail := func(call string) {
 		if err := os.WriteFile(fails, []byte(call), 0o600); err != nil {
 			t.Fatal(err)
