@@ -96,11 +96,11 @@ func TestFence(t *testing.T) {
 	if r := w.do(3, "check"); !strings.Contains(r.stdout, "subscriptions-on-old") {
 		t.Errorf("check does not name the subscription that is not ours\n%s", r)
 	}
-	w.runbookLine("patience: 60s", "patience: 2s")
+	w.runbookLine("patience: 60s", "patience: 8s")
 	if r := w.do(4, "cutover", "--yes"); !strings.Contains(r.stderr, "subscription other") {
 		t.Errorf("the gate does not name the subscription that is not ours\n%s", r)
 	}
-	w.runbookLine("patience: 2s", "patience: 60s")
+	w.runbookLine("patience: 8s", "patience: 60s")
 	w.Exec(w.old, "shop", "ALTER SUBSCRIPTION other DISABLE")
 
 	// PostgreSQL lets nobody watch lo_create: it is noticed, and undoes the crossing.

@@ -72,7 +72,7 @@ func TestNewRefusesTheApplication(t *testing.T) {
 	w := newWorld(t, setting{pooled: true})
 	writer := w.Write(w.pool.Conninfo("shop"), lab.WriterOptions{Writers: 1, Pause: 5 * time.Millisecond})
 	w.do(0, "prepare")
-	w.runbookLine("patience: 60s", "patience: 5s")
+	w.runbookLine("patience: 60s", "patience: 15s")
 	hba := filepath.Join(w.new.DataDir, "pg_hba.conf")
 	rules, err := os.ReadFile(hba)
 	if err != nil {
