@@ -48,7 +48,8 @@ type ChangeFacts struct {
 // Changes compares the entries of the serving side (now) with those of the
 // applying side (there), both dumped by the same program, and with the marks of
 // what was restored: hashes by Entry.Key, see MarkHashes; "" where an entry was
-// restored, but its text then is not known. It returns what is to be done before the entries without a mark are restored.
+// restored, but its text then is not known. It returns
+// what is to be done before the entries without a mark are restored.
 //
 // An entry that the applying side has although it has no mark was made there by
 // hand, or travelled the other way: it is adopted, and replaced where its text
@@ -289,12 +290,14 @@ func (c Change) Apply(ctx context.Context, conn *pgx.Conn, as func(role string) 
 			defer pg.Leave(owner)
 			return pg.Exec(ctx, owner, e.SQL)
 		}()
-		if err != nil {
-			return &pg.Error{
-				Doing: "take along that " + c.What, Object: c.What, Err: err, On: "database " + conn.Config().Database,
-				Hint: "nothing was changed; make the same change on both sides, then run crossfade prepare again",
-			}
+		if err == nil {
+			continue
 		}
+		hint := "nothing was changed; make the same change on both sides, then run crossfade prepare again"
+		if i > 0 {
+			hint = "the change itself was made; run crossfade prepare again, which writes it down"
+		}
+		return &pg.Error{Doing: "take along that " + c.What, Object: c.What, Err: err, On: "database " + conn.Config().Database, Hint: hint}
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	if err != nil {
 		return st, err
 	}
-	entries, todo := runs.Defer(entries, db.partitioned)
+	entries, deferred := runs.Defer(entries, db.partitioned)
 	before := schema.Entries(entries, schema.Before)
 	after := schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late)
 	st.before = u.restoreStep("new", "schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
@@ -61,7 +61,7 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	o.Assign(entries)
 	st.copy = u.ownerFilled("new", runs, o)
 	st.after = u.restoreStep("new", "constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil)
-	if validate, ok := u.validateStep("new", db, todo); ok {
+	if validate, ok := u.validateStep("new", db, deferred); ok {
 		st.validate = append(st.validate, validate)
 	}
 	return st, nil

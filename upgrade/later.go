@@ -243,8 +243,8 @@ func (u *Upgrade) laterStages(ctx context.Context, s *survey, db, late *database
 	if err != nil {
 		return st, err
 	}
-	entries, todo := runs.Defer(entries, db.partitioned)
-	if validate, ok := u.validateStep(to.Name, db, todo); ok {
+	entries, deferred := runs.Defer(entries, db.partitioned)
+	if validate, ok := u.validateStep(to.Name, db, deferred); ok {
 		st.validate = append(st.validate, validate)
 	}
 	st.before = u.restoreStep(to.Name, "schema/"+db.name, "Make what was made in "+db.name+" of "+from.Name+" on "+to.Name, db, schema.Entries(entries, schema.Before), commands)

@@ -111,9 +111,9 @@ func (u *Upgrade) ownerFilled(side string, m *rights.Map, o load.Options) flow.S
 
 // validateStep validates what was restored NOT VALID because its function would
 // have run with the tool's rights. ok: there is something.
-func (u *Upgrade) validateStep(side string, db *database, todo []rights.Validation) (step flow.Step, ok bool) {
+func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Validation) (step flow.Step, ok bool) {
 	var does []flow.Effect
-	for _, v := range todo {
+	for _, v := range deferred {
 		does = append(does, effect(side, db.name, v.SQL+" -- with the rights of "+v.Owner))
 	}
 	return flow.Step{
@@ -122,7 +122,7 @@ func (u *Upgrade) validateStep(side string, db *database, todo []rights.Validati
 		Done: func(ctx context.Context) (bool, error) {
 			left := 0
 			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
-				for _, v := range todo {
+				for _, v := range deferred {
 					valid, err := v.Valid(ctx, conn)
 					if err != nil {
 						return err
@@ -141,8 +141,8 @@ func (u *Upgrade) validateStep(side string, db *database, todo []rights.Validati
 		Do: func(ctx context.Context, t *flow.Turn) (err error) {
 			l := u.logins()
 			defer func() { err = errors.Join(err, l.close(ctx)) }()
-			for i, v := range todo {
-				t.Progress(int64(i), int64(len(todo)), "constraints", v.Constraint)
+			for i, v := range deferred {
+				t.Progress(int64(i), int64(len(deferred)), "constraints", v.Constraint)
 				at, err := u.as(ctx, l.of(side), u.side(side), v.Owner, db.name)
 				if err != nil {
 					return err
@@ -162,7 +162,7 @@ func (u *Upgrade) validateStep(side string, db *database, todo []rights.Validati
 			}
 			return nil
 		},
-	}, len(todo) > 0
+	}, len(deferred) > 0
 }
 
 // ownerRead lets o read tables with the rights of their owners where planning a

@@ -28,7 +28,7 @@ const schemaDiffers = "schema-differs"
 // roles (rights.Map.Trial). left is what is not seen in the scratch database
 // because of the latter.
 func tried(runs *rights.Map, db *database, entries []schema.Entry) (some []schema.Entry, left func(schema.Difference) bool) {
-	all, todo := runs.Defer(entries, db.partitioned)
+	all, deferred := runs.Defer(entries, db.partitioned)
 	kept := runs.Trial(entries, db.partitioned)
 	has, out := map[string]bool{}, map[string]bool{}
 	for _, e := range kept {
@@ -48,7 +48,7 @@ func tried(runs *rights.Map, db *database, entries []schema.Entry) (some []schem
 		notValid := d.Property == "validated" || d.Got == d.Want+" NOT VALID"
 		name, _, _ := strings.Cut(d.Object, " on ")
 		name = name[strings.LastIndexByte(name, ' ')+1:] // a comment is on "index public.i"
-		return len(todo) > 0 && notValid || d.Property == "" && out[name]
+		return len(deferred) > 0 && notValid || d.Property == "" && out[name]
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -320,7 +321,7 @@ func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]fl
 // there yet, and what it left in databases that new had before.
 func (u *Upgrade) unmade(ctx context.Context, s *survey) ([]string, error) {
 	z := s.zero()
-	if z == nil || s.phase == "rolled_back" {
+	if z == nil || s.phase == report.PhaseRolledBack {
 		return nil, nil
 	}
 	var left []string

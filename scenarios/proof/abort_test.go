@@ -103,7 +103,7 @@ func TestAbort(t *testing.T) {
 		w.do(3, "prepare")
 		w.do(0, "abort", "--yes")
 		asBefore("prepare was refused")
-		// What it prints mends it, and patterns in the runbook stand for all of them.
+		// What it prints fixes it, and patterns in the runbook stand for all of them.
 		for id, object := range map[string]string{"plpgsql-missing": "plpgsql", "extension-members": "public.mine"} {
 			f := r.finding(id, "old", object)
 			for line := range strings.Lines(fmt.Sprint(f["fix"])) {

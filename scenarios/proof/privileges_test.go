@@ -28,7 +28,7 @@ func listed(f map[string]any) []string {
 	return names
 }
 
-// TestOrdinaryRole: a role that lacks a right is told which one, as a finding:
+// TestOrdinaryRole: the right that a role lacks is a finding:
 // check is never 1 for it. The GRANTs that it prints are those that are missing.
 func TestOrdinaryRole(t *testing.T) {
 	w := newWorld(t, setting{sql: "CREATE TABLE nokey (a int); INSERT INTO nokey VALUES (1)", dbs: "  - {name: shop}\n  - {name: side}\n"})
@@ -58,7 +58,7 @@ func TestOrdinaryRole(t *testing.T) {
 					t.Errorf("on %s: %v", c, f)
 				}
 			}
-			// What is pasted mends what it is printed for.
+			// What is pasted fixes what it is printed for.
 			var grants int
 			for _, f := range r.lines("finding") {
 				if f["id"] != "check-incomplete" {

@@ -49,7 +49,7 @@ func judgeUnlogged(f *Facts) []Finding {
 					Says: fmt.Sprintf("table %s is unlogged: it cannot be published, and is there and empty on new", t),
 					Fix: lines(identity, "ALTER TABLE "+t.SQL()+" SET LOGGED;",
 						fmt.Sprintf("which rewrites it under an exclusive lock; or, where its rows may be lost: accept: [\"unlogged:%s\"]", t)),
-				}.among("%s unlogged: they cannot be published, and are there and empty on new", "table", []string{"rows"}, rowCount(t.Rows)).mends(logged))
+				}.among("%s unlogged: they cannot be published, and are there and empty on new", "table", []string{"rows"}, rowCount(t.Rows)).fixedBy(logged))
 			}
 		}
 	}
@@ -321,7 +321,7 @@ func judgeTransactionIDs(f *Facts) []Finding {
 	fix := lines("stop the new server while it is empty, before prepare, run as who owns its data directory, and start it again:",
 		fmt.Sprintf("%s -e %d -D '%s'", program, f.Old.NextXID>>32+1, strings.ReplaceAll(data, "'", `'\''`)))
 	if f.begun() {
-		fix = "crossfade abort, then crossfade check says what to do with the empty new server; or mend after the cutover what compares these ids"
+		fix = "crossfade abort, then crossfade check says what to do with the empty new server; or fix after the cutover what compares these ids"
 	}
 	return []Finding{{
 		Level: Warn, On: OnNew, Object: "epoch", Table: t,

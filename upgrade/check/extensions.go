@@ -58,7 +58,7 @@ func judgeExtensionVersion(f *Facts) []Finding {
 				Level: Note, On: OnNew, Database: d.Name, Object: e.Name, Says: says,
 				Fix: "if old has a newer version of it installed, update there first: ALTER EXTENSION " + pg.Ident(e.Name) + " UPDATE",
 			}.among("%s with another version on new: look into the release notes for what was removed between", "extension", []string{"old", "new"}, e.Detail, x.Default).
-				mends(func([]Finding) string {
+				fixedBy(func([]Finding) string {
 					return "if old has a newer version of one installed, update there first: ALTER EXTENSION … UPDATE"
 				}))
 		}

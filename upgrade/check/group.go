@@ -20,14 +20,14 @@ type group struct {
 
 // among makes f one of its kind: says has a %s where the number of objects and
 // what they are called (what, in the singular) stands, and cells are what is its own,
-// by the columns behind that of the object.
+// by the columns after that of the object.
 func (f Finding) among(says, what string, columns []string, cells ...string) Finding {
 	f.group = &group{says: says, what: what, columns: append([]string{what}, columns...), row: append([]string{f.Object}, cells...)}
 	return f
 }
 
-// mends sets the fix of all findings of the kind together.
-func (f Finding) mends(fix func(all []Finding) string) Finding {
+// fixedBy sets the fix of all findings of the kind together.
+func (f Finding) fixedBy(fix func(all []Finding) string) Finding {
 	f.group.fix = fix
 	return f
 }

@@ -113,7 +113,7 @@ func judgeIdentity(f *Facts) []Finding {
 		case id.Candidate != "":
 			found = found.among(would+"An index of each can serve", "table", []string{"why", "index"}, why, id.Candidate)
 		case strings.HasSuffix(fix, ";"):
-			found = found.among(would+"None has an index that could serve", "table", []string{"why"}, why).mends(identities())
+			found = found.among(would+"None has an index that could serve", "table", []string{"why"}, why).fixedBy(identities())
 		default:
 			found = found.among(would+"REPLICA IDENTITY FULL cannot serve either", "table", []string{"why", "FULL"}, why, or)
 		}

@@ -122,8 +122,7 @@ func DropsOptions(version int) bool {
 }
 
 // Conninfo is what stands in a subscription to the server that conninfo leads to,
-// a server of version: the walsender is told to wait as long as a big transaction
-// may take, no timeout that a role or database has set can end it, and values
+// a server of version: the walsender waits as long as a big transaction may take, no timeout that a role or database has set can end it, and values
 // are written as the other side reads them. application is how it calls itself.
 func Conninfo(conninfo string, version int, application string) string {
 	opts := pg.TimeoutsOff(version)

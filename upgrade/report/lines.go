@@ -19,9 +19,9 @@ const (
 type Finding struct {
 	ID, Level            string   // Level: Block, Warn or Note
 	On, Database, Object string   // On: old, new, or a cluster's name
-	Says, Fix            string   // Fix: the statement or command that mends it, "" where there is none
+	Says, Fix            string   // Fix: the statement or command that fixes it, "" where there is none
 	Objects              []string // those that accept: may name; several where one finding is about them all
-	Grid                 *Grid    // what it shows as rows; nil where it is told in words
+	Grid                 *Grid    // what it shows as rows; nil where it has none
 	Accepted             bool     // the runbook answers for it
 	Acceptable           bool     // false: accepting it would break the running application or lose rows
 }
