@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,9 @@ type broken struct {
 	cells        map[string]map[string]string // by step and line
 	killed       []string                     // the steps at which a cutover was killed, as they came
 	kills        map[string]map[string]string // by step and command
+	troubles     []string                     // after open, as they came
+	openSteps    []string                     // the steps after open, as they came
+	after        map[string]map[string]string // by trouble and step
 	byHand       []byHand
 	played       [][]string // by seed: what the randomised test saw, as monkeyRan has it
 	failed       []string
@@ -49,6 +53,7 @@ var (
 	killAt     = regexp.MustCompile(`_test\.go:\d+: (cutover|rollback) killed at (\S+): phase (\w+), writable (\w+)(?:, longest gap (\S+))?`)
 	seenAfter  = regexp.MustCompile(`_test\.go:\d+: seen after (\S+)`)
 	monkeyRan  = regexp.MustCompile(`_test\.go:\d+: seed (\d+): (\d+) rounds, (\d+) rows, (\d+) values, (\d+) probes, (\d+) switches, longest wait (\S+), faults: (.*); (\d+) violations`)
+	afterOpen  = regexp.MustCompile(`_test\.go:\d+: after open: (.+) at (\S+) of (?:cutover|rollback): exit (-?\d+), (.*)`)
 	prepareHas = regexp.MustCompile(`_test\.go:\d+: prepare said: (?:hint: )?(.*)`)
 )
 
@@ -61,7 +66,7 @@ var serves = map[string]string{"0": "new", "5": "old", "6": "new"}
 // faults reads the output of go test -v and writes the page. A test that failed is
 // named in it, and is an error.
 func faults(from io.Reader, to io.Writer) error {
-	b := &broken{cells: map[string]map[string]string{}, kills: map[string]map[string]string{}}
+	b := &broken{cells: map[string]map[string]string{}, kills: map[string]map[string]string{}, after: map[string]map[string]string{}}
 	scan := bufio.NewScanner(from)
 	scan.Buffer(nil, 16<<20)
 	for scan.Scan() {
@@ -76,7 +81,7 @@ func faults(from io.Reader, to io.Writer) error {
 	if err := scan.Err(); err != nil {
 		return err
 	}
-	if len(b.cells)+len(b.kills)+len(b.byHand)+len(b.played) == 0 {
+	if len(b.cells)+len(b.kills)+len(b.after)+len(b.byHand)+len(b.played) == 0 {
 		return errors.New("nothing of the tests that break things was read")
 	}
 	if _, err := io.WriteString(to, b.markdown()); err != nil {
@@ -116,6 +121,16 @@ func (b *broken) take(line string) {
 		}
 		b.kills[m[2]][m[1]] = says
 	}
+	if m := afterOpen.FindStringSubmatch(line); m != nil {
+		if b.after[m[1]] == nil {
+			b.after[m[1]] = map[string]string{}
+			b.troubles = append(b.troubles, m[1])
+		}
+		if !slices.Contains(b.openSteps, m[2]) {
+			b.openSteps = append(b.openSteps, m[2])
+		}
+		b.after[m[1]][m[2]] = "exit " + m[3] + ", " + m[4]
+	}
 	if m := monkeyRan.FindStringSubmatch(line); m != nil {
 		b.played = append(b.played, m[1:])
 	}
@@ -150,73 +165,100 @@ func (b *broken) cell(step, line, says string) {
 	b.cells[step][line] = says
 }
 
+// page is what is written: tables in Markdown.
+type page struct{ strings.Builder }
+
+func (p *page) row(cells ...string) { p.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
+
+func (p *page) head(cells ...string) {
+	p.WriteString("\n")
+	p.row(cells...)
+	p.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
+}
+
 func (b *broken) markdown() string {
-	var s strings.Builder
-	row := func(cells ...string) { s.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
-	head := func(cells ...string) {
-		s.WriteString("\n")
-		row(cells...)
-		s.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
-	}
-	s.WriteString("# Faults\n\nWritten by `make faults`, from what tests say that break things on purpose, against real servers and under clients that write. " +
+	p := &page{}
+	p.WriteString("# Faults\n\nWritten by `make faults`, from what tests say that break things on purpose, against real servers and under clients that write. " +
 		"In every cell no acknowledged row is lost, and never do both sides take writes: that is what the tests want, by the writers' own list and by looking at both servers.\n")
 	if len(b.failed) > 0 {
-		s.WriteString("\n**Failed: " + strings.Join(b.failed, ", ") + "**\n")
+		p.WriteString("\n**Failed: " + strings.Join(b.failed, ", ") + "**\n")
 	}
-	if len(b.cells) > 0 {
-		s.WriteString("\n## The network is cut\n\nAt the beginning of a step of `cutover` every byte of a line is swallowed, and later the line is whole again. " +
-			"The cell has the exit code and who takes writes then. Where nobody does, the same command run again ends it.\n")
-		head(append([]string{"step"}, b.lines...)...)
-		for _, step := range b.steps {
-			cells := []string{"`" + step + "`"}
-			for _, line := range b.lines {
-				cells = append(cells, b.cells[step][line])
+	for _, section := range []struct {
+		seen  int
+		write func(*page)
+	}{{len(b.cells), b.cuts}, {len(b.kills), b.killings}, {len(b.after), b.afterOpen}, {len(b.byHand), b.hands}, {len(b.played), b.random}} {
+		if section.seen > 0 {
+			section.write(p)
+		}
+	}
+	return p.String()
+}
+
+func (b *broken) cuts(p *page) {
+	p.WriteString("\n## The network is cut\n\nAt the beginning of a step of `cutover` every byte of a line is swallowed, and later the line is whole again. " +
+		"The cell has the exit code and who takes writes then. Where nobody does, the same command run again ends it.\n")
+	p.head(append([]string{"step"}, b.lines...)...)
+	for _, step := range b.steps {
+		cells := []string{"`" + step + "`"}
+		for _, line := range b.lines {
+			cells = append(cells, b.cells[step][line])
+		}
+		p.row(cells...)
+	}
+}
+
+func (b *broken) killings(p *page) {
+	p.WriteString("\n## The tool is killed\n\nSIGKILL at the beginning of a step. The cell has the phase that `status` says then, from another machine and without the journal, who takes writes, and where that is the side that was to be closed, the longest that clients of PgBouncer waited. " +
+		"The same command, run there, ends it each time.\n")
+	p.head("step", "`cutover`", "`rollback`")
+	for _, step := range b.killed {
+		p.row("`"+step+"`", b.kills[step]["cutover"], b.kills[step]["rollback"])
+	}
+}
+
+func (b *broken) afterOpen(p *page) {
+	p.WriteString("\n## Something fails after open\n\nOne of two PgBouncers, a hook, a standby, a database or the journal fails at the beginning of a step after open, in turn in `cutover` and in `rollback`. " +
+		"The cell has the exit code and the longest that any client waited that could be served; exit 6 names the steps that are still to do, and only those. The same command, run when the trouble is over, ends it each time.\n")
+	head := []string{"what"}
+	for _, step := range b.openSteps {
+		head = append(head, "`"+step+"`")
+	}
+	p.head(head...)
+	for _, trouble := range b.troubles {
+		cells := []string{trouble}
+		for _, step := range b.openSteps {
+			cells = append(cells, b.after[trouble][step])
+		}
+		p.row(cells...)
+	}
+}
+
+func (b *broken) hands(p *page) {
+	p.WriteString("\n## Somebody does something by hand\n\nBetween `prepare` and the cutover. `status` names it within so long, with what to do; no cutover begins where anything would be missing. " +
+		"`prepare` brings it along, or says what must be done first.\n")
+	p.head("what", "seen after", "`prepare` says")
+	for _, h := range b.byHand {
+		p.row(h.what, cmp.Or(h.seen, "nothing is missing"), cmp.Or(h.said, "–"))
+	}
+}
+
+func (b *broken) random(p *page) {
+	p.WriteString("\n## Everything at random\n\n`bin/lab monkey --seed N`: two machines type commands, while the tool, servers, poolers, lines and journals break as the seed says. " +
+		"Clients write rows, move money and take values of a sequence, directly and through two poolers, and others never stop trying to write to each side. " +
+		"A violation is an acknowledged row that is lost or doubled, a sum that is wrong, a value handed out twice or going back, a moment at which both sides took writes, " +
+		"an exit code that was not true, or clients that waited more than 10 s when nothing was broken and a command had ended. The longest wait is what they did wait.\n")
+	p.head("seed", "rounds", "rows acknowledged", "values", "probes", "switches", "longest wait", "violations")
+	kinds := map[string]int{}
+	for _, r := range b.played {
+		p.row(r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[8])
+		for f := range strings.SplitSeq(r[7], ", ") {
+			if kind, n, ok := lastNumber(f); ok {
+				kinds[kind] += n
 			}
-			row(cells...)
 		}
 	}
-	if len(b.kills) > 0 {
-		s.WriteString("\n## The tool is killed\n\nSIGKILL at the beginning of a step. The cell has the phase that `status` tells then, from another machine and without the journal, who takes writes, and where that is the side that was to be closed, the longest that clients of PgBouncer waited. " +
-			"The same command, run there, ends it each time.\n")
-		head("step", "`cutover`", "`rollback`")
-		for _, step := range b.killed {
-			row("`"+step+"`", b.kills[step]["cutover"], b.kills[step]["rollback"])
-		}
+	p.head("broken", "times")
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		p.row(kind, fmt.Sprint(kinds[kind]))
 	}
-	if len(b.byHand) > 0 {
-		s.WriteString("\n## Somebody does something by hand\n\nBetween `prepare` and the cutover. `status` names it within so long, with what to do; no cutover begins where anything would be missing. " +
-			"`prepare` brings it along, or says what must be done first.\n")
-		head("what", "seen after", "`prepare` says")
-		for _, h := range b.byHand {
-			seen, said := h.seen, h.said
-			if seen == "" {
-				seen = "nothing is missing"
-			}
-			if said == "" {
-				said = "–"
-			}
-			row(h.what, seen, said)
-		}
-	}
-	if len(b.played) > 0 {
-		s.WriteString("\n## Everything at random\n\n`bin/lab monkey --seed N`: two machines type commands, while the tool, servers, poolers, lines and journals break as the seed says. " +
-			"Clients write rows, move money and take values of a sequence, directly and through two poolers, and others never stop trying to write to each side. " +
-			"A violation is an acknowledged row that is lost or doubled, a sum that is wrong, a value handed out twice or going back, a moment at which both sides took writes, " +
-			"an exit code that was not true, or clients that waited more than 10 s when nothing was broken and a command had ended. The longest wait is what they did wait.\n")
-		head("seed", "rounds", "rows acknowledged", "values", "probes", "switches", "longest wait", "violations")
-		kinds := map[string]int{}
-		for _, p := range b.played {
-			row(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[8])
-			for f := range strings.SplitSeq(p[7], ", ") {
-				if kind, n, ok := lastNumber(f); ok {
-					kinds[kind] += n
-				}
-			}
-		}
-		head("broken", "times")
-		for _, kind := range slices.Sorted(maps.Keys(kinds)) {
-			row(kind, fmt.Sprint(kinds[kind]))
-		}
-	}
-	return s.String()
 }

@@ -18,6 +18,10 @@ func TestFaults(t *testing.T) {
     kill_test.go:186: rollback killed at open: phase cutover, writable none
     kill_test.go:183: rollback killed at barrier: phase cutover, writable new, longest gap 30ms
     kill_test.go:186: cutover killed at open: phase cutover, writable none
+=== RUN   TestAfterOpen
+    afteropen_test.go:195: after open: a pooler is dead at traffic/point of cutover: exit 6, 310ms
+    afteropen_test.go:195: after open: the open side takes no connections at traffic/point of rollback: exit 6, nobody can be served
+    afteropen_test.go:195: after open: a pooler is dead at done of rollback: exit 0, 20ms
 === RUN   TestHumanError
 === RUN   TestHumanError/a_role_is_made
     human_test.go:134: seen after 310ms
@@ -33,6 +37,7 @@ func TestFaults(t *testing.T) {
 	for _, want := range []string{
 		"| step | tool-new | all |", "| `close` | exit 5, old |  |", "| `open` |  | exit 1, none; `cutover` again: new |",
 		"| `barrier` | cutover, old, 1.2s | cutover, new, 30ms |\n| `open` | cutover, none | cutover, none |",
+		"| what | `traffic/point` | `done` |", "| a pooler is dead | exit 6, 310ms | exit 0, 20ms |\n| the open side takes no connections | exit 6, nobody can be served |  |",
 		"| 4 | 5 | 900 | 3000 | 700 | 4 | 310ms | 0 |\n| 5 | 6 | 800 | 2000 | 600 | 5 | 1.2s | 0 |",
 		"| old killed | 3 |\n| pool2 frozen | 2 |", "| a role is made | 310ms | – |", "| a table is truncated on old | nothing is missing | – |",
 	} {

@@ -175,16 +175,22 @@ func (a *afterOpen) cell(command, step string, tr trouble) {
 	}()
 	began := time.Now()
 	wake()
+	waited := "nobody can be served"
 	if !tr.starved && step != "close" {
 		a.served()
-		if gap := a.direct.GapSince(began).Length; gap > 20*time.Second {
-			a.t.Errorf("direct clients waited %s after open, longer than max_blocked", gap)
+		direct, pooled := a.direct.GapSince(began).Length, a.rows.pool.GapSince(began).Length
+		if direct > 20*time.Second {
+			a.t.Errorf("direct clients waited %s after open, longer than max_blocked", direct)
 		}
-		if gap := a.rows.pool.GapSince(began).Length; gap > 20*time.Second {
-			a.t.Errorf("clients of the sound pooler waited %s after open, longer than max_blocked", gap)
+		if pooled > 20*time.Second {
+			a.t.Errorf("clients of the sound pooler waited %s after open, longer than max_blocked", pooled)
 		}
+		waited = max(direct, pooled).Round(time.Millisecond).String()
 	}
 	r := l.end()
+	if step != "close" {
+		a.t.Logf("after open: %s at %s of %s: exit %d, %s", tr.name, step, command, r.exit, waited)
+	}
 	if len(tr.left) == 0 && !tr.starved {
 		wantExit(a.t, r, 0)
 	} else if !tr.starved {
