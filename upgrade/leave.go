@@ -39,7 +39,7 @@ func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) 
 			does = append(does, effect("new", "", "ALTER DATABASE "+pg.Ident(name)+" IS_TEMPLATE false"))
 			does = append(does, effect("new", "", "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"))
 		}
-		inside, err := u.emptied(ctx, s)
+		inside, _, err := u.emptied(ctx, s) // what stays is looked up once more at the end
 		if err != nil {
 			return flow.Step{}, err
 		}

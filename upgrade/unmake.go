@@ -18,10 +18,10 @@ import (
 // upgrade began: row 0 remembers that as standing, the privileges on what the
 // server itself brings as acl.
 
-// standingObjects are the objects of a database that somebody made, without those
-// of extensions and the tool's own, in an order in which they may be dropped.
-const standingObjects = `
-	WITH member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
+// standing are the objects of a database that somebody made, without those of
+// extensions and the tool's own; rank is an order in which they may be dropped.
+const standing = `
+	WITH RECURSIVE member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
 	made AS (
 	  SELECT 1 AS rank, 'pg_event_trigger'::regclass::oid AS class, oid FROM pg_event_trigger
 	  UNION ALL SELECT 2, 'pg_publication'::regclass, oid FROM pg_publication WHERE pubname !~ '^c[fb]_'
@@ -47,12 +47,56 @@ const standingObjects = `
 	  UNION ALL SELECT 20, 'pg_am'::regclass, oid FROM pg_am
 	  UNION ALL SELECT 21, 'pg_language'::regclass, oid FROM pg_language
 	  UNION ALL SELECT 22, 'pg_namespace'::regclass, oid FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
-	)
-	SELECT i.type || ' ' || i.identity
-	FROM made m, pg_identify_object(m.class, m.oid, 0) i
-	WHERE m.oid >= 16384 AND i.identity IS NOT NULL AND i.identity <> 'crossfade' AND i.schema IS DISTINCT FROM 'crossfade'
-	  AND i.identity !~ '^crossfade_ddl' AND NOT EXISTS (SELECT FROM member e WHERE e.classid = m.class AND e.objid = m.oid)
-	ORDER BY m.rank, 1`
+	), standing AS MATERIALIZED (
+	  SELECT m.rank, m.class, m.oid, i.type || ' ' || i.identity AS object
+	  FROM made m, pg_identify_object(m.class, m.oid, 0) i
+	  WHERE m.oid >= 16384 AND i.identity IS NOT NULL AND i.identity <> 'crossfade' AND i.schema IS DISTINCT FROM 'crossfade'
+	    AND i.identity !~ '^crossfade_ddl' AND NOT EXISTS (SELECT FROM member e WHERE e.classid = m.class AND e.objid = m.oid)
+	)`
+
+const standingObjects = standing + `SELECT object FROM standing ORDER BY rank, 1`
+
+// cascade is what DROP … CASCADE of the objects $1 would take, each with the
+// object that it goes with: what depends on it, and what that is a part of.
+const cascade = standing + `,
+	cascade (root, class, oid, sub) AS (
+	  SELECT object, class, oid, 0 FROM standing WHERE object = ANY ($1::text[])
+	  UNION
+	  SELECT c.root, d.class, d.oid, d.sub
+	  FROM cascade c, LATERAL (
+	    SELECT classid::oid AS class, objid AS oid, objsubid AS sub FROM pg_depend WHERE refclassid = c.class AND refobjid = c.oid AND (c.sub = 0 OR refobjsubid = c.sub)
+	    UNION ALL
+	    SELECT refclassid, refobjid, refobjsubid FROM pg_depend WHERE classid = c.class AND objid = c.oid AND objsubid = c.sub AND deptype IN ('i', 'e')) d
+	)`
+
+// leaning are objects outside of $1 that the DROP of one of $1 would take, whole
+// or in part (a column of such a type, a default that calls such a function), each
+// with that one.
+const leaning = cascade + `
+	SELECT c.root, string_agg(DISTINCT s.object, ', ')
+	FROM (SELECT DISTINCT root, class, oid FROM cascade) c
+	LEFT JOIN pg_index x ON c.class = 'pg_class'::regclass AND x.indexrelid = c.oid
+	LEFT JOIN pg_constraint k ON c.class = 'pg_constraint'::regclass AND k.oid = c.oid
+	LEFT JOIN pg_trigger t ON c.class = 'pg_trigger'::regclass AND t.oid = c.oid
+	LEFT JOIN pg_rewrite r ON c.class = 'pg_rewrite'::regclass AND r.oid = c.oid
+	LEFT JOIN pg_attrdef f ON c.class = 'pg_attrdef'::regclass AND f.oid = c.oid
+	LEFT JOIN pg_policy p ON c.class = 'pg_policy'::regclass AND p.oid = c.oid
+	JOIN standing s ON s.class = CASE WHEN k.contypid <> 0 THEN 'pg_type'::regclass WHEN coalesce(x.indexrelid, k.oid, t.oid, r.oid, f.oid, p.oid) IS NULL THEN c.class ELSE 'pg_class'::regclass END
+	  AND s.oid = coalesce(x.indrelid, nullif(k.conrelid, 0), k.contypid, t.tgrelid, r.ev_class, f.adrelid, p.polrelid, c.oid)
+	WHERE s.object <> ALL ($1::text[])
+	GROUP BY 1`
+
+// disownable are those of the roles $2 that have something somewhere, and here own
+// nothing that does not go with $1.
+const disownable = cascade + `
+	SELECT r.rolname::text
+	FROM pg_roles r
+	WHERE r.rolname = ANY ($2::text[]) AND EXISTS (SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid)
+	  AND NOT EXISTS (
+	    SELECT FROM pg_shdepend d JOIN pg_database b ON b.oid = d.dbid AND b.datname = current_database()
+	    WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'
+	      AND NOT EXISTS (SELECT FROM cascade c WHERE c.class = d.classid AND c.oid = d.objid))
+	ORDER BY 1`
 
 // dropWords are the words of DROP where they are not those by which the catalogs
 // call a kind of object.
@@ -162,41 +206,35 @@ func (u *Upgrade) rememberStood(ctx context.Context, s *survey, before map[strin
 }
 
 // emptied are the effects that take what prepare made out of the databases that
-// new had before.
-func (u *Upgrade) emptied(ctx context.Context, s *survey) ([]flow.Effect, error) {
+// new had before, and what of that must stay: dropping it would take something
+// with it that this upgrade did not make.
+func (u *Upgrade) emptied(ctx context.Context, s *survey) (does []flow.Effect, stays []string, err error) {
 	if s.silent("new") != nil || s.silent("old") != nil {
-		return nil, nil
+		return nil, nil, nil
 	}
-	var does []flow.Effect
 	for _, db := range s.databases {
-		text, ok := s.before(stoodKey + db.name)
-		if !ok {
-			continue
+		was, had, err := stoodBefore(s, db.name)
+		if err != nil {
+			return nil, nil, err
 		}
-		var was stood
-		if err := json.Unmarshal([]byte(text), &was); err != nil {
-			return nil, err
+		if !had {
+			continue
 		}
 		now, initial, err := u.readStood(ctx, u.new.With(db.name))
 		if pg.SQLState(err) == "3D000" {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		theirs, _, err := u.readStood(ctx, u.old.With(db.name))
+		going, kept, err := u.going(ctx, db.name, was, now)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		both := map[string]bool{}
-		for _, o := range theirs.Objects {
-			both[o] = true
+		for _, o := range going {
+			does = append(does, effect("new", db.name, dropObject(o)))
 		}
-		for _, o := range now.Objects {
-			if sql := dropObject(o); sql != "" && both[o] && !slices.Contains(was.Objects, o) {
-				does = append(does, effect("new", db.name, sql))
-			}
-		}
+		stays = append(stays, kept...)
 		if now.Public != was.Public && was.Public != "" {
 			if now.Public == "" {
 				does = append(does, effect("new", db.name, "CREATE SCHEMA public"))
@@ -205,13 +243,78 @@ func (u *Upgrade) emptied(ctx context.Context, s *survey) ([]flow.Effect, error)
 		}
 		sql, err := u.privilegesBack(ctx, db.name, was.Privileges, now.Privileges, initial)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, q := range sql {
 			does = append(does, effect("new", db.name, q))
 		}
 	}
-	return does, nil
+	return does, stays, nil
+}
+
+// stoodBefore is what a database of new held before, where it had one.
+func stoodBefore(s *survey, database string) (was stood, had bool, err error) {
+	text, had := s.before(stoodKey + database)
+	if had {
+		err = json.Unmarshal([]byte(text), &was)
+	}
+	return was, had, err
+}
+
+// going are the objects that prepare made in a database that new had before and
+// that may be dropped, in an order for that; kept are those that must stay, each
+// with what needs it.
+func (u *Upgrade) going(ctx context.Context, database string, was, now stood) (going, kept []string, err error) {
+	theirs, _, err := u.readStood(ctx, u.old.With(database))
+	if err != nil {
+		return nil, nil, err
+	}
+	both := map[string]bool{}
+	for _, o := range theirs.Objects {
+		both[o] = true
+	}
+	for _, o := range now.Objects {
+		if both[o] && dropObject(o) != "" && !slices.Contains(was.Objects, o) {
+			going = append(going, o)
+		}
+	}
+	// What stays needs others of them: until there is no more.
+	for len(going) > 0 {
+		needed, err := u.leaning(ctx, database, going)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(needed) == 0 {
+			break
+		}
+		going = slices.DeleteFunc(going, func(o string) bool {
+			by, stays := needed[o]
+			if stays {
+				kept = append(kept, "in database "+database+" "+o+" (needed by "+by+")")
+			}
+			return stays
+		})
+	}
+	return going, kept, nil
+}
+
+// leaning are those of the objects whose DROP would take others with it, by name,
+// with these others.
+func (u *Upgrade) leaning(ctx context.Context, database string, objects []string) (map[string]string, error) {
+	needed := map[string]string{}
+	err := u.sessions.Do(ctx, u.new.With(database), func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, leaning, objects)
+		if err != nil {
+			return err
+		}
+		var object, by string
+		_, err = pgx.ForEachRow(rows, []any{&object, &by}, func() error { needed[object] = by; return nil })
+		return err
+	})
+	if err != nil {
+		return nil, &pg.Error{Doing: "look what depends on what this upgrade made in database " + database, On: u.new.String(), Err: err}
+	}
+	return needed, nil
 }
 
 // privilegesBack are the statements that give what the server brings the
@@ -277,9 +380,9 @@ func (u *Upgrade) privilegesBack(ctx context.Context, database string, was, now,
 	return slices.Compact(out), err
 }
 
-// disowned are the effects that take away what roles have that this upgrade made
-// on new, so that they can be dropped: their privileges, and in the databases that
-// are moved what they own. What they own elsewhere is somebody's.
+// disowned are the effects that take away the privileges that roles have which
+// this upgrade made on new, so that they can be dropped. What they own and what
+// was not made by it is somebody's, and so is then the role.
 func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]flow.Effect, error) {
 	if s.silent("new") != nil || len(roles) == 0 {
 		return nil, nil
@@ -292,25 +395,36 @@ func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]fl
 		}
 	}
 	for _, place := range places {
-		_, moved := s.before(stoodKey + place)
-		err := u.sessions.Do(ctx, u.new.With(place), func(conn *pgx.Conn) error {
-			rows, err := conn.Query(ctx, `
-				SELECT r.rolname::text FROM pg_roles r
-				WHERE r.rolname = ANY ($1) AND EXISTS (SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid)
-				  AND ($2 OR NOT EXISTS (SELECT FROM pg_shdepend d JOIN pg_database b ON b.oid = d.dbid AND b.datname = current_database()
-				       WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'))
-				ORDER BY 1`, roles, moved)
+		goes := []string{}
+		was, had, err := stoodBefore(s, place)
+		if err != nil {
+			return nil, err
+		}
+		if had {
+			now, _, err := u.readStood(ctx, u.new.With(place))
+			if pg.SQLState(err) == "3D000" {
+				continue
+			}
+			if err == nil {
+				goes, _, err = u.going(ctx, place, was, now)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		err = u.sessions.Do(ctx, u.new.With(place), func(conn *pgx.Conn) error {
+			rows, err := conn.Query(ctx, disownable, goes, roles)
 			if err != nil {
 				return err
 			}
 			var role string
 			_, err = pgx.ForEachRow(rows, []any{&role}, func() error {
-				does = append(does, effect("new", place, "DROP OWNED BY "+pg.Ident(role)+" CASCADE"))
+				does = append(does, effect("new", place, "DROP OWNED BY "+pg.Ident(role)))
 				return nil
 			})
 			return err
 		})
-		if err != nil && pg.SQLState(err) != "3D000" {
+		if err != nil {
 			return nil, &pg.Error{Doing: "look what the roles of this upgrade have on new", On: u.new.String(), Err: err}
 		}
 	}
@@ -339,7 +453,8 @@ func (u *Upgrade) unmade(ctx context.Context, s *survey) ([]string, error) {
 	if err != nil {
 		return nil, &pg.Error{Doing: "look for what this upgrade made", On: u.new.String(), Err: err}
 	}
-	still, err := u.emptied(ctx, s)
+	still, stays, err := u.emptied(ctx, s)
+	left = append(left, stays...)
 	for _, e := range still {
 		left = append(left, "in database "+e.Database+" what this would take away: "+pg.Brief(e.SQL))
 	}

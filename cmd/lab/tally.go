@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -65,6 +66,7 @@ func tally(from io.Reader, to io.Writer) (bool, error) {
 		}
 		t.take(e)
 	}
+	t.slow()
 	t.print("%s\n", t.counts)
 	return t.counts.failed == 0 && t.packages > 0, firstError(t.err, scan.Err())
 }
@@ -85,7 +87,35 @@ type tallier struct {
 	output   map[string][]string // of a test, or a package, that has not ended
 	failed   map[string]bool     // packages with a test that failed
 	parents  map[string]bool     // tests with subtests
+	took     []took
 	err      error
+}
+
+// took is how long a test took, with its subtests.
+type took struct {
+	test    string
+	seconds float64
+}
+
+// slowest is how many tests are named that took longest, and from how many seconds on.
+const (
+	slowest     = 15
+	slowSeconds = 10
+)
+
+// slow names the tests that took longest: where a run is to become shorter, it
+// begins there.
+func (t *tallier) slow() {
+	slices.SortStableFunc(t.took, func(a, b took) int { return cmp.Compare(b.seconds, a.seconds) })
+	for i, s := range t.took {
+		if i == 0 {
+			t.print("slowest:\n")
+		}
+		if i == slowest {
+			break
+		}
+		t.print("  %6.0f s  %s\n", s.seconds, s.test)
+	}
 }
 
 func (t *tallier) print(format string, args ...any) {
@@ -110,6 +140,9 @@ func (t *tallier) take(e event) {
 			t.ended(e)
 		} else {
 			t.test(e, key)
+			if e.Elapsed >= slowSeconds && !strings.Contains(e.Test, "/") {
+				t.took = append(t.took, took{test: e.Package + " " + e.Test, seconds: e.Elapsed})
+			}
 		}
 		delete(t.output, key)
 	}

@@ -116,3 +116,20 @@ func TestScenarioLast(t *testing.T) {
 		}
 	}
 }
+
+// The tests that took longest are named before the counts, longest first.
+func TestTallySlowest(t *testing.T) {
+	const events = `{"Action":"pass","Package":"a","Test":"TestShort","Elapsed":9.9}
+{"Action":"pass","Package":"a","Test":"TestLong/part","Elapsed":11}
+{"Action":"pass","Package":"a","Test":"TestLong","Elapsed":12.4}
+{"Action":"pass","Package":"b","Test":"TestLonger","Elapsed":100}
+{"Action":"pass","Package":"b","Elapsed":130}
+`
+	var out strings.Builder
+	if _, err := tally(strings.NewReader(events), &out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "slowest:\n     100 s  b TestLonger\n      12 s  a TestLong\n"; !strings.Contains(out.String(), want) || strings.Contains(out.String(), "TestShort") {
+		t.Errorf("wanted\n%sin\n%s", want, out.String())
+	}
+}

@@ -188,4 +188,25 @@ func TestAbort(t *testing.T) {
 		w.Exec(w.old, "bare", "CREATE EXTENSION plpgsql")
 		asBefore("from ready")
 	})
+
+	w.part("what somebody made since stays, and what it needs", func(t *testing.T) {
+		w.do(0, "prepare")
+		w.Exec(w.new, "postgres", `BEGIN READ WRITE; CREATE TABLE public.theirs (f own.few); CREATE VIEW public.seen AS SELECT id FROM own."Odd one"; CREATE ROLE theirs; CREATE TABLE public.of_app (k int); ALTER TABLE public.of_app OWNER TO app; COMMIT`)
+		said := w.do(0, "abort", "--yes")
+		for _, stays := range []string{`table own."Odd one" (needed by view public.seen)`, "type own.few (needed by table public.theirs)", "schema own (needed by ", "role app"} {
+			if !strings.Contains(said.stdout, stays) {
+				t.Errorf("%s is not said to be there yet\n%s", stays, said)
+			}
+		}
+		for _, goes := range []string{"sequence own.numbers", "view own.seen", "table own.parts"} {
+			if strings.Contains(said.stdout, goes) {
+				t.Errorf("%s is said to be there yet\n%s", goes, said)
+			}
+		}
+		if got := w.Value(w.new, "postgres", `SELECT (SELECT count(*) FROM public.seen) || ' ' || (SELECT count(*) FROM public.theirs) || ' ' || (SELECT count(*) FROM public.of_app) || ' ' || (SELECT count(*) FROM pg_class WHERE relname IN ('parts', 'kept', 'numbers'))`); got != "1 0 0 0" {
+			t.Errorf("what is there: %s", got)
+		}
+		w.Exec(w.new, "postgres", "DROP VIEW public.seen; DROP TABLE public.theirs, public.of_app; DROP SCHEMA own CASCADE; DROP OWNED BY app CASCADE; DROP ROLE app; DROP ROLE theirs")
+		asBefore("what stayed is dropped")
+	})
 }
