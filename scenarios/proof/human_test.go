@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"crossfade/scenarios/lab"
 )
 
 // seenLimit is how long status may take to see what was done by hand.
@@ -24,7 +26,8 @@ type handmade struct {
 	// exit of prepare run right away; 0: it puts things right. anyExit: it may
 	// meet a worker that fails in a moment when it lives.
 	exit int
-	// mend is done before prepare is run again, where that exits with another code.
+	// mend is done before prepare is run again, where that exits with another code;
+	// where it exits with 0, mend alone opens the gate.
 	mendOld, mendNew []string
 	quick            bool // one of the few that make test does
 }
@@ -65,6 +68,14 @@ var handmades = []handmade{
 	{name: "a right is granted", old: []string{"GRANT SELECT ON log TO late"}, seen: []string{"schema", "public.log: privileges", "crossfade prepare"}},
 	{name: "a table is made", old: []string{"CREATE TABLE later (k int PRIMARY KEY)", "INSERT INTO later VALUES (1)"}, seen: []string{"links", "public.later", "crossfade prepare"}},
 	{name: "a partition is made", old: []string{"CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (2000) TO (3000)", "INSERT INTO parts VALUES (2001, 'x')"}, seen: []string{"links", "public.parts_3", "crossfade prepare"}},
+	{
+		name: "a transaction is prepared", old: []string{"BEGIN; INSERT INTO log (line) VALUES ('prepared'); PREPARE TRANSACTION 'theirs'"}, seen: []string{"closing", "theirs"},
+		mendOld: []string{"COMMIT PREPARED 'theirs'"},
+	},
+	{
+		name: "a subscription of somebody else applies on old", old: []string{"CREATE SUBSCRIPTION theirs CONNECTION 'host=127.0.0.1 port=1 dbname=theirs' PUBLICATION theirs WITH (connect = false, slot_name = 'theirs')", "ALTER SUBSCRIPTION theirs ENABLE"},
+		seen: []string{"closing", "theirs"}, mendOld: []string{"ALTER SUBSCRIPTION theirs DISABLE", "ALTER SUBSCRIPTION theirs SET (slot_name = NONE)", "DROP SUBSCRIPTION theirs"},
+	},
 	{name: "a table is truncated on old", old: []string{"TRUNCATE later"}, open: true},
 	{name: "a table is dropped on old", old: []string{"DROP TABLE later"}, seen: []string{"trust", "public.later was dropped on old", "on new, too"}, exit: 1, mendNew: []string{"DROP TABLE later"}},
 	{
@@ -111,7 +122,7 @@ var handmades = []handmade{
 // seen within 10 s, named with what to do, and closes the gate; what is done
 // then brings everything along, and nothing is missing.
 func TestHumanError(t *testing.T) {
-	w := newWorld(t, setting{sql: shopTables + "CREATE TABLE notes (k int PRIMARY KEY, orders_id bigint REFERENCES orders);"})
+	w := newWorld(t, setting{sql: shopTables + "CREATE TABLE notes (k int PRIMARY KEY, orders_id bigint REFERENCES orders);", oldSet: map[string]string{"max_prepared_transactions": "5"}})
 	w.do(0, "prepare")
 	const patience = "patience: 8s" // the lag must have been low for a while, also on a busy machine
 	w.runbookLine("patience: 60s", patience)
@@ -121,8 +132,54 @@ func TestHumanError(t *testing.T) {
 		}
 		w.part(h.name, func(t *testing.T) { w.handmade(t, h) })
 	}
+	if all() {
+		w.part("a tablespace is used", w.tablespaceUsed)
+		w.part("a table is in no set", w.tableInNoSet)
+	}
 	w.runbookLine(patience, "patience: 60s")
 	w.do(0, "cutover", "--yes")
+	w.equal()
+}
+
+// tablespaceUsed: a table that is made in a tablespace which new lacks closes the
+// gate, prepare names the tablespace, and takes the table along when new has it.
+func (w *world) tablespaceUsed(t *testing.T) {
+	makes := func(c *lab.Cluster) {
+		w.Exec(c, "", "ALTER SYSTEM SET allow_in_place_tablespaces = on", "SELECT pg_reload_conf()")
+		w.Until(c, "", "SELECT current_setting('allow_in_place_tablespaces')::boolean")
+		w.Exec(c, "", "CREATE TABLESPACE fast LOCATION ''")
+	}
+	makes(w.old)
+	w.Exec(w.old, "shop", "CREATE TABLE far (k int PRIMARY KEY) TABLESPACE fast", "INSERT INTO far VALUES (1)")
+	if said := w.said(); !says(said, []string{"links", "public.far", "crossfade prepare"}) {
+		t.Errorf("status does not name the table:\n%s", said)
+	}
+	if r := w.try("prepare"); r.exit == 0 || !strings.Contains(r.stdout+r.stderr, "fast") {
+		t.Errorf("prepare does not name the tablespace\n%s", r)
+	}
+	makes(w.new)
+	w.do(0, "prepare")
+	if got := w.Value(w.new, "shop", "SELECT (SELECT count(*) FROM far) || spcname FROM pg_class c JOIN pg_tablespace s ON s.oid = c.reltablespace WHERE relname = 'far'"); got != "1fast" {
+		t.Errorf("far on new: %s", got)
+	}
+	w.equal()
+}
+
+// tableInNoSet: where the runbook lists the tables of every set, one that is made
+// since is in none, and no command begins until the runbook says where it goes.
+func (w *world) tableInNoSet(t *testing.T) {
+	listed := w.Value(w.old, "shop", `SELECT string_agg('"' || c.oid::regclass || '"', ', ') FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('orders', 'lines')`)
+	w.runbookLine(`["*"]`, "["+listed+"]")
+	w.do(0, "check")
+	w.Exec(w.old, "shop", "CREATE TABLE homeless (k int PRIMARY KEY)")
+	for _, command := range [][]string{{"check"}, {"prepare"}, {"cutover", "--yes"}} {
+		if r := w.do(2, command...); !strings.Contains(r.stderr, "in no set of shop: public.homeless") {
+			t.Errorf("%s does not name the table\n%s", command, r)
+		}
+	}
+	w.wantPhase("ready", "old")
+	w.runbookLine("["+listed+"]", `["*"]`)
+	w.do(0, "prepare")
 	w.equal()
 }
 
@@ -163,9 +220,9 @@ func (w *world) handmade(t *testing.T, h handmade) {
 	if r.exit != h.exit && (h.exit != anyExit || r.exit > 1) {
 		t.Fatalf("wanted exit %d\n%s", h.exit, r)
 	}
+	w.byHand(w.new, h.mendNew)
+	w.byHand(w.old, h.mendOld)
 	if h.exit != 0 {
-		w.byHand(w.new, h.mendNew)
-		w.byHand(w.old, h.mendOld)
 		t.Logf("prepare said: %s", lastLine(r.stderr))
 		w.do(0, "prepare")
 	}
