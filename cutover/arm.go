@@ -250,7 +250,7 @@ func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, 
 				if err := sleep(ctx, letPass); err != nil {
 					return fmt.Errorf("put the fence on %s: %w", strings.Join(busy, ", "), err)
 				}
-			case "42P01":
+			case "42P01", "3F000": // dropped since
 			default:
 				return &pg.Error{Doing: "put the fence on " + table, On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 			}

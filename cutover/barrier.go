@@ -317,7 +317,7 @@ func (x *crossing) warm(ctx context.Context, conn *pgx.Conn, db *Database) error
 	}
 	err := pg.Exec(ctx, conn, e.SQL)
 	switch pg.SQLState(err) {
-	case "55P03", "42P01": // somebody has locked a table, or dropped one: the barrier will meet him
+	case "55P03", "42P01", "3F000": // a session has locked a table, or dropped one: the barrier will meet that
 		err = pg.Exec(ctx, conn, "ROLLBACK")
 	}
 	if err != nil {

@@ -542,12 +542,8 @@ func (x *crossing) ours(ctx context.Context) error {
 	}
 	var there, newer bool
 	err = conn.QueryRow(ctx, x.Part.Own("SELECT coalesce(bool_or(attempt = $1), false), coalesce(bool_or(attempt > $1), false) FROM crossfade.upgrade"), x.Attempt).Scan(&there, &newer)
-	switch pg.SQLState(err) {
-	case "42P01", "3F000": // the upgrade was ended
-	default:
-		if err != nil {
-			return &pg.Error{Doing: "read the attempt's row", On: x.Closing.Server.String(), Err: err}
-		}
+	if err != nil && !pg.Missing(err) { // missing: the upgrade was ended
+		return &pg.Error{Doing: "read the attempt's row", On: x.Closing.Server.String(), Err: err}
 	}
 	if newer || !there && x.announced {
 		return ErrTakenOver

@@ -229,11 +229,10 @@ func (p Part) Up(ctx context.Context, conn *pgx.Conn) (bool, error) {
 func (p Part) Refused(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	var n int64
 	err := conn.QueryRow(ctx, p.Own(`SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM crossfade.refused`)).Scan(&n)
+	if pg.Missing(err) {
+		return 0, nil
+	}
 	if err != nil {
-		switch pg.SQLState(err) {
-		case "42P01", "3F000":
-			return 0, nil
-		}
 		return 0, fmt.Errorf("count the refused writes: %w", err)
 	}
 	return n, nil
@@ -262,7 +261,7 @@ func DisarmTables(ctx context.Context, conn *pgx.Conn, elsewhere []string, limit
 			}
 			err := pg.Exec(ctx, conn, "SET lock_timeout = '50ms'; "+TriggerOff(t))
 			switch {
-			case err == nil, pg.SQLState(err) == "42P01":
+			case err == nil, pg.Missing(err): // dropped since
 			case pg.SQLState(err) == "55P03" || pg.SQLState(err) == "40P01":
 				left = append(left, t)
 				if err := sleep(ctx, letPass); err != nil {

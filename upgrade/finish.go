@@ -385,12 +385,8 @@ func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 					t.Note("%s does not answer: its replica identities stay (%v)", e.On, err)
 					continue
 				}
-				switch err := u.underLock(ctx, e); pg.SQLState(err) {
-				case "42P01", "3D000": // not there yet, or no more
-				default:
-					if err != nil {
-						return err
-					}
+				if err := u.underLock(ctx, e); err != nil && !pg.Missing(err) { // not made yet, or dropped since
+					return err
 				}
 			}
 			return nil

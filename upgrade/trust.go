@@ -425,8 +425,7 @@ func (u *Upgrade) readLinks(ctx context.Context, db *database) (map[string]madeL
 		})
 		return err
 	})
-	switch pg.SQLState(err) {
-	case "42P01", "3F000", "3D000": // not there yet
+	if pg.Missing(err) { // not made yet
 		return made, nil
 	}
 	if err != nil {
@@ -563,7 +562,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 			}
 			if distrust {
 				for _, e := range does[:2] {
-					if err := u.fleet().Do(ctx, e); err != nil && pg.SQLState(err) != "42P01" && pg.SQLState(err) != "3D000" && pg.SQLState(err) != "3F000" {
+					if err := u.fleet().Do(ctx, e); err != nil && !pg.Missing(err) {
 						return err
 					}
 				}

@@ -231,6 +231,16 @@ func SQLState(err error) string {
 	return ""
 }
 
+// Missing reports whether a statement failed because the table that it names, the
+// table's schema, or the database is not there.
+func Missing(err error) bool {
+	switch SQLState(err) {
+	case "42P01", "3F000", "3D000":
+		return true
+	}
+	return false
+}
+
 // Said is what PostgreSQL said, with its SQLSTATE; where it did not answer, err
 // as it is.
 func Said(err error) string {
