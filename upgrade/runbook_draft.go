@@ -184,7 +184,7 @@ func (d *draft) write() string {
 	old, fresh := d.old.Members[0], d.new.Members[0]
 	name := d.clusterName()
 	d.line("# From PostgreSQL %d to %d. crossfade init wrote what it saw; what it could not see is a comment.", old.Major(), fresh.Major())
-	d.line("# crossfade check says what stands in the way. docs/contract.md has every key with its default.")
+	d.line("# crossfade check says what blocks the upgrade. docs/runbook.md has every key with its default.")
 	d.line("upgrade: %s", name)
 	d.line("")
 	d.line("# The old cluster as it runs:")
@@ -218,7 +218,7 @@ func (d *draft) write() string {
 	d.line("")
 	d.writeDatabases()
 	d.line("")
-	d.line("# The defaults of copy, catchup, verify and cutover are in docs/contract.md. What most people set:")
+	d.line("# The defaults of copy, catchup, verify and cutover are in docs/runbook.md. What most people set:")
 	d.line("# cutover:")
 	d.line("#   window: {zone: UTC, days: [sat, sun], from: \"02:00\", to: \"04:00\"}")
 	d.line("#   traffic:   # without it clients find new by themselves, with target_session_attrs=read-write")

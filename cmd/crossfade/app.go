@@ -22,7 +22,7 @@ var version = "dev"
 // command is one command: what is typed, what it says of itself, what it does.
 type command struct {
 	name     string
-	synopsis string // as in docs/contract.md: plan [--only PLAN] …
+	synopsis string // as in docs/commands.md: plan [--only PLAN] …
 	short    string // one line, for the list of commands
 	about    string // what a person needs to know who types --help
 	flags    []cli.Flag

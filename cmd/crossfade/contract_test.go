@@ -15,12 +15,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// These tests hold the tables of docs/contract.md against the built program's
-// help and against the golden lines of upgrade/report.
+// These tests compare the tables of the contract's pages with the built program's
+// help and with the golden lines of upgrade/report.
 
-func contract(t *testing.T) string {
+// contract is a page of docs/.
+func contract(t *testing.T, page string) string {
 	t.Helper()
-	b, err := os.ReadFile("../../docs/contract.md")
+	b, err := os.ReadFile("../../docs/" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func section(t *testing.T, text, heading string) string {
 	t.Helper()
 	_, rest, ok := strings.Cut(text, "\n"+heading+"\n")
 	if !ok {
-		t.Fatalf("docs/contract.md has no %q", heading)
+		t.Fatalf("the page has no %q", heading)
 	}
 	if i := regexp.MustCompile(`(?m)^#`).FindStringIndex(rest); i != nil {
 		rest = rest[:i[0]]
@@ -91,7 +92,6 @@ var (
 )
 
 func contractCommands(t *testing.T, program string) {
-	text := contract(t)
 	help := helpOf(t, program)
 	var listed, inTable []string
 	missing := map[string]bool{}
@@ -100,7 +100,7 @@ func contractCommands(t *testing.T, program string) {
 		listed = append(listed, name)
 		missing[name] = strings.Contains(short, "(not in this version)")
 	}
-	commands := section(t, text, "## Commands")
+	commands := section(t, "\n"+contract(t, "commands.md"), "# Commands")
 	for _, r := range rows(commands) {
 		synopsis := strings.Trim(r[0], "`")
 		name, _, _ := strings.Cut(synopsis, " ")
@@ -128,7 +128,7 @@ func contractCommands(t *testing.T, program string) {
 	}
 	line := regexp.MustCompile("`crossfade ([a-z |]+)`").FindStringSubmatch(commands)
 	if line == nil {
-		t.Fatal("docs/contract.md has no line of all commands")
+		t.Fatal("docs/commands.md has no line of all commands")
 	}
 	if d := cmp.Diff(strings.Split(line[1], " | "), listed); d != "" {
 		t.Errorf("commands (-contract's line +help):\n%s", d)
@@ -136,10 +136,9 @@ func contractCommands(t *testing.T, program string) {
 }
 
 func contractExitCodes(t *testing.T, program string) {
-	text := contract(t)
 	want := map[string]string{}
 	var order []string
-	exitSection := section(t, text, "### Exit codes")
+	exitSection := section(t, contract(t, "phases.md"), "## Exit codes")
 	for _, r := range rows(exitSection) {
 		want[r[0]] = r[1]
 		order = append(order, r[0])
@@ -157,7 +156,7 @@ func contractExitCodes(t *testing.T, program string) {
 	}
 	m := regexp.MustCompile(`in this order: ([0-9, ]+)\.`).FindStringSubmatch(exitSection)
 	if m == nil {
-		t.Fatal("docs/contract.md does not say which code decides first")
+		t.Fatal("docs/phases.md does not say which code decides first")
 	}
 	if got := strings.Trim(strings.ReplaceAll(fmt.Sprint(firstOf), " ", ", "), "[]"); got != m[1] {
 		t.Errorf("the contract's order is %s, the program's %s", m[1], got)
@@ -165,10 +164,9 @@ func contractExitCodes(t *testing.T, program string) {
 }
 
 func TestContractPhases(t *testing.T) {
-	text := contract(t)
-	m := regexp.MustCompile(`phase \(([a-z_|]+)\)`).FindStringSubmatch(text)
+	m := regexp.MustCompile(`phase \(([a-z_|]+)\)`).FindStringSubmatch(contract(t, "json.md"))
 	if m == nil {
-		t.Fatal("docs/contract.md does not list the phases")
+		t.Fatal("docs/json.md does not list the phases")
 	}
 	var phases []string
 	for _, p := range report.Phases() {
@@ -177,7 +175,7 @@ func TestContractPhases(t *testing.T) {
 	if d := cmp.Diff(strings.Split(m[1], "|"), phases); d != "" {
 		t.Errorf("phases (-contract +report):\n%s", d)
 	}
-	for _, r := range rows(section(t, text, "### Phases")) {
+	for _, r := range rows(section(t, contract(t, "phases.md"), "## Phases")) {
 		names, _, _ := strings.Cut(r[0], " (")
 		for _, p := range strings.Split(names, ", ") {
 			if !slices.Contains(phases, p) {
@@ -190,7 +188,7 @@ func TestContractPhases(t *testing.T) {
 // TestContractJSON compares the fields of every kind of line, in their order,
 // nested ones too, with the golden lines.
 func TestContractJSON(t *testing.T) {
-	text := section(t, contract(t), "## JSON") // its bullets, and error in the text before them
+	text := contract(t, "json.md") // its bullets, and error in the text before them
 	want := map[string]string{}
 	for _, m := range regexp.MustCompile("(?m)^- `([a-z]+)`[^:]*: `([^`]+)`").FindAllStringSubmatch(text, -1) {
 		want[m[1]] = fields(m[2])

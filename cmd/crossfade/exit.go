@@ -23,7 +23,7 @@ var exits = []struct {
 	{upgrade.ExitFailed, "failed; run again to resume"},
 	{upgrade.ExitUsage, "bad usage or runbook"},
 	{upgrade.ExitFindings, "blocking findings"},
-	{upgrade.ExitGate, "outside the window, wrong phase, not approved, or a gate said no; nothing was touched but what was put back"},
+	{upgrade.ExitGate, "outside the window, wrong phase, not approved, or a gate is closed; nothing was changed (anything changed was reverted)"},
 	{upgrade.ExitUndone, "cutover or rollback failed and was undone; the cluster that served before serves again (seen, not assumed; otherwise 1)"},
 	{upgrade.ExitBehind, "failed after the point of no return: run the same command again; it only moves forward"},
 	{upgrade.ExitDifferences, "verification found differences"},
