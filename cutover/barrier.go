@@ -163,7 +163,7 @@ func (x *crossing) lock() flow.Step {
 			if who := x.blockers(context.WithoutCancel(ctx)); who != "" {
 				err = fmt.Errorf("%w; held up by %s", err, who)
 			}
-			t.Note("the locks were not had: %v; writers go on", err)
+			t.Note("could not acquire the locks: %v; writers resumed", err)
 			return x.again(ctx, err)
 		},
 		Undo: func(ctx context.Context, _ *flow.Turn) error {

@@ -316,7 +316,7 @@ func (x *crossing) noLeaks(ctx context.Context, conn *pgx.Conn, db *Database) er
 		return err
 	}
 	if len(leaks) > 0 {
-		return fmt.Errorf("transactions were committed on %s behind the fence LSN %s of %s: %s", x.Closing.Name, x.fence[db.Name], db.Name, strings.Join(leaks, ", "))
+		return fmt.Errorf("transactions were committed on %s after the fence LSN %s of %s: %s", x.Closing.Name, x.fence[db.Name], db.Name, strings.Join(leaks, ", "))
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ func (x *crossing) gate() flow.Step {
 }
 
 // ErrPatience says that what was waited for (a gate, a lock) did not come in time.
-var ErrPatience = errors.New("patience is at its end")
+var ErrPatience = errors.New("timed out (cutover.patience)")
 
 func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
 	gates := append(x.builtin(), x.Gates...)
@@ -241,7 +241,7 @@ func (x *crossing) perDatabase(look func(context.Context, *Database) (string, er
 			}
 		}
 		if err == nil && len(closed) == 0 {
-			return true, "nothing is in the way", nil
+			return true, "nothing blocks it", nil
 		}
 		if i := slices.IndexFunc(do, func(s string) bool { return s != "" }); err == nil && i >= 0 {
 			err = &ErrShut{Says: strings.Join(closed, "; "), Do: do[i]}
@@ -294,7 +294,7 @@ func (x *crossing) lagGate() func(context.Context) (bool, string, error) {
 			since = time.Now()
 		}
 		if held := time.Since(since); held < x.Stable {
-			return false, fmt.Sprintf("the lag has been low for %s of catchup.stable (%s)", held.Round(time.Second), x.Stable), nil
+			return false, fmt.Sprintf("lag is low; confirming for %s (catchup.stable), so far %s", x.Stable, held.Round(time.Second)), nil
 		}
 		return true, fmt.Sprintf("%d bytes behind", worst), nil
 	}
@@ -412,7 +412,7 @@ func (x *crossing) linksGate(ctx context.Context, db *Database) (string, error) 
 
 // goesOn says what lets a stopped link go on.
 func (x *crossing) goesOn(l link.Link) string {
-	says := l.Enable().SQL + " on " + x.Opening.Name + " lets it go on"
+	says := l.Enable().SQL + " on " + x.Opening.Name + " resumes it"
 	switch {
 	case !x.Stopped:
 		return says
@@ -519,7 +519,7 @@ func (x *crossing) poolGate(ctx context.Context) (bool, string, error) {
 			return false, "", &pg.Error{Doing: "look for old transactions through the pooler", On: x.Closing.Server.String(), Err: err}
 		}
 		if who != nil {
-			says = append(says, fmt.Sprintf("%s would be paused for %s in vain: %s", b.On, b.Patience, *who))
+			says = append(says, fmt.Sprintf("PAUSE of %s would time out after %s: %s", b.On, b.Patience, *who))
 		}
 	}
 	return len(says) == 0, strings.Join(says, "; "), nil

@@ -52,7 +52,7 @@ func (x *crossing) open() flow.Step {
 			}
 			if x.guard != nil {
 				if err := x.guard.Decided(); err != nil {
-					t.Note("the child that resumes traffic could not be told of the decision: %v", err)
+					t.Note("the child that resumes traffic could not be sent the decision: %v", err)
 				}
 			}
 			ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("the other side could not be opened within 2 minutes"))
@@ -334,7 +334,7 @@ func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *Database) er
 		return err
 	}
 	if len(found) > 0 {
-		t.Note("LEAK: %s was written behind the fence LSN %s in %s: %s. These rows are not on %s; copy them by hand", x.Closing.Name, x.fence[db.Name], db.Name, strings.Join(found, ", "), x.Opening.Name)
+		t.Note("LEAK: %s was written after the fence LSN %s in %s: %s. These rows are not on %s; copy them by hand", x.Closing.Name, x.fence[db.Name], db.Name, strings.Join(found, ", "), x.Opening.Name)
 	}
 	return nil
 }
@@ -404,7 +404,7 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 			return err
 		}
 		if behind != "" {
-			return fmt.Errorf("links are behind the fence LSN %s: %s", d.Fence[db.Name], behind)
+			return fmt.Errorf("links have not applied the fence LSN %s: %s", d.Fence[db.Name], behind)
 		}
 		x.mu.Lock()
 		x.prints[db.Name], x.larges[db.Name] = d.Prints[db.Name], d.Larges[db.Name]

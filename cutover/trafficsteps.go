@@ -30,7 +30,7 @@ func (x *crossing) trafficPrepare() flow.Step {
 
 func (x *crossing) trafficPause() flow.Step {
 	return flow.Step{
-		ID: "traffic/pause", Title: "Look a last time, and hold clients in the pooler", Done: never, Serves: true,
+		ID: "traffic/pause", Title: "Recheck the gates, then pause the poolers", Done: never, Serves: true,
 		Does: append(x.meetEffects(), x.Traffic.Does(traffic.Pause, x.Point)...), Undoes: x.Traffic.Does(traffic.Resume, x.Point),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := x.mayBegin(ctx, t); err != nil {

@@ -128,7 +128,7 @@ func (p *prover) rows(ctx context.Context) (string, error) {
 	}
 	says := fmt.Sprintf("%s on %s, none on %s alone", plural(acked, "row"), p.serves().Name, p.other().Name)
 	if unacked > 0 {
-		says += fmt.Sprintf(" (%s more that nobody was told of)", number(unacked))
+		says += fmt.Sprintf(" (%s more that were never acknowledged)", number(unacked))
 	}
 	return says, errors.Join(errs...)
 }
@@ -194,7 +194,7 @@ func (p *prover) bench(ctx context.Context) (string, error) {
 		t := p.users.told[l.Database]
 		have -= p.users.started[l.Database]
 		if have != t.transactions {
-			errs = append(errs, fmt.Errorf("%s: pgbench was told of %s, and there are %s rows of them", l.Database, plural(t.transactions, "commit"), number(have)))
+			errs = append(errs, fmt.Errorf("%s: pgbench was acknowledged %s, and there are %s rows of them", l.Database, plural(t.transactions, "commit"), number(have)))
 		}
 		says = append(says, fmt.Sprintf("all four %s; %s, as many rows", number(sum), plural(t.transactions, "commit")))
 	}

@@ -269,7 +269,7 @@ func (s *Scenario) check() error {
 			wrong("load: there is no database %q", l.Database)
 		}
 		if len(l.Settings) > 0 && pooled[l.Database] {
-			wrong("load: a pooler gives sessions to whom it likes, so settings of %s would be everybody's", l.Database)
+			wrong("load: a pooler shares sessions among clients, so settings of %s would reach other clients", l.Database)
 		}
 		if l.Pgbench != nil && !pooled[l.Database] {
 			wrong("load: pgbench does not connect again, so %s must be behind a pooler", l.Database)

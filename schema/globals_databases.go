@@ -227,7 +227,7 @@ func (c *carrier) known(name string) bool {
 func (c *carrier) unknownSetting(name, what string) {
 	c.problem(Problem{
 		ID: "unknown-setting", Object: name, Says: fmt.Sprintf("new does not know the setting %s: %s is left out", name, what),
-		Fix: "take it away on old, or set what replaced it on new",
+		Fix: "RESET it on old, or set what replaced it on new",
 	})
 }
 

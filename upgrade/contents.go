@@ -105,7 +105,7 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, er
 	case len(says) > 0: // whoever made it may take it away at any time
 		return false, strings.Join(says, "; "), nil
 	}
-	return true, "nothing is in the way", nil
+	return true, "nothing blocks it", nil
 }
 
 // uncarried is what one database holds that does not travel, the tables apart.

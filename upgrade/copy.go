@@ -232,8 +232,8 @@ func differing(s *survey, results []verify.Result) error {
 		Hint: "crossfade verify names the rows; abort and prepare again, or find out who wrote on new",
 	}
 	if s.phase == report.PhaseOpen {
-		e.Hint = "crossfade verify names the rows; old is closed: what is on old alone was written there by a superuser with session_replication_role = replica, whom no fence stops. " +
-			"Write it again on new if it is wanted, and take it away on old before a rollback: it would be served again there"
+		e.Hint = "crossfade verify names the rows; old is closed: what is on old alone was written there by a superuser with session_replication_role = replica, which no fence stops. " +
+			"Write it again on new if it is wanted, and delete it on old before a rollback: it would be served again there"
 	}
 	return e
 }

@@ -137,7 +137,7 @@ func (s *survey) bothAnswer() error {
 	if err == nil {
 		return nil
 	}
-	e := &ExitError{Code: ExitFailed, Says: err.Error(), SQLState: pg.SQLState(err), Hint: "both servers must answer; start the one that does not", Err: err}
+	e := &ExitError{Code: ExitFailed, Says: err.Error(), SQLState: pg.SQLState(err), Hint: "check that both servers are running and reachable", Err: err}
 	if of, ok := errors.AsType[*pg.Error](err); ok && of.Hint != "" {
 		e.Hint = of.Hint
 	} else if hint := hintOf(err); hint != "" {
@@ -349,7 +349,7 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 	case w != serving:
 		e.Code, e.Hint = ExitFailed, fmt.Sprintf("undone, but writable is %s; ask crossfade status", w)
 	case len(f.UndoErrs) > 0:
-		e.Hint = fmt.Sprintf("%s serves again; some of what was made is left, and the next crossfade %s takes it away and lets links go on that are stopped; until then crossfade status shows it", serving, crossingName(dir))
+		e.Hint = fmt.Sprintf("%s serves again; some of what was made is left, and the next crossfade %s removes it and resumes links that are stopped; until then crossfade status shows it", serving, crossingName(dir))
 	case e.Code == ExitGate:
 		e.Hint += "; " + serving + " serves on, and what was changed was reverted"
 	default:

@@ -25,7 +25,7 @@ func otherKinds() []kind {
 		{traffic.PoolConfig, "The pooler's file can be read, is the one in use, and can be replaced", check.Block, false},
 		{traffic.PoolDatabase, "The pooler has the databases that the runbook names", check.Block, false},
 		{traffic.PoolPaused, "Nothing is paused in the pooler already", check.Block, false},
-		{traffic.PoolShared, "One process stands behind each admin address", check.Block, false},
+		{traffic.PoolShared, "Each admin address is one process", check.Block, false},
 		{traffic.PoolReach, "The pooler's host reaches new", check.Block, false},
 		{traffic.PoolHBA, "New's pg_hba.conf lets the pooler's users in", check.Block, false},
 		{traffic.PoolLogin, "Logins through the pooler succeed on new", check.Block, true},

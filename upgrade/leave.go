@@ -54,7 +54,7 @@ func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) 
 		}
 	}
 	return flow.Step{
-		ID: "unmake", Title: "Take away on new what this upgrade made there", Does: does, Done: never,
+		ID: "unmake", Title: "Remove on new what this upgrade made there", Does: does, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if s.newErr != nil {
 				t.Note("new does not answer: what was made there stays (%v)", s.newErr)
@@ -171,7 +171,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 	ahead.Done = ifOpened
 	steps := []flow.Step{
 		{
-			ID: "without-new/known", Title: "Tell how far old has what was written on new", Done: never,
+			ID: "without-new/known", Title: "Report how far old has what was written on new", Done: never,
 			Do: func(ctx context.Context, t *flow.Turn) error { return u.tellKnown(ctx, t, s) },
 		},
 		{

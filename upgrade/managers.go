@@ -129,7 +129,7 @@ func (u *Upgrade) spareSteps(ctx context.Context, s *survey) ([]flow.Step, error
 			continue
 		}
 		step := flow.Step{
-			ID: "manager/slots", Title: "Tell Patroni to leave the slots of this upgrade alone",
+			ID: "manager/slots", Title: "Have Patroni ignore the slots of this upgrade",
 			Done: func(ctx context.Context) (bool, error) { return p.Spares(ctx, slots) },
 		}
 		e, err := p.Spare(ctx, slots)

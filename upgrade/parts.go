@@ -265,7 +265,7 @@ func (u *Upgrade) nothingLeft(ctx context.Context, out Leftovers) (Leftovers, er
 // what each has measured; nil where it takes writes already.
 func (u *Upgrade) RunParts(ctx context.Context, started time.Time, observe func(flow.Event), told func(*Upgrade, *report.Cutover, error) error) error {
 	if u.rb.Cutover.Approve == ApprovePrompt {
-		return exitf(ExitUsage, "set cutover.approve to auto, or to file:<path>", "run: nobody can be asked, and approve: prompt asks")
+		return exitf(ExitUsage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
 	}
 	ready := true
 	for _, p := range u.parts {

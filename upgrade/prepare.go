@@ -61,7 +61,7 @@ func (u *Upgrade) findings(ctx context.Context, err error) error {
 
 func (u *Upgrade) checkStep() flow.Step {
 	return flow.Step{
-		ID: "check", Title: "Look for what stands in the way",
+		ID: "check", Title: "Look for what blocks the upgrade",
 		Done: func(context.Context) (bool, error) { return u.passed, nil },
 		Do:   func(ctx context.Context, _ *flow.Turn) error { return u.mustPass(ctx) },
 	}

@@ -23,7 +23,7 @@ import (
 // already.
 func (u *Upgrade) Run(ctx context.Context, started time.Time, observe func(flow.Event)) (*report.Cutover, error) {
 	if u.rb.Cutover.Approve == ApprovePrompt {
-		return nil, exitf(ExitUsage, "set cutover.approve to auto, or to file:<path>", "run: nobody can be asked, and approve: prompt asks")
+		return nil, exitf(ExitUsage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
 	}
 	for {
 		out, again, err := u.runOnce(ctx, started, observe)

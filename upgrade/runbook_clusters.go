@@ -277,7 +277,7 @@ func (r *runbookReader) settings(m *yamlMap) []Setting {
 		case !runbookSetting.MatchString(p.name):
 			r.mistake(p.key, "settings: %s is no name of a setting, like hot_standby_feedback", runbookShow(p.name))
 		case twice:
-			r.mistake(p.key, "settings: %s is given in line %d already; PostgreSQL does not tell upper from lower case", p.name, line)
+			r.mistake(p.key, "settings: %s is given in line %d already; PostgreSQL does not distinguish upper from lower case", p.name, line)
 		case runbookWritten[low] != "":
 			r.mistake(p.key, "settings: %s is not for settings: %s", p.name, runbookWritten[low])
 		case p.value.Kind != yaml.ScalarNode:

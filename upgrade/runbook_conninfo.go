@@ -154,7 +154,7 @@ func conninfoURI(s string) ([]conninfoWord, error) {
 	var wrong error
 	add := func(key, text string) {
 		if value, err := url.PathUnescape(text); err != nil || strings.Contains(value, "\x00") {
-			wrong = errors.New("a % in the URI without two hexadecimal digits behind it (%25 is a % itself)")
+			wrong = errors.New("a % in the URI without two hexadecimal digits after it (%25 is a % itself)")
 			words = append(words, conninfoWord{key, text})
 		} else if value != "" {
 			words = append(words, conninfoWord{key, value})
@@ -188,7 +188,7 @@ func conninfoURI(s string) ([]conninfoWord, error) {
 		pair, query, _ = strings.Cut(query, "&")
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok || key == "" || strings.Contains(value, "=") {
-			return words, errors.New("a part behind the ? of the URI that is not keyword=value")
+			return words, errors.New("a part after the ? of the URI that is not keyword=value")
 		}
 		if key == "ssl" && value == "true" { // what JDBC calls sslmode=require
 			key, value = "sslmode", "require"

@@ -273,7 +273,7 @@ func (d *draft) newStandbys() {
 	if len(all) == 0 {
 		return
 	}
-	d.line("    # The same tree behind new. Each is built before the cutover, in a data directory and on a port of")
+	d.line("    # The same tree for new. Each is built before the cutover, in a data directory and on a port of")
 	d.line("    # its own beside the old one: look at both before you go on.")
 	active := map[*standby.Member]bool{}
 	for _, m := range all {

@@ -58,7 +58,7 @@ func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([
 		// What stands in the way of checking stands in the way of the restore.
 		return append(found, check.Finding{
 			ID: schemaRejected, Level: check.Warn, On: check.OnNew,
-			Says: "the schema could not be restored to its end: " + err.Error(), Fix: "mend what blocks, and run crossfade check --restore again",
+			Says: "the schema could not be restored to its end: " + err.Error(), Fix: "fix what blocks, and run crossfade check --restore again",
 		}), nil
 	}
 	return append(rejected, found...), err
@@ -248,7 +248,7 @@ func rejection(database, object, sql string, major int, err error, because *sche
 	case undo != "":
 		f.Fix = "new has no function of that name, or several; on old, in database " + database + ": " + undo
 	case because != nil:
-		f.Fix = "mend " + because.Entry.Object() + " first, which this one needs"
+		f.Fix = "fix " + because.Entry.Object() + " first, which this one needs"
 	case strings.HasPrefix(state, "58"), strings.HasPrefix(object, "extension "):
 		f.Fix = "install the package of this extension on new, or drop the extension on old"
 	case state == "42501":

@@ -65,7 +65,7 @@ func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Option
 func (u *Upgrade) predecessor(name string) (*standby.Predecessor, error) {
 	i := slices.IndexFunc(u.rb.Old.Standbys, func(sb OldStandby) bool { return sb.Name == name })
 	if i < 0 {
-		return nil, exitf(ExitUsage, "name it under old.standbys, with host and data", "old has no standby %s for new's to take the place of", name)
+		return nil, exitf(ExitUsage, "name it under old.standbys, with host and data", "there is no old standby %s to replace (build: after)", name)
 	}
 	sb := u.rb.Old.Standbys[i]
 	// Not by the name of new's: kept sessions go by name.

@@ -270,7 +270,7 @@ func (f forked) judge(p *link.Position, m madeLink, followed, verify bool) (agai
 	case followed:
 		return fmt.Sprintf("it has followed old's failover by itself, and whether it had rows beyond %s, where the timeline forked, is not known", f.at), ""
 	}
-	return fmt.Sprintf("new has it up to %s, and old's new primary lacks everything of the earlier one behind %s", has, f.at), ""
+	return fmt.Sprintf("new has it up to %s, and old's new primary lacks everything of the earlier one after %s", has, f.at), ""
 }
 
 // findFork asks old's new primary where the earlier timeline ended.
@@ -482,7 +482,7 @@ func (u *Upgrade) trustGate(ctx context.Context, s *survey) (bool, string, error
 		if says = u.rivals(ctx, &fresh); says != "" {
 			return false, says, nil
 		}
-		return true, "no failover, and nothing was taken away by hand", nil
+		return true, "no failover, and nothing was dropped by hand", nil
 	}
 	shut := &cutover.ErrShut{Says: says}
 	switch {
@@ -491,7 +491,7 @@ func (u *Upgrade) trustGate(ctx context.Context, s *survey) (bool, string, error
 	case s.phase == report.PhaseReady || s.phase == report.PhasePreparing:
 		shut.Says, shut.Do = says+": run crossfade prepare", "crossfade prepare"
 	case s.phase == report.PhaseOpen:
-		shut.Says = says + ": the way back may have a gap and is not taken; crossfade verify tells what differs, crossfade finish goes on without a way back"
+		shut.Says = says + ": the way back may have a gap and is not taken; crossfade verify names what differs, crossfade finish goes on without a way back"
 		shut.Do = "crossfade verify"
 	default:
 		shut.Says, shut.Do = says+": what is kept in step may have a gap; run crossfade abort, and prepare again", "crossfade abort"
@@ -508,7 +508,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 		return step, false, err
 	}
 	if d.stranger != "" {
-		return step, false, exitf(ExitFindings, "crossfade abort, with the runbook of that cluster, takes back what was made there", "%s", d.stranger)
+		return step, false, exitf(ExitFindings, "crossfade abort, with the runbook of that cluster, undoes what was made there", "%s", d.stranger)
 	}
 	z := s.zero()
 	unknown := z != nil && z.Closing.System == ""
@@ -545,7 +545,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 		parts = append(parts, p)
 	}
 	does = append(does, effect("old", s.home, keepMemory))
-	title := "Take back what cannot be trusted: " + d.says()
+	title := "Drop what cannot be trusted: " + d.says()
 	if d.says() == "" {
 		title = "Write down which servers old and new are"
 	}
@@ -689,6 +689,6 @@ func (u *Upgrade) mayCopy(ctx context.Context, s *survey, db *database, drop []l
 	}
 	return &ExitError{
 		Code: ExitFailed, On: "new", Says: fmt.Sprintf("tables of %s must be copied again, and are not alike on both sides: %s", db.name, some(bad)),
-		Hint: "nothing was taken away; make the same change on both sides (" + u.byHand(s) + "), then run crossfade prepare again",
+		Hint: "nothing was changed; make the same change on both sides (" + u.byHand(s) + "), then run crossfade prepare again",
 	}
 }

@@ -456,7 +456,7 @@ func (u *Upgrade) unmade(ctx context.Context, s *survey) ([]string, error) {
 	still, stays, err := u.emptied(ctx, s)
 	left = append(left, stays...)
 	for _, e := range still {
-		left = append(left, "in database "+e.Database+" what this would take away: "+pg.Brief(e.SQL))
+		left = append(left, "in database "+e.Database+" what this would drop: "+pg.Brief(e.SQL))
 	}
 	return left, err
 }

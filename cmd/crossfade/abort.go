@@ -15,13 +15,13 @@ type abortOptions struct {
 
 func abortCommand() command {
 	return command{
-		name: "abort", synopsis: "abort [--yes]", short: "take everything back before open; old is as it was",
+		name: "abort", synopsis: "abort [--yes]", short: "undo everything before open; old is as it was",
 		about: `Undoes what prepare and a cutover that was cut off have made: slots, publications,
 subscriptions, fences, settings. On new, databases and roles are dropped only
 where this upgrade created them; the list is shown first. Afterwards no object
-of this upgrade is left on any server, and that is looked at, not assumed.
+of this upgrade is left on any server: that is looked up, not assumed.
 
-Behind open it is rollback that takes the writes back.`,
+After the open step, use rollback instead.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "yes", Usage: "do not ask for the upgrade's name"},
 		},

@@ -19,22 +19,23 @@ type checkOptions struct {
 
 func checkCommand() command {
 	return command{
-		name: "check", synopsis: "check [--restore]", short: "what stands in the way, and what mends it",
-		about: `Looks at both clusters and tells everything that would stop the upgrade, break
-the application or surprise somebody, each with its object, the reason and the
-statement that mends it. Nothing is changed anywhere.
+		name: "check", synopsis: "check [--restore]", short: "what blocks the upgrade, and how to fix it",
+		about: `Reads both clusters and reports everything that would stop the upgrade, break the
+application or surprise a person, each with its object, the reason and the
+statement that fixes it. Nothing is changed anywhere.
 
 With --restore the schema of every database is really restored, by new's own
 pg_dump, as prepare will do it: into a scratch database on new, cf_<upgrade>_
 restore_<db>, which is dropped however it ends; what a killed run has left is
 dropped by the next. Every statement that new refuses is a finding, and every
-object that is another one there than on old. Prepare does the same before it
-copies anything. No row is copied, and no role is made: those that new lacks exist inside of transactions.
+object that is not the same there as on old. Prepare does the same before it
+copies anything. No row is copied, and no role is made: those that new lacks
+exist inside of transactions.
 
-A finding blocks, warns or is a note. What blocks must be mended, or answered
-for in the runbook (accept: [id] or [id:object]) where that is possible. Of
+A finding blocks, warns or is a note. What blocks must be fixed, or accepted in
+the runbook (accept: [id] or [id:object]) where that is possible. Of
 many that differ in their object alone two are shown; -v shows all of them.
-docs/checks.md lists what is looked at.`,
+docs/checks.md lists every check.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "restore", Usage: "also restore the schema into a scratch database on new, which is dropped again"},
 		},
@@ -98,10 +99,10 @@ func blocked(all []report.Finding) error {
 	case 0:
 		return nil
 	case 1:
-		return &upgrade.ExitError{Code: upgrade.ExitFindings, Says: "1 finding stands in the way", Hint: "mend it, or answer for it in the runbook where it is acceptable (accept:)"}
+		return &upgrade.ExitError{Code: upgrade.ExitFindings, Says: "1 finding blocks the upgrade", Hint: "fix it, or add it to accept: in the runbook where it is acceptable"}
 	}
 	return &upgrade.ExitError{
-		Code: upgrade.ExitFindings, Says: fmt.Sprintf("%d findings stand in the way", n),
-		Hint: "mend them, or answer for them in the runbook where they are acceptable (accept:)",
+		Code: upgrade.ExitFindings, Says: fmt.Sprintf("%d findings block the upgrade", n),
+		Hint: "fix them, or add the acceptable ones to accept: in the runbook",
 	}
 }

@@ -45,10 +45,10 @@ func cutoverCommand() command {
 		name: "cutover", synopsis: "cutover [--now | --wait] [--yes] [--cluster NAME]", short: "move the writes to new: all or nothing up to open",
 		about: `Waits for the gates and the approval, then closes old behind a fence, waits until
 new has and shows every row, makes and proves the way back, and opens new. Up to
-the step open a failure undoes everything and old serves again (exit 5); behind
-it there is only forward (exit 6: run it again).
+the step open a failure undoes everything and old serves again (exit 5); after
+it, the only way is forward (exit 6: run it again).
 
-It shows what it will do and asks for the upgrade's name. Without a terminal and
+It shows what it will do and asks you to type the upgrade's name. Without a terminal and
 without --yes it ends with 4 at once. Outside its window it ends with 4 and says
 when the next one is; --wait waits for it, --now ignores it.
 
@@ -57,7 +57,7 @@ or to undo. crossfade status says first who is writable.
 
 With several new clusters they are cut over one after the other, in the order of
 the runbook, each all or nothing by itself: where one fails it is undone, those
-before it stay open, and those behind it are not begun. Those that are open
+before it stay open, and those after it are not begun. Those that are open
 already are passed over. --cluster does one alone.`,
 		flags: crossFlags(), exits: crossExits, ends: crossEnds,
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {

@@ -17,12 +17,12 @@ type finishOptions struct {
 
 func finishCommand() command {
 	return command{
-		name: "finish", synopsis: "finish [--yes] [--reopen-old]", short: "give the way back up and clean both sides",
-		about: `Ends the links that keep the other side in step and takes away what this upgrade
+		name: "finish", synopsis: "finish [--yes] [--reopen-old]", short: "end the possibility of rollback and clean both sides",
+		about: `Ends the links that keep the other side in step and removes what this upgrade
 made on both sides. Afterwards there is no rollback.
 
 One thing stays: old keeps refusing writes until it is retired, so that a client
-that was forgotten is noticed. The statements that would lift that are printed;
+that was forgotten is noticed. The statements that would reopen it are printed;
 --reopen-old runs them.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "yes", Usage: "do not ask for the upgrade's name"},

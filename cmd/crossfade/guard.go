@@ -11,13 +11,13 @@ import (
 
 func guardCommand() command {
 	return command{
-		name: "guard", synopsis: "guard", short: "let clients go on when the process that paused them is gone", hidden: true,
+		name: "guard", synopsis: "guard", short: "resume clients when the process that paused them is gone", hidden: true,
 		about: `Started by crossfade itself while clients are paused, and not for people: it
-reads from a pipe, and lets them go on when that ends before the decision.`,
+reads from a pipe, and resumes them when that ends before the decision.`,
 		exits: []int{upgrade.ExitFailed},
 		run: func(_ context.Context, _ *cli.Context, _ common, out *output) error {
 			if traffic.GuardMain(out.stdin) != 0 {
-				return &upgrade.ExitError{Code: upgrade.ExitFailed, Says: "guard: clients could not be let go on", Hint: "send RESUME to the poolers"}
+				return &upgrade.ExitError{Code: upgrade.ExitFailed, Says: "guard: could not resume client traffic", Hint: "send RESUME to the poolers"}
 			}
 			return nil
 		},

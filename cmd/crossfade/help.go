@@ -20,17 +20,17 @@ then takes over in one short, provable cutover.
 
 A runbook (crossfade.yaml) says what is to be done. The usual way:
 
-  crossfade check      what stands in the way, and what mends it
-  crossfade plan       every step with the very SQL it will run; touches nothing
+  crossfade check      what blocks the upgrade, and how to fix it
+  crossfade plan       every step with the very SQL it will run; changes nothing
   crossfade prepare    fills new and keeps it in step; run it again to resume
   crossfade status     who is writable now, and what to type next
   crossfade rehearse   the cutover's steps, timed and undone: how long writers will wait
   crossfade cutover    moves the writes to new, or leaves everything as it was
-  crossfade finish     gives the way back up and cleans both sides
+  crossfade finish     ends the possibility of rollback and cleans both sides
 
 crossfade run does prepare and cutover by itself, at the next window.
-Until finish, rollback takes the writes back to old without losing one. Until
-the cutover, abort takes everything back.`
+Until finish, rollback moves the writes back to old without losing one. Until
+the cutover, abort undoes everything.`
 
 // printText prints what a person asked for (help, version) on stdout.
 func printText(out *output, text string) {
@@ -54,7 +54,7 @@ func helpText(all []command, data any) string {
 		}
 	}
 	table(&b, rows)
-	b.WriteString("\nFLAGS (of every command, before or behind it)\n")
+	b.WriteString("\nFLAGS (of every command, before or after it)\n")
 	table(&b, flagRows(append(commonFlags(), cli.HelpFlag, cli.VersionFlag)))
 	b.WriteString("\nEXIT STATUS\n")
 	b.WriteString(exitText(nil, nil))

@@ -16,15 +16,15 @@ import (
 
 func initCommand() command {
 	return command{
-		name: "init", synopsis: "init --old CONNINFO --new CONNINFO [-o FILE]", short: "look at the live clusters and write a commented runbook",
-		about: `Looks at the live clusters (standbys, cascades, synchronous names, delays, sizes)
+		name: "init", synopsis: "init --old CONNINFO --new CONNINFO [-o FILE]", short: "read the live clusters and write a commented runbook",
+		about: `Reads the live clusters (standbys, cascades, synchronous names, delays, sizes)
 and writes a commented runbook to stdout, or to FILE if that does not exist yet.
 Nothing is changed on any server.
 
 A connection string may name several hosts (host=a,b,c port=5432,5432,5433): each
 is asked, so that standbys that do not run on their primary's port are found.
 What cannot be known is a comment in the file, to be filled in; crossfade check
-then says what stands in the way.`,
+then says what blocks the upgrade.`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "old", Usage: "the cluster that serves now: `CONNINFO`, as psql takes it"},
 			&cli.StringFlag{Name: "new", Usage: "the cluster that will serve: `CONNINFO`"},

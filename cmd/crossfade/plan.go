@@ -23,7 +23,7 @@ type planOptions struct {
 	Only     string        // one plan's name; "" is all of them
 	Full     bool          // every effect, also of long runs of like ones
 	HTML, MD string        // files to write it to; "": none
-	Sample   time.Duration // the bound of the sampling; 0: as long as it says something, at most 5 s
+	Sample   time.Duration // the bound of the sampling; 0: until the estimate is stable, at most 5 s
 }
 
 // plans are what --only may name.
@@ -47,7 +47,7 @@ The forecast is measured: pieces of the biggest tables are read as the copy will
 read them, keys of their indexes are sorted in memory, and old's WAL and open
 transactions are watched; all of it READ ONLY, in one session at a time on each
 server, and without a temporary file. --sample bounds it; without, or with 0, it
-takes as long as it says something, at most 5 s. What needs writing to be known
+goes on until the estimate is stable, at most 5 s. What needs writing to be known
 is taken from earlier measurements, and is called assumed.
 
 --html and --md write the whole for those who are to sign it: one file, with
@@ -57,7 +57,7 @@ nothing from elsewhere in it.`,
 			&cli.BoolFlag{Name: "full", Usage: "show every effect, however many are alike"},
 			&cli.StringFlag{Name: "html", Usage: "write it as HTML to `FILE`, too"},
 			&cli.StringFlag{Name: "md", Usage: "write it as Markdown to `FILE`, too"},
-			&cli.DurationFlag{Name: "sample", Usage: "measure for `DURATION` in all; 0: for as long as it says something, at most 5 s"},
+			&cli.DurationFlag{Name: "sample", Usage: "measure for `DURATION` in all; 0: until the estimate is stable, at most 5 s"},
 		},
 		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings}, reads: true,
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {

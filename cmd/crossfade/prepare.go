@@ -19,12 +19,12 @@ func prepareCommand() command {
 		name: "prepare", synopsis: "prepare [--until STEP]", short: "fill new and keep it in step; run it again to resume",
 		about: `Checks, makes roles, databases and schema on new, copies all rows, builds the
 indexes, follows old from then on, builds new's standbys and compares both
-sides. Old keeps serving; new takes no writes but these.
+sides. Old keeps serving; new accepts only replicated writes.
 
 It may be stopped at any moment and run again: what the servers show as done is
-not done twice. When it ends with 0, cutover may begin. abort takes it all back.`,
+not done twice. When it ends with 0, cutover may begin. abort undoes all of it.`,
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "until", Usage: "stop behind `STEP`, as plan names it"},
+			&cli.StringFlag{Name: "until", Usage: "stop after `STEP`, as plan names it"},
 		},
 		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitDifferences, upgrade.ExitHeld},
 		ends:  map[int]string{upgrade.ExitGate: "wrong phase; nothing was changed"},

@@ -20,20 +20,20 @@ func rehearseCommand() command {
 		about: `A measured forecast of the outage: takes the cutover's own steps, with the real
 plan under the real load, up to the proof of the way back, times each and undoes
 them. Old is not closed and new not opened; sequences are read and not set;
-nobody's transaction is ended (cutover.kill_after is not heeded), and hooks are
-not run.
+no transaction is terminated (cutover.kill_after is ignored), and hooks are not
+run.
 
 Writers wait for the locks as in the cutover, within the same budget; how long
 the longest of them waited is printed, and that no statement was refused. (Where
 an event trigger logs what is applied, DDL is refused as in the cutover, and
-counted: it would go unlogged.) Clients are not held back in the poolers, unless
+counted: it would go unlogged.) Clients are not paused in the poolers, unless
 --with-traffic is given.
 
 It asks for approval and keeps the window as cutover does. What it has measured
 is remembered on old: cutover shows it beside what it takes, plan as forecast;
 the median of the last three counts. A rehearsal that was killed is undone by
 the next rehearse, cutover, prepare or abort.`,
-		flags: append([]cli.Flag{&cli.BoolFlag{Name: "with-traffic", Usage: "hold clients back in the poolers, too"}}, crossFlags()...),
+		flags: append([]cli.Flag{&cli.BoolFlag{Name: "with-traffic", Usage: "pause clients in the poolers, too"}}, crossFlags()...),
 		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitHeld},
 		ends: map[int]string{
 			upgrade.ExitUndone:      "the rehearsal failed or was interrupted, and was undone; the old cluster serves (seen, not assumed; otherwise 1)",

@@ -17,10 +17,10 @@ step since: new is closed, old is proven to have every row, and opened. New is
 kept in step afterwards, so that cutover may be run again.
 
 --without-new is for a new that is gone for good: it says up to which LSN and
-time old has new's rows, and opens old. What was written on new behind that is
-lost. It asks for the upgrade's name, as every rollback does; --yes answers that
-too, so that an emergency can be scripted: do not put it into a script that
-cannot tell a dead server from a slow network.
+time old has new's rows, and opens old. What was written on new after that is
+lost. It asks you to type the upgrade's name, as every rollback does; --yes
+answers that too, so that an emergency can be scripted: do not put it into a
+script that cannot distinguish a dead server from a slow network.
 
 With several new clusters --cluster says which one; without it all are rolled
 back, one after the other.`,

@@ -15,21 +15,21 @@ import (
 func runCommand() command {
 	return command{
 		name: "run", synopsis: "run", short: "prepare, then cutover at the next window: unattended",
-		about: `Prepares, waits until the window opens and for the approval, and cuts over. It
-asks nobody: approve: auto goes on by itself, approve: file:<path> when that file
+		about: `Prepares, waits until the window opens and for the approval, and cuts over. It is
+unattended: approve: auto goes on by itself, approve: file:<path> when that file
 is newer than this command's start (it is renamed to .used); approve: prompt is
 refused before anything is touched.
 
-What it waits for is in its output, and crossfade status tells it from anywhere,
+What it waits for is in its output, and crossfade status shows it on any machine,
 with what to type meanwhile. It holds the upgrade while it waits, and takes along
 what was made on old in that time. SIGINT ends the waiting with 130, and nothing
 has changed. Killed, it may be run again, from another machine too: it goes on,
 also with a cutover that was closed already, then at once.
 
 It waits for the next window where one has ended without an approval, or with a
-gate still closed or a lock not had (then a new approval is needed). What a
+gate still closed or a lock not acquired (then a new approval is needed). What a
 person must judge ends it: findings (3), a gate that stays closed for cutover.patience (4), a cutover
-that failed and was undone (5). Nothing is tried again behind that.`,
+that failed and was undone (5). It does not retry after that.`,
 		exits: []int{
 			upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitBehind,
 			upgrade.ExitDifferences, upgrade.ExitHeld,

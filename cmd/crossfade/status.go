@@ -33,7 +33,7 @@ standby as pg_stat_replication shows it, which gates are open, how much WAL old
 keeps, which step is in progress. The last line is the command to type next.
 
 It needs no journal and no lock: it may be run at any time, from any machine
-with the runbook, also beside another command. It is 0 when it could ask.
+with the runbook, also beside another command. It exits with 0 if the servers could be queried.
 
 With --exit-code: 0 healthy, 4 a gate is closed, 6 none or both are writable, 1
 a server did not answer. With --watch it looks every 2 s until it is

@@ -21,8 +21,8 @@ func verifyCommand() command {
 	return command{
 		name: "verify", synopsis: "verify", short: "compare old and new while both run",
 		about: `Compares every table of old with the same table of new, as the runbook's verify:
-says (full compares rows, counts their number), and tells for each at which LSN
-it was proven equal. Nothing is changed and nobody waits.
+says (full compares rows, counts their number), and reports for each at which LSN
+it was proven equal. Nothing is changed and no client waits.
 
 While it runs no command may change the upgrade: those exit with 8, as it does
 while one of them runs. Several verify may run at once.`,

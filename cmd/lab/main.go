@@ -98,7 +98,7 @@ func words(c *cli.Context, least, most int) ([]string, error) {
 	args := c.Args().Slice()
 	for _, a := range args {
 		if strings.HasPrefix(a, "-") {
-			return nil, &usageError{fmt.Sprintf("%s: %s stands behind what is no flag; flags come first", c.Command.Name, a)}
+			return nil, &usageError{fmt.Sprintf("%s: %s comes after a word that is no flag; flags come first", c.Command.Name, a)}
 		}
 	}
 	if len(args) < least || len(args) > most {

@@ -99,7 +99,7 @@ const (
 )
 
 // ErrResumed says that the guard has let clients go on already.
-var ErrResumed = errors.New("the guard has let clients go on: the deadline had passed")
+var ErrResumed = errors.New("the guard has resumed clients: the deadline had passed")
 
 // Guard is the child process that lets clients go on when this process is gone
 // before the decision, or has not confirmed it by the deadline. It lives in a
@@ -208,7 +208,7 @@ func (g *Guard) say(word string) error {
 		err = g.hears(ctx, sayOK)
 	}
 	if err != nil {
-		return fmt.Errorf("tell the guard %q: %w", word, err)
+		return fmt.Errorf("send %q to the guard: %w", word, err)
 	}
 	if g.Resumed() {
 		return ErrResumed
@@ -291,7 +291,7 @@ func guardMain(stdin io.Reader, stdout, stderr io.Writer) int {
 	tell(sayReady)
 	return watch(spec.Deadline, words, tell, func(units []string) bool {
 		if err := group.named(units).resumeUntil(guardPatience); err != nil {
-			_, _ = fmt.Fprintln(stderr, "crossfade guard: clients could not be let go on:", err)
+			_, _ = fmt.Fprintln(stderr, "crossfade guard: could not resume client traffic:", err)
 			return false
 		}
 		return true

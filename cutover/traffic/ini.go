@@ -178,7 +178,7 @@ func (f *ini) words(at, end int) ([]word, error) {
 			at++
 		}
 		if at >= end || f.text[at] != '=' || w.key == "" {
-			return nil, fmt.Errorf("no value behind %q in the connection string", w.key)
+			return nil, fmt.Errorf("no value after %q in the connection string", w.key)
 		}
 		for at++; at < end && blank(f.text[at]); at++ {
 		}

@@ -210,7 +210,7 @@ func (b *PgBouncer) Prepare(ctx context.Context, to *pg.Server) error {
 // proves that it could take its place.
 func (f file) prepare(ctx context.Context, want []byte) error {
 	if err := f.run(ctx, f.copies(), nil); err != nil {
-		return fmt.Errorf("write beside %s (whoever may write into that folder must run this): %w", f, err)
+		return fmt.Errorf("write beside %s (a user that may write into that folder must run this): %w", f, err)
 	}
 	if err := f.run(ctx, f.writes(), want); err != nil {
 		return err

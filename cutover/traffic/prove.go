@@ -174,7 +174,7 @@ func (b *PgBouncer) databases(v view, to *pg.Server) []Problem {
 	if wait, err := strconv.ParseFloat(v.set["query_wait_timeout"], 64); err == nil && wait > 0 && b.Blocked > 0 && wait <= b.Blocked.Seconds() {
 		say(Problem{
 			ID: PoolWait, Acceptable: true,
-			Says: fmt.Sprintf("query_wait_timeout is %gs: it sends clients away that wait longer, and they may have to wait %s", wait, b.Blocked),
+			Says: fmt.Sprintf("query_wait_timeout is %gs: PgBouncer disconnects clients that wait longer, and they may have to wait %s", wait, b.Blocked),
 			Fix:  fmt.Sprintf("SET query_wait_timeout = %d", int(b.Blocked/time.Second)*4+1),
 		})
 	}

@@ -181,7 +181,7 @@ func (r *run) mended(ctx context.Context, m *mending) (err error) {
 		r.mu.Lock()
 		delete(r.hurts, m.fault.Target)
 		r.mu.Unlock()
-		r.book.note("mended", "fault", m.fault.String(), "error", fmt.Sprint(err))
+		r.book.note("fixed", "fault", m.fault.String(), "error", fmt.Sprint(err))
 		if err != nil {
 			err = fmt.Errorf("%s: put it back: %w", m.fault, err)
 		}

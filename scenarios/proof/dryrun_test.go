@@ -295,7 +295,7 @@ func TestPlanNoGo(t *testing.T) {
 		return string(b)
 	}
 	text := page(3)
-	for _, want := range []string{">NO-GO<", "blocking findings stand in the way", "ALTER TABLE", "Bad &#34;&#34;Name", "large-objects", `<span class="chip">blocks</span>`} {
+	for _, want := range []string{">NO-GO<", "blocking findings block the upgrade", "ALTER TABLE", "Bad &#34;&#34;Name", "large-objects", `<span class="chip">blocks</span>`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %s", want)
 		}

@@ -17,7 +17,7 @@ var accessChecks = []Check{
 	{ID: "new-cannot-reach-old", Title: "The new server reaches the old one and may replicate from it", Levels: onlyBlock, Judge: judgeReach(OnNew)},
 	{ID: "old-cannot-reach-new", Title: "The old server reaches the new one, for the way back", Levels: onlyBlock, Judge: judgeReach(OnOld)},
 	{ID: "client-refused", Title: "The application's sessions would be let in on new", Levels: blockWarn, Acceptable: true, Judge: judgeClients},
-	{ID: "hba-narrower", Title: "Every line of old's pg_hba.conf that lets somebody in has its like on new", Levels: onlyWarn, Acceptable: true, Judge: judgeRules},
+	{ID: "hba-narrower", Title: "Every line of old's pg_hba.conf that lets a client in has an equivalent on new", Levels: onlyWarn, Acceptable: true, Judge: judgeRules},
 	{ID: "ssl-off", Title: "New offers TLS where old does", Levels: blockWarn, Acceptable: true, Judge: judgeSSL},
 	{ID: "max-connections", Title: "New takes as many connections as old", Levels: blockWarn, Acceptable: true, Judge: judgeMaxConnections},
 	{ID: "listen-addresses", Title: "New listens where old does", Levels: onlyWarn, Acceptable: true, Judge: judgeListen},

@@ -11,7 +11,7 @@ import (
 
 var applyChecks = []Check{
 	{ID: "triggers-on-apply", Title: "No trigger fires while rows are applied", Levels: onlyNote, Acceptable: true, Judge: judgeFiring},
-	{ID: "event-triggers", Title: "Event triggers do not stand in the way", Levels: warnNote, Acceptable: true, Judge: judgeEventTriggers},
+	{ID: "event-triggers", Title: "Event triggers do not block the apply workers", Levels: warnNote, Acceptable: true, Judge: judgeEventTriggers},
 	{ID: "row-security", Title: "Row-level security does not hide rows from the tool", Levels: onlyBlock, Judge: judgeRowSecurity},
 	{ID: "owner-rights", Title: "Owners may write to their tables where apply runs as them", Levels: onlyBlock, Acceptable: true, Judge: judgeOwnerRights},
 	{ID: "unqualified-names", Title: "What checks and indexes rows finds its tables without a search_path", Levels: onlyWarn, Acceptable: true, Judge: judgeUnqualified},
@@ -147,7 +147,7 @@ func judgeOwnerRights(f *Facts) []Finding {
 			out = append(out, Finding{
 				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s: its owner %s %s: subscriptions of 16 and later apply as the owner, and the first such change would stop its whole set", t, schema.Name(t.Owner), strings.Join(says, ", and ")),
-				Fix:  lines(append(fix, "which may be taken back after finish; accept it only where nobody writes to the table")...),
+				Fix:  lines(append(fix, "which may be reverted after finish; accept it only where no client writes to the table")...),
 			})
 		}
 	}

@@ -224,7 +224,7 @@ func judgeBudget(f *Facts) []Finding {
 			says = "there is room for what the upgrade needs"
 		}
 		if short > 0 {
-			says = "there is not room for everything that the upgrade needs; findings of their own say what to do"
+			says = "there is not room for everything that the upgrade needs; see the findings for each limit"
 		}
 		out = append(out, Finding{Level: Note, On: s.Side, Says: says, Table: t})
 	}
@@ -258,7 +258,7 @@ func judgeLockTable(f *Facts) []Finding {
 		if b.id != "lock-table" || b.Short() == 0 {
 			continue
 		}
-		level, would := Warn, "the barrier may not get all locks at once; then the fence is closed first, and open transactions are waited out behind it"
+		level, would := Warn, "the barrier may not get all locks at once; then the fence is closed first, and open transactions are waited out after that"
 		if 2*b.Needed > 3*b.Have {
 			level, would = Block, "pg_dump and the barrier would fail with: out of shared memory"
 		}

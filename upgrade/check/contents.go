@@ -97,7 +97,7 @@ func judgeMatViews(f *Facts) []Finding {
 		if len(names) == 0 {
 			continue
 		}
-		says := fmt.Sprintf("%s: not replicated; prepare fills them on new, and the cutover refreshes them before old is closed and once more behind open", some(names, "materialized view", "materialized views"))
+		says := fmt.Sprintf("%s: not replicated; prepare fills them on new, and the cutover refreshes them before old is closed and once more after open", some(names, "materialized view", "materialized views"))
 		fix := ""
 		if len(waits) > 0 {
 			says += ", but not those without a unique index, whose readers would wait: " + strings.Join(waits, ", ")
@@ -166,7 +166,7 @@ func judgeForeignTables(f *Facts) []Finding {
 	for _, d := range f.Databases {
 		for _, t := range d.things("foreign-server") {
 			level, says := Note, fmt.Sprintf("foreign server %s (%s) has %s: definitions and user mappings are carried over, rows are not, and the new server must reach it", schema.Name(t.Name), t.Detail, count(t.N, "foreign table"))
-			fix := "look that the new server's host reaches it and may log in there"
+			fix := "check that the new server can connect and log in to it"
 			if t.More != "" {
 				says += ". It is at " + t.More
 			}

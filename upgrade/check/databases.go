@@ -356,7 +356,7 @@ func judgeCollationVersion(f *Facts) []Finding {
 		for _, t := range d.things("collation-changed") {
 			out = append(out, Finding{
 				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
-				Says: fmt.Sprintf("the library behind collation %s changed (%s when it was made, %s now): indexes over columns with it may be wrong, and unique ones may hold duplicates that new's index build will find", t.Name, t.Detail, t.More),
+				Says: fmt.Sprintf("the library of collation %s changed (%s when it was made, %s now): indexes over columns with it may be wrong, and unique ones may hold duplicates that new's index build will find", t.Name, t.Detail, t.More),
 				Fix:  lines("REINDEX the indexes over columns with that collation, which finds the duplicates now", "ALTER COLLATION "+t.Name+" REFRESH VERSION;"),
 			})
 		}

@@ -18,7 +18,7 @@ var identityChecks = []Check{
 	{ID: "identity-lost", Title: "Tables have the same replica identity on both sides", Levels: onlyWarn, Acceptable: true, Judge: judgeLost},
 	{ID: "identity-order", Title: "The identities that the runbook orders can be had", Levels: onlyBlock, Judge: judgeOrders},
 	{ID: "excluded-tables", Title: "Every table is moved", Levels: onlyNote, Acceptable: true, Judge: judgeExcluded},
-	{ID: "foreign-key-excluded", Title: "No moved table refers to one that is left behind", Levels: onlyBlock, Judge: judgeForeignKeyExcluded},
+	{ID: "foreign-key-excluded", Title: "No moved table refers to one that stays on old", Levels: onlyBlock, Judge: judgeForeignKeyExcluded},
 }
 
 // ordered is the identity of a table once prepare has done what the runbook
@@ -340,7 +340,7 @@ func (f *Facts) full(d DatabaseFacts, t schema.Table, major int) Finding {
 	}
 	fix := "give it a primary key"
 	if major >= 16 && index == "" {
-		fix += ", or an index on a column that tells its rows apart, which apply on 16 and later uses"
+		fix += ", or an index on a selective column, which apply on 16 and later uses"
 		if column := d.Telling[t.String()]; column != "" && level != Note {
 			fix = lines(fix+":", "CREATE INDEX CONCURRENTLY ON "+t.SQL()+" ("+pg.Ident(column)+");")
 		}

@@ -127,7 +127,7 @@ func (x Manager) judge(m manager) Finding {
 	switch {
 	case x.Err != nil && m.name == "Patroni":
 		out.Level = Block
-		out.Says = fmt.Sprintf("Patroni manages this cluster, and could not be asked: %v. A failover while old is closed would promote a standby behind the upgrade's back, and Patroni drops slots that it does not know (ours)", x.Err)
+		out.Says = fmt.Sprintf("Patroni manages this cluster, and could not be asked: %v. A failover while old is closed would promote a standby unnoticed, and Patroni drops slots that it does not know (ours)", x.Err)
 		out.Fix = lines("say in the runbook where its REST API is: old: {manager: {patroni: [http://…:8008]}}", accept, "it is paused so: "+m.pause)
 	case x.Err != nil:
 		out.Level = Block
@@ -182,7 +182,7 @@ func judgeManagerSync(f *Facts) []Finding {
 		}
 		out = append(out, Finding{
 			Level: Warn, On: OnOld, Object: x.Name,
-			Says: fmt.Sprintf("%s decides synchronous_standby_names of old by itself (%q now), and takes a standby that is lost out of it; new gets the list as it stands, and its commits wait for whom it names", x.Name, f.Old.setting("synchronous_standby_names")),
+			Says: fmt.Sprintf("%s decides synchronous_standby_names of old by itself (%q now), and takes a standby that is lost out of it; new gets the list as it stands, and its commits wait for the standbys that it names", x.Name, f.Old.setting("synchronous_standby_names")),
 			Fix:  "say in the runbook what new is to wait for (synchronous_standby_names, with one standby more than it demands), or bring new under a manager of its own",
 		})
 	}

@@ -35,7 +35,7 @@ func judgeHorizon(f *Facts) []Finding {
 			}
 			out = append(out, Finding{
 				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
-				Says: fmt.Sprintf("the last of %s of %s ends at %s: whoever makes the next one during the upgrade makes a table that is in no set, and its rows are missing on new until prepare is run again",
+				Says: fmt.Sprintf("the last of %s of %s ends at %s: the next one, made during the upgrade, is a table that is in no set, and its rows are missing on new until prepare is run again",
 					count(t.N, "partition"), t.Name, to.Format("2006-01-02 15:04 UTC")),
 				Fix: lines("make the coming ones now, on old, and pause the job that makes them:", d.coming(t, from, to, f.At.Add(ahead))),
 			})

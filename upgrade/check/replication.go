@@ -320,7 +320,7 @@ func judgeSessionRole(f *Facts) []Finding {
 	if !f.Old.ok() {
 		return nil
 	}
-	const would = "its writes pass the fence: those behind the fence LSN would be lost"
+	const would = "its writes pass the fence: those after the fence LSN would be lost"
 	var out []Finding
 	if v := f.Old.setting("session_replication_role"); v != "" && v != "origin" {
 		out = append(out, Finding{

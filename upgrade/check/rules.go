@@ -99,7 +99,7 @@ func judgeClients(f *Facts) []Finding {
 		level, unsure := Block, ""
 		if maybe || c.Address == "" {
 			// A socket on new may not be what the client will use.
-			level, unsure = Warn, ", as far as can be told from here"
+			level, unsure = Warn, ", as far as is known here"
 		}
 		out = append(out, Finding{
 			Level: level, On: OnNew, Database: c.Database, Object: c.Role,

@@ -166,7 +166,7 @@ func judgePrivileges(f *Facts) []Finding {
 		out = append(out, Finding{
 			Level: Block, On: s.Side, Object: s.Role.Name,
 			Says: fmt.Sprintf("role %s is no superuser, which this version of crossfade needs on both sides: it could not %s", s.Role.Name, lacks),
-			Fix:  lines("ALTER ROLE "+pg.Ident(s.Role.Name)+" SUPERUSER;", "as a superuser there; once the upgrade is finished it may be taken away again"),
+			Fix:  lines("ALTER ROLE "+pg.Ident(s.Role.Name)+" SUPERUSER;", "as a superuser there; REVOKE it once the upgrade is finished"),
 		})
 	}
 	return out

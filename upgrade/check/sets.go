@@ -131,7 +131,7 @@ func judgeManySets(f *Facts) []Finding {
 	}
 	return []Finding{{
 		Level: level, On: OnOld, Object: "sets",
-		Says: strings.TrimSpace(fmt.Sprintf("%s and %s each decode the whole WAL of old%s: from half of the cores on, decoding is in the way of the application", count(int64(sets), "set"), count(int64(others), "other consumer"), on)),
+		Says: strings.TrimSpace(fmt.Sprintf("%s and %s each decode the whole WAL of old%s: from half of the cores on, decoding slows the application down", count(int64(sets), "set"), count(int64(others), "other consumer"), on)),
 		Fix:  "fewer sets in the runbook, unless one of them cannot keep up by itself",
 	}}
 }

@@ -18,7 +18,7 @@ var settingChecks = []Check{
 	{ID: "settings-renamed", Title: "Settings of old's configuration mean the same on new", Levels: onlyNote, Acceptable: true, Judge: judgeConfigChanged},
 	{ID: "settings-defaults", Title: "Defaults that nobody set are the same", Levels: onlyNote, Acceptable: true, Judge: judgeDefaults},
 	{ID: "settings-differ", Title: "New is configured as old", Levels: onlyNote, Acceptable: true, Judge: judgeConfigDiffers},
-	{ID: "settings-results", Title: "Settings by which statements answer otherwise are the same", Levels: onlyWarn, Acceptable: true, Judge: judgeResults},
+	{ID: "settings-results", Title: "Settings that can change query results are the same", Levels: onlyWarn, Acceptable: true, Judge: judgeResults},
 	{ID: "snapshot-too-old", Title: "Old lets a snapshot grow as old as the copy takes", Levels: onlyBlock, Judge: judgeTooOld},
 	{ID: "read-only-override", Title: "Nobody overrides default_transaction_read_only", Levels: onlyWarn, Acceptable: true, Judge: judgeReadOnly},
 	{ID: "timeouts", Title: "Timeouts of roles and databases are known", Levels: warnNote, Acceptable: true, Judge: judgeTimeouts},
@@ -220,7 +220,7 @@ func judgeDefaults(f *Facts) []Finding {
 	}
 	return []Finding{{
 		Level: Note, On: OnNew, Object: "defaults", Table: t,
-		Says: fmt.Sprintf("PostgreSQL %s has another default for %s that nobody has set", f.New.release(), count(int64(len(t.Rows)), "setting")),
+		Says: fmt.Sprintf("PostgreSQL %s changes the default of %s that are not set here", f.New.release(), count(int64(len(t.Rows)), "setting")),
 		Fix:  "decide for each: the new default is usually better, but plans, vacuum and logs change with it",
 	}}
 }
@@ -299,7 +299,7 @@ func judgeResults(f *Facts) []Finding {
 	}
 	return []Finding{{
 		Level: Warn, On: OnNew, Object: "configuration", Table: t,
-		Says: fmt.Sprintf("new has another value for %s by which statements answer otherwise: what the application reads and writes would change with the cutover", count(int64(len(t.Rows)), "setting")),
+		Says: fmt.Sprintf("new has another value for %s that can change query results: what the application reads and writes would change with the cutover", count(int64(len(t.Rows)), "setting")),
 		Fix:  lines(append(fix, "SELECT pg_reload_conf();")...),
 	}}
 }
@@ -423,7 +423,7 @@ func (f *Facts) dropped(applies, sends *Server, by *pg.Server) []Finding {
 	return []Finding{{
 		Level: Warn, On: applies.Side, Object: "options", Table: t,
 		Says: fmt.Sprintf("PostgreSQL %s does not pass options= of a subscription to the server that sends, so that %s there reach what is sent: values may arrive changed, or not at all", applies.release(), count(int64(len(reach)), "setting")),
-		Fix:  fmt.Sprintf("install the newest minor of PostgreSQL %d there, or take these settings away on the %s server until finish", applies.Major(), sends.Side),
+		Fix:  fmt.Sprintf("install the newest minor of PostgreSQL %d there, or RESET these settings on the %s server until finish", applies.Major(), sends.Side),
 	}}
 }
 

@@ -14,7 +14,7 @@ var slotChecks = []Check{
 	{ID: "idle-slot-timeout", Title: "Slots are not given up for being idle", Levels: onlyBlock, Judge: judgeIdleSlots},
 	{ID: "slot-unused", Title: "No slot keeps WAL and rows for nobody", Levels: onlyWarn, Acceptable: true, Judge: judgeUnusedSlots},
 	{ID: "origins-orphaned", Title: "No replication origin takes room for nobody", Levels: onlyNote, Acceptable: true, Judge: judgeOrphans},
-	{ID: "status-interval", Title: "Who applies tells how far it is", Levels: onlyBlock, Judge: judgeStatusInterval},
+	{ID: "status-interval", Title: "Apply workers report how far they are", Levels: onlyBlock, Judge: judgeStatusInterval},
 	{ID: "synchronized-standby-slots", Title: "Nobody waits for a standby's slot that is idle", Levels: onlyWarn, Acceptable: true, Judge: judgeSynchronizedSlots},
 	{ID: "failover-loses-slots", Title: "A failover of old would not lose the slots", Levels: onlyNote, Acceptable: true, Judge: judgeFailover},
 }
@@ -36,7 +36,7 @@ func judgeSlotWAL(f *Facts) []Finding {
 		case mb >= 0 && mb<<20 < f.Want.MaxWAL:
 			out = append(out, Finding{
 				Level: Warn, On: s.Side, Object: "max_slot_wal_keep_size",
-				Says: fmt.Sprintf("max_slot_wal_keep_size is %s%s, less than catchup.max_wal (%s): a slot that falls behind by that much is lost, and its sets are copied again", limit.Value, limit.Unit, max),
+				Says: fmt.Sprintf("max_slot_wal_keep_size is %s%s, less than catchup.max_wal (%s): a slot that lags by that much is lost, and its sets are copied again", limit.Value, limit.Unit, max),
 				Fix:  lines(fmt.Sprintf("ALTER SYSTEM SET max_slot_wal_keep_size = '%dMB';", (f.Want.MaxWAL+1<<20-1)>>20), "SELECT pg_reload_conf();", "or lower catchup.max_wal in the runbook"),
 			})
 		case mb < 0:
@@ -53,7 +53,7 @@ func (f *Facts) otherSlots(s *Server, max string) []Finding {
 		if f.ours(slot.Name) || f.standbyOfNew(s, slot.Name) || slot.Temporary || slot.Synced {
 			continue
 		}
-		level, says := Note, "it may fall behind by that much from then on"
+		level, says := Note, "it may lag by that much from then on"
 		if slot.Kept > f.Want.MaxWAL {
 			level, says = Block, "it would be lost at once"
 		}
@@ -126,7 +126,7 @@ func judgeFailover(f *Facts) []Finding {
 		Level: Note, On: OnOld, Object: "failover",
 		Says: "a standby of old that is promoted before the cutover has the slots of the upgrade only where it synchronizes them, and new may be ahead of it unless they wait for it: otherwise every set is copied again",
 		Fix: lines("on the standby, whose primary_conninfo needs a dbname and which needs a slot:", "ALTER SYSTEM SET sync_replication_slots = on;", "ALTER SYSTEM SET hot_standby_feedback = on;", "SELECT pg_reload_conf();",
-			"on old, with the slot of that standby (new then waits while it is away):", "ALTER SYSTEM SET synchronized_standby_slots = 'metal';", "SELECT pg_reload_conf();"),
+			"on old, with the slot of that standby (new then waits while it is down):", "ALTER SYSTEM SET synchronized_standby_slots = 'metal';", "SELECT pg_reload_conf();"),
 	}}
 }
 
@@ -192,7 +192,7 @@ func judgeStatusInterval(f *Facts) []Finding {
 		if v, known := s.Settings["wal_receiver_status_interval"]; known && v.Value == "0" {
 			out = append(out, Finding{
 				Level: Block, On: s.Side, Object: "wal_receiver_status_interval",
-				Says: "wal_receiver_status_interval is 0: what was applied is told only every half wal_sender_timeout, so that no drain would end within cutover.max_blocked",
+				Says: "wal_receiver_status_interval is 0: the apply position is reported only every half wal_sender_timeout, so that no drain would end within cutover.max_blocked",
 				Fix:  lines("ALTER SYSTEM SET wal_receiver_status_interval = '10s';", "SELECT pg_reload_conf();"),
 			})
 		}

@@ -177,7 +177,7 @@ func judgeUnnamed(f *Facts) []Finding {
 			}
 			out = append(out, Finding{
 				Level: Warn, On: at.on, Object: orSocket(w.Address),
-				Says: fmt.Sprintf("a standby that receives WAL from %s (from %s) has no application_name and no cluster_name: it calls itself walreceiver, synchronous_standby_names cannot name it, and status cannot tell it from others",
+				Says: fmt.Sprintf("a standby that receives WAL from %s (from %s) has no application_name and no cluster_name: it calls itself walreceiver, synchronous_standby_names cannot name it, and status cannot distinguish it from others",
 					at.name, orSocket(w.Address)),
 				Fix: "put application_name=<its name> into primary_conninfo of that standby, then SELECT pg_reload_conf() there (before 13: restart it)",
 			})
@@ -431,7 +431,7 @@ func judgeSyncFragile(f *Facts) []Finding {
 	return []Finding{{
 		Level: Note, On: OnOld, Object: "synchronous_standby_names",
 		Says: fmt.Sprintf("%d synchronous standbys must confirm and exactly that many stream (%s): if one of them goes, commits on old wait", sync.Count, strings.Join(streaming, ", ")),
-		Fix:  "have one more standby in the list, or rehearse taking it away: ALTER SYSTEM SET synchronous_standby_names = '' and reload",
+		Fix:  "have one more standby in the list, or rehearse without it: ALTER SYSTEM SET synchronous_standby_names = '' and reload",
 	}}
 }
 

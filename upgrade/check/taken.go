@@ -31,7 +31,7 @@ func judgeTaken(f *Facts) []Finding {
 		found := Finding{
 			Level: Note, On: OnOld, Object: s.Name,
 			Says: fmt.Sprintf("build: after stops standby %s of old once new is open and builds new's in its place: from then on old is without it, after a rollback, too, and what was on it is moved aside only where new's data directory is the same", s.Name),
-			Fix:  "build it elsewhere (build: before), or answer for it: accept: [\"standby-taken:" + s.Name + "\"]",
+			Fix:  "build it elsewhere (build: before), or accept it: accept: [\"standby-taken:" + s.Name + "\"]",
 		}
 		if f.Old.ok() {
 			sync := parseSync(f.Old.setting("synchronous_standby_names"))
@@ -83,7 +83,7 @@ func judgeTakenPlace(f *Facts) []Finding {
 		if waits := f.Old.setting("synchronized_standby_slots"); slices.Contains(splitList(waits), slot) {
 			out = append(out, Finding{
 				Level: Block, On: OnOld, Object: "synchronized_standby_slots",
-				Says: fmt.Sprintf("synchronized_standby_slots of old is %s, and standby %s, whose slot %s is in it, is taken away: what reads old's logical slots with failover = true would wait for it for ever, after a rollback the links of this upgrade, too", waits, s.Name, slot),
+				Says: fmt.Sprintf("synchronized_standby_slots of old is %s, and standby %s, whose slot %s is in it, is stopped for good: what reads old's logical slots with failover = true would wait for it for ever, after a rollback the links of this upgrade, too", waits, s.Name, slot),
 				Fix:  "take " + slot + " out of synchronized_standby_slots, or build: before",
 			})
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // ErrHeld says that another process holds the journal.
-var ErrHeld = errors.New("another run holds this journal")
+var ErrHeld = errors.New("another crossfade run is active on this upgrade")
 
 // ErrOther says that a journal was written for another plan.
 var ErrOther = errors.New("the journal belongs to another upgrade")
@@ -96,7 +96,7 @@ func (j *Journal) open(fingerprint string) error {
 	case fingerprint == "" || had == fingerprint:
 		return nil
 	case had != "":
-		return fmt.Errorf("%w (it has fingerprint %s, this run %s); give another journal: in the runbook, or move the file away", ErrOther, had, fingerprint)
+		return fmt.Errorf("%w (it has fingerprint %s, this run %s); give another journal: in the runbook, or move the file", ErrOther, had, fingerprint)
 	}
 	return j.append(Record{Fingerprint: fingerprint})
 }

@@ -208,7 +208,7 @@ func (l Link) Reconnect() flow.Effect {
 
 // Again says how a person has the link's tables copied again.
 func (l Link) Again() string {
-	return fmt.Sprintf("where it does not reach old, crossfade prepare shows it the way; where rows of new stand in the way, mend them there, or have its tables copied again: %s on new (BEGIN READ WRITE before it), %s on old, then crossfade prepare", l.Disable().SQL, l.DropSlot().SQL)
+	return fmt.Sprintf("where it does not reach old, crossfade prepare corrects its connection string; where rows of new block it, fix them there, or have its tables copied again: %s on new (BEGIN READ WRITE before it), %s on old, then crossfade prepare", l.Disable().SQL, l.DropSlot().SQL)
 }
 
 // Refresh is the effect that subscribes to the tables that are published now,

@@ -65,7 +65,7 @@ func (o Options) restore(ctx context.Context, conn *pgx.Conn, e schema.Entry) er
 		hint := ""
 		switch pg.SQLState(err) {
 		case foreignViolation:
-			hint = "old has rows that break this foreign key: its triggers did not fire for them there, which happens in the replica role or while they are disabled; mend the rows on old, and run again"
+			hint = "old has rows that break this foreign key: its triggers did not fire for them there, which happens in the replica role or while they are disabled; fix the rows on old, and run again"
 		case uniqueViolation:
 			hint = "old has rows that break this key, or its index there is damaged (collations may have changed below it): look with amcheck"
 		}

@@ -217,7 +217,7 @@ func TestForeignKeys(t *testing.T) {
 	w.publish(sets...)
 	o := w.options(sets...)
 	_, err := w.run(t.Context(), o)
-	if pg.SQLState(err) != foreignViolation || !strings.Contains(fmt.Sprint(err), "c_a_fkey") || !strings.Contains(fmt.Sprint(err), "mend the rows on old") {
+	if pg.SQLState(err) != foreignViolation || !strings.Contains(fmt.Sprint(err), "c_a_fkey") || !strings.Contains(fmt.Sprint(err), "fix the rows on old") {
 		t.Fatalf("error %v", err)
 	}
 	w.lab.Exec(w.old, db, "DELETE FROM c WHERE a = 9999")

@@ -77,7 +77,7 @@ func (l *loader) do(ctx context.Context) (err error) {
 			return err
 		}
 		if n == rounds {
-			return fmt.Errorf("copy %s: new lost what it had committed %d times; does its disk hold what it was told to flush?", l.o.Database, n)
+			return fmt.Errorf("copy %s: new lost what it had committed %d times; does its disk keep what it flushes?", l.o.Database, n)
 		}
 		l.note("new has lost commits in a crash; copying those tables again from the same snapshot")
 	}

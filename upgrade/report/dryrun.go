@@ -326,7 +326,7 @@ func (d DryRun) Verdict() Verdict {
 	blocks, warns, accepted := d.count(func(f Finding) bool { return f.Blocks() }), d.count(func(f Finding) bool { return f.Level == Warn && !f.Accepted }),
 		d.count(func(f Finding) bool { return f.Accepted })
 	if blocks > 0 {
-		no("%s", verb(blocks, "blocking finding", "stands in the way", "stand in the way"))
+		no("%s", verb(blocks, "blocking finding", "blocks the upgrade", "block the upgrade"))
 	}
 	if d.Undrawn != "" {
 		no("no plan could be drawn: %s", oneLine(d.Undrawn))
@@ -339,7 +339,7 @@ func (d DryRun) Verdict() Verdict {
 	if !v.Go {
 		return v
 	}
-	v.Reasons = append(v.Reasons, "nothing that is not accepted stands in the way")
+	v.Reasons = append(v.Reasons, "no blocking findings that are not accepted")
 	if accepted > 0 {
 		v.Reasons = append(v.Reasons, plural(accepted, "finding")+" accepted by the runbook")
 	}

@@ -21,7 +21,7 @@ const (
 func Findings(w io.Writer, all []Finding, full bool) error {
 	p := newPage(w)
 	if len(all) == 0 {
-		p.printf("nothing was found that stands in the way\n")
+		p.printf("no findings: nothing blocks the upgrade\n")
 		return p.err
 	}
 	groups := []struct {
@@ -29,7 +29,7 @@ func Findings(w io.Writer, all []Finding, full bool) error {
 		is   func(Finding) bool
 		has  []Finding
 	}{
-		{head: "in the way", is: func(f Finding) bool { return f.Blocks() }},
+		{head: "blocking", is: func(f Finding) bool { return f.Blocks() }},
 		{head: "warnings", is: func(f Finding) bool { return f.Level == Warn && !f.Accepted }},
 		{head: "notes", is: func(f Finding) bool { return f.Level == Note && !f.Accepted }},
 		{head: "accepted by the runbook", is: func(f Finding) bool { return f.Accepted }},

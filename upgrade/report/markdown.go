@@ -53,7 +53,7 @@ func versionsMD(d DryRun) string {
 func (s sheet) findingsMD(p *page) {
 	p.printf("\n## Findings\n\n")
 	if len(s.Groups) == 0 {
-		p.printf("Nothing was found that stands in the way.\n")
+		p.printf("No findings: nothing blocks the upgrade.\n")
 	}
 	for _, g := range s.Groups {
 		p.printf("### %s: `%s`\n\n", g.Word(), codeMD(g.ID))

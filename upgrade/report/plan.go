@@ -264,7 +264,7 @@ func (l Left) Text(w io.Writer) error {
 		p.printf("%s\n", s)
 	}
 	if len(l.Lift) > 0 {
-		p.printf("\nthese statements would lift it:\n")
+		p.printf("\nto reopen old for writes, run:\n")
 		for _, s := range l.Lift {
 			p.indented("    ", s)
 		}

@@ -67,7 +67,7 @@ func (r Rehearsal) Text(w io.Writer) error {
 	p.table(rows)
 	p.printf("\n")
 	if r.BlockedSeconds > 0 {
-		p.printf("writers were blocked for %s; the cutover closes old and opens new behind that\n", Took(time.Duration(r.BlockedSeconds*float64(time.Second))))
+		p.printf("writers were blocked for %s; the cutover closes old and opens new after that\n", Took(time.Duration(r.BlockedSeconds*float64(time.Second))))
 	}
 	p.printf("longest wait of a writer: %s\n", tookSeconds(r.LongestWaitSeconds))
 	switch {

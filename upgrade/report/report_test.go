@@ -271,7 +271,7 @@ func TestExit(t *testing.T) {
 		want int
 	}{
 		{"healthy", Status{Writable: WritableOld, Gates: open}, 0},
-		{"behind open", Status{Writable: WritableNew}, 0},
+		{"after open", Status{Writable: WritableNew}, 0},
 		{"gate", Status{Writable: WritableOld, Gates: closed}, 4},
 		{"none", Status{Writable: WritableNone, Gates: closed, Silent: silent}, 6},
 		{"both", Status{Writable: WritableBoth}, 6},

@@ -161,7 +161,7 @@ func (b *builder) gone(ctx context.Context, old *builder) (gone, known bool, lef
 	case !at.InRecovery:
 		return false, false, "", b.errorf("at %s runs a primary of the old cluster, not a standby: nothing was done to it", where)
 	case at.data == "":
-		return false, false, "", b.errorf("what runs at %s does not tell its data directory: nothing was done to it; GRANT pg_monitor to %s", where, old.Server.User())
+		return false, false, "", b.errorf("the server at %s does not show its data directory: nothing was done to it; GRANT pg_monitor to %s", where, old.Server.User())
 	case filepath.Clean(at.data) != filepath.Clean(old.DataDir):
 		return false, false, "", b.errorf("at %s runs another standby of old, in %s, not in %s: nothing was done to it; correct data: of old's standby", where, at.data, old.DataDir)
 	}
@@ -201,7 +201,7 @@ func (b *builder) ask(ctx context.Context, old *builder) (retiring, error) {
 		r.leaves = fmt.Sprintf("; its slot %s on its upstream keeps WAL for it, as far as max_slot_wal_keep_size lets it: SELECT pg_drop_replication_slot(%s) there when it will not come back", slot, strings.TrimSpace(pg.Literal(slot)))
 	}
 	if len(followers) > 0 {
-		r.leaves += "; what followed it is told nothing new: " + strings.Join(followers, ", ")
+		r.leaves += "; the standbys that followed it were not changed: " + strings.Join(followers, ", ")
 	}
 	return r, nil
 }
@@ -248,7 +248,7 @@ func (o Options) loosen(left string) flow.Step {
 	}
 	s.Do = func(ctx context.Context, t *flow.Turn) error {
 		if _, err := now(ctx); err != nil && pg.SQLState(err) == "" {
-			t.Note("old does not answer (%v): its synchronous_standby_names is still %q, and names a standby that is taken away", err, was)
+			t.Note("old does not answer (%v): its synchronous_standby_names is still %q, and names a standby that is gone", err, was)
 			return nil
 		}
 		for _, e := range s.Does {

@@ -137,7 +137,7 @@ func (b *builder) wait(ctx context.Context, t *flow.Turn, what string, look func
 			t.Note("%s: %s", b.Name, missing)
 		}
 		if time.Since(since) > b.o.patience() {
-			return false, b.errorf("waited %s in vain for %s: %s", b.o.patience(), what, missing)
+			return false, b.errorf("timed out after %s, waiting for %s: %s", b.o.patience(), what, missing)
 		}
 		return false, nil
 	})

@@ -149,7 +149,7 @@ func (b *builder) identity(ctx context.Context) (pg.Identity, error) {
 	})
 	if err == nil && b.new.id.InRecovery {
 		b.new.id.SystemID = ""
-		err = fmt.Errorf("%s is a standby; standbys are built behind the primary", b.o.Primary)
+		err = fmt.Errorf("%s is a standby; standbys are built from the primary", b.o.Primary)
 	}
 	return b.new.id, err
 }

@@ -279,7 +279,7 @@ func (d *discovery) tree() *Tree {
 			}
 			m := h.who
 			if m == nil {
-				m = &Member{Name: h.ApplicationName, Why: "only " + up.title() + " tells of it, which it reaches from " + orSocket(h.Client)}
+				m = &Member{Name: h.ApplicationName, Why: "only " + up.title() + " reports it, which it reaches from " + orSocket(h.Client)}
 			}
 			m.Upstream, m.State = up, h.State
 			t.Members = append(t.Members, m)
