@@ -72,7 +72,7 @@ func TestCheckRestore(t *testing.T) {
 			!strings.Contains(says, "SQLSTATE "+want.state) || !strings.Contains(says, want.names) || !strings.Contains(says, "the statement: CREATE ") {
 			t.Errorf("%s: %v", want.object, f)
 		}
-		if follows := strings.HasPrefix(fmt.Sprint(f["fix"]), "mend view public.written first"); follows != (want.drop == "") {
+		if follows := strings.HasPrefix(fmt.Sprint(f["fix"]), "fix view public.written first"); follows != (want.drop == "") {
 			t.Errorf("%s: follows from another one: %t: %v", want.object, follows, f)
 		}
 		delete(found, want.object)
