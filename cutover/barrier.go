@@ -174,11 +174,11 @@ func (x *crossing) lock() flow.Step {
 }
 
 // manyTables is from how many tables of a database on another session is worth it that
-// helps behind close.
+// helps after close.
 const manyTables = 1000
 
 // meet opens the sessions of the barrier while nobody is blocked yet, takes the
-// fingerprint of the catalogs, looks behind it at what depends on them alone, and
+// fingerprint of the catalogs, looks after it at what depends on them alone, and
 // sets the sequences once more: what is true then needs not be asked under the
 // locks, as long as the fingerprint stays.
 func (x *crossing) meet(ctx context.Context, t *flow.Turn) error {
@@ -449,7 +449,7 @@ func (x *crossing) endBarrier() flow.Effect {
 }
 
 // end ends the sessions of the barrier and sees them gone: one that was cut off
-// may still execute what it had been sent, in the way of an undo or behind it.
+// may still execute what it had been sent, in the way of an undo or after it.
 func (x *crossing) end(ctx context.Context) error {
 	x.mu.Lock()
 	var pids []int32

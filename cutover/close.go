@@ -79,7 +79,7 @@ func (x *crossing) raise(ctx context.Context) (waiting []int32, err error) {
 		}
 		if len(db.Quiet) > 0 {
 			// What is disabled now is part of the fingerprint: nothing may have
-			// changed before that, and the one behind it is what must stay.
+			// changed before that, and the one after it is what must stay.
 			if err := x.samePrint(ctx, db, held); err != nil {
 				return err
 			}
@@ -396,7 +396,7 @@ const arrivalTime = 100 * time.Millisecond
 // endOthers terminates every client but those of waiting, who stood at the
 // barrier, and waits until they are gone. Those it sees wait at the fence, where all
 // that is left for them to do is to hear that they must go to the other side: each
-// that was terminated would be back at once, and take more from the looks behind
+// that was terminated would be back at once, and take more from the looks after
 // close than to let it wait does.
 func (x *crossing) endOthers(ctx context.Context, conn *pgx.Conn, waiting []int32) error {
 	if err := x.begun(ctx, conn); err != nil {
@@ -496,7 +496,7 @@ func count(ctx context.Context, conn *pgx.Conn, s Side, e flow.Effect) (n int, e
 }
 
 // leaks looks into slots of links, which nobody reads from, for transactions
-// of somebody else that were committed behind fence. The criterion is the LSN of
+// of somebody else that were committed after fence. The criterion is the LSN of
 // a transaction's one commit, because one that leaks may have written its rows
 // before. The canaries are the tool's own; transactions that came in
 // from another server by a subscription of ours carry an origin message.
@@ -653,7 +653,7 @@ func (x *crossing) lowered(ctx context.Context) error {
 	return nil
 }
 
-// same wants the server behind conn to be the one that the attempt began with.
+// same wants the server of conn to be the one that the attempt began with.
 func (x *crossing) same(ctx context.Context, conn *pgx.Conn, s Side) error {
 	id, err := pg.Identify(ctx, conn)
 	if err != nil {

@@ -176,7 +176,7 @@ type crossing struct {
 	watch    map[string]*pgx.Conn // closing side, beside the barrier
 	far      map[string]*pgx.Conn // opening side
 	barrier  map[string]*pgx.Conn // holds the locks
-	beside   map[string]*pgx.Conn // closing side, of databases with many tables: helps behind close
+	beside   map[string]*pgx.Conn // closing side, of databases with many tables: helps after close
 	released []int32              // backends of the barrier that were hung up
 	first    time.Time            // of all attempts: patience counts from here
 	lockWait time.Duration        // for one lock of the barrier

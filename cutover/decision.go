@@ -74,7 +74,7 @@ type Memory struct {
 	// known to go on, because its undo was cut off or could not reach the opening
 	// side. The next attempt lets them go on.
 	Stopped bool `json:"stopped,omitempty"`
-	// Done: everything behind open has been done, the hook after_open included.
+	// Done: everything after open has been done, the hook after_open included.
 	Done bool `json:"done,omitempty"`
 	// WithTraffic: the rehearsal of this row holds clients back in the poolers.
 	WithTraffic bool `json:"with_traffic,omitempty"`

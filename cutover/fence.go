@@ -139,7 +139,7 @@ var guarding = []string{
 }
 
 // guards are the statements that refuse DDL of everybody else from arm to the
-// end of a crossing, and behind a closed fence. What happens in a session's own
+// end of a crossing, and after a closed fence. What happens in a session's own
 // temporary schema passes. A client that may try again soon is told 55006; one
 // that must go to the other side 25006, as by the fence. What is refused is
 // counted, as the fence does.

@@ -17,7 +17,7 @@ import (
 
 // receivers is how far each physical receiver of a cluster has flushed what
 // its primary has written; nil where its upstream does not say. A standby that
-// follows the primary is called by its application_name, one behind a standby
+// follows the primary is called by its application_name, one following a standby
 // of the runbook with that standby's name added.
 type receivers map[string]*pg.LSN
 
@@ -84,7 +84,7 @@ func (x *crossing) receiving(ctx context.Context) (all receivers, absent []strin
 // knows reports whether somebody is called name, wherever in the cascade.
 func (r receivers) knows(name string) bool {
 	for n := range r {
-		if n == name || strings.HasPrefix(n, name+" behind ") {
+		if n == name || strings.HasPrefix(n, name+" following ") {
 			return true
 		}
 	}
@@ -119,7 +119,7 @@ func (x *crossing) askStandby(ctx context.Context, sb Standby) (behind receivers
 	if err != nil || !ours {
 		return nil, nil
 	}
-	if behind, err = readReceivers(ctx, conn, " behind "+sb.Name); err != nil {
+	if behind, err = readReceivers(ctx, conn, " following "+sb.Name); err != nil {
 		return nil, at
 	}
 	return behind, at

@@ -22,7 +22,7 @@ func (x *crossing) openSQL(db *Database) string {
 		"  IF ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int <> %d THEN RAISE 'this server has changed its timeline since the drain'; END IF;\n",
 		x.Opening.Identity.SystemID, x.Opening.Identity.Timeline)
 	for _, l := range db.Links {
-		fmt.Fprintf(&b, "  IF coalesce(pg_replication_origin_progress('pg_' || (SELECT oid FROM pg_subscription WHERE subname = %s), true), '0/0') < $drained_%s THEN RAISE 'link %s is behind the drain'; END IF;\n",
+		fmt.Fprintf(&b, "  IF coalesce(pg_replication_origin_progress('pg_' || (SELECT oid FROM pg_subscription WHERE subname = %s), true), '0/0') < $drained_%s THEN RAISE 'link %s has not drained'; END IF;\n",
 			pg.Literal(l.Name), l.Name, l.Name)
 	}
 	b.WriteString("END $open$;\n" + x.Part.Lowered() + ";\n" + db.Lift)

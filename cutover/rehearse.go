@@ -62,7 +62,7 @@ const (
 	keepRehearsal  = "UPDATE crossfade.upgrade SET memory = jsonb_set(memory, '{rehearsed}', $rehearsed) WHERE attempt = 0"
 )
 
-// rehearsal is what makes a crossing one that is undone behind its last
+// rehearsal is what makes a crossing one that is undone after its last
 // reversible step.
 type rehearsal struct {
 	traffic bool // clients are held back in the poolers, too

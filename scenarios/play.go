@@ -496,7 +496,7 @@ func (p *play) left(ctx context.Context, may string) error {
 	if err != nil {
 		return err
 	}
-	p.printf("  left behind: %s; %s\n", says, as)
+	p.printf("  leaves: %s; %s\n", says, as)
 	return nil
 }
 

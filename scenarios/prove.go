@@ -66,7 +66,7 @@ func (p *prover) prove(ctx context.Context) {
 		{"reads of the standbys", p.reads},
 		{"pgbench's sums and rows", p.bench},
 		{"rows equal on both sides", p.contents},
-		{"sequences not behind", p.sequences},
+		{"sequences go on", p.sequences},
 		{"schema, roles and settings", p.schema},
 		{"standbys stream", p.standbys},
 		{"the same are synchronous", p.synchronous},
@@ -391,7 +391,7 @@ func (p *prover) standbys(ctx context.Context) (string, error) {
 		}
 		word := n.Name + " " + rows[0][1]
 		if n.Upstream != "" {
-			word += " behind " + n.Upstream
+			word += " following " + n.Upstream
 		}
 		if n.Delay > 0 {
 			word += " with a delay of " + n.Delay.String()

@@ -71,7 +71,7 @@ type Standby struct {
 	Delay    time.Duration     `yaml:"delay"`    // recovery_min_apply_delay
 	Settings map[string]string `yaml:"settings"`
 	As       string            `yaml:"application_name"` // what one of old calls itself; "": its name
-	After    bool              `yaml:"after"`            // one of new takes the place of old's of that name, behind open
+	After    bool              `yaml:"after"`            // one of new takes the place of old's of that name, after open
 	Unnamed  bool              `yaml:"unnamed"`          // one of old calls itself nothing, as after a plain pg_basebackup -R
 }
 
@@ -147,7 +147,7 @@ type Act struct {
 	// Manager is what old's manager must say of itself: active or paused.
 	Manager string `yaml:"manager"`
 	// Failover is the standby that the manager must promote when old's primary
-	// dies, closed as it was. Nothing can be proven of old behind it.
+	// dies, closed as it was. Nothing can be proven of old after it.
 	Failover string `yaml:"failover"`
 }
 
@@ -272,7 +272,7 @@ func (s *Scenario) check() error {
 			wrong("load: a pooler shares sessions among clients, so settings of %s would reach other clients", l.Database)
 		}
 		if l.Pgbench != nil && !pooled[l.Database] {
-			wrong("load: pgbench does not connect again, so %s must be behind a pooler", l.Database)
+			wrong("load: pgbench does not connect again, so %s must be reached through a pooler", l.Database)
 		}
 	}
 	nodes := map[string]bool{sideOld: true, sideNew: true}

@@ -172,7 +172,7 @@ func (s *splitProver) prove(ctx context.Context, claim func(Claim)) {
 		{"acknowledged rows, each once", s.rows},
 		{"errors seen by clients", s.errors},
 		{"rows equal on both sides", s.contents},
-		{"sequences not behind", s.sequences},
+		{"sequences go on", s.sequences},
 		{"schema", s.schema},
 		{"tables of others on it", s.strangers},
 		{"the other side refuses writes", s.refuses},

@@ -126,7 +126,7 @@ func (a *Apart) holds(o Object) bool {
 	return a.objects[name]
 }
 
-// above says whether name is one of the objects with something behind a dot.
+// above says whether name is one of the objects with something after a dot.
 func (a *Apart) above(name string) bool {
 	for i := range name {
 		if name[i] == '.' && a.objects[name[:i]] {

@@ -75,7 +75,7 @@ func wordByte(c byte) bool {
 	return c == '_' || c >= 0x80 || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
 
-// endQuoted is behind the closing quote of what begins at i.
+// endQuoted is after the closing quote of what begins at i.
 func endQuoted(sql string, i int, quote byte, backslashes bool) int {
 	for ; i < len(sql); i++ {
 		switch {
@@ -176,7 +176,7 @@ func (s statement) is(n int, words ...string) bool {
 }
 
 // name reads a possibly qualified name at token n and returns its parts and
-// the token behind it.
+// the token after it.
 func (s statement) name(n int) ([]string, int) {
 	var parts []string
 	for n < len(s.tokens) {
@@ -194,7 +194,7 @@ func (s statement) name(n int) ([]string, int) {
 	return parts, n
 }
 
-// after is the index behind the first top-level occurrence of these words, or -1.
+// after is the index after the first top-level occurrence of these words, or -1.
 func (s statement) after(words ...string) int {
 	for n := range s.tokens {
 		if s.is(n, words...) {

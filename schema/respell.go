@@ -101,7 +101,7 @@ func (r respelling) finish(spelled string) string {
 	return r.head + spelled[end:]
 }
 
-// named finds the qualified name behind the first mark (and ONLY) in sql.
+// named finds the qualified name after the first mark (and ONLY) in sql.
 func named(sql, mark string) (parts []string, start, end int, ok bool) {
 	for _, s := range statements(sql) {
 		n := s.after(mark)

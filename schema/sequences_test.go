@@ -63,7 +63,7 @@ func FuzzAhead(f *testing.F) {
 		}
 		gap := new(big.Int).Sub(big.NewInt(v), big.NewInt(last))
 		if gap.Sign() != 0 && gap.Sign() != big.NewInt(inc).Sign() {
-			t.Fatalf("%d is behind %d, step %d", v, last, inc)
+			t.Fatalf("%d is lower than %d, step %d", v, last, inc)
 		}
 		if new(big.Int).Rem(gap, big.NewInt(inc)).Sign() != 0 {
 			t.Fatalf("%d is out of step with %d, step %d", v, last, inc)
@@ -92,7 +92,7 @@ func TestStale(t *testing.T) {
 		{"called once less", at(5, true), at(5, false), true},
 		{"the same next value", at(5, true), at(6, false), false},
 		{"not called", at(77, false), at(77, false), false},
-		{"not called, but new is behind", at(77, false), at(1, false), true},
+		{"not called, but new is lower", at(77, false), at(1, false), true},
 	} {
 		got := len(schema.Stale([]schema.Sequence{c.want}, []schema.Sequence{c.got}, 100)) > 0
 		if got != c.stale {

@@ -390,7 +390,7 @@ func withoutAttver(sql string, s statement) (string, bool) {
 }
 
 // stage puts every entry into its stage. order is the list's order, in which
-// comments, labels and privileges stand behind what they are about; pre are
+// comments, labels and privileges stand after what they are about; pre are
 // the ids of the pre-data section.
 func stage(entries []Entry, order []listed, pre map[int]bool) {
 	at := make(map[int]*Entry, len(entries))

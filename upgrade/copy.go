@@ -28,7 +28,7 @@ type stages struct {
 
 // schemaStages dumps the schema of a database as it is now and plans what is
 // restored when: what rows need before them, indexes as soon as their table is
-// loaded, the rest behind all rows and before anything is applied, because a
+// loaded, the rest after all rows and before anything is applied, because a
 // foreign key can be validated only over one consistent state.
 func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (stages, error) {
 	var st stages

@@ -27,7 +27,7 @@ type CutoverOptions struct {
 	Started time.Time
 	// Granted: window and approval have been asked by the caller.
 	Granted bool
-	// Until cuts patience: no attempt begins behind it. Zero: it does not.
+	// Until cuts patience: no attempt begins after it. Zero: it does not.
 	Until time.Time
 }
 
@@ -62,7 +62,7 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 	}
 	last := s.last()
 	mayBegin, done := begins(dir, s.phase)
-	// A crossing that is open is done only when everything behind open is, too.
+	// A crossing that is open is done only when everything after open is, too.
 	forwards := done && last != nil && !u.crossed(ctx, s, *last)
 	switch {
 	case done && !forwards:
@@ -269,7 +269,7 @@ func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Confi
 	return cutover.New(c), nil
 }
 
-// crossed reports whether everything behind open has been done. A side that did
+// crossed reports whether everything after open has been done. A side that did
 // not answer then may still be owed the end of its links.
 func (u *Upgrade) crossed(ctx context.Context, s *survey, d cutover.Decision) bool {
 	if !d.Done {

@@ -57,7 +57,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 	return c, nil
 }
 
-// aroundSteps are what happens before the gate and behind open beside what the
+// aroundSteps are what happens before the gate and after open beside what the
 // crossing itself needs: managers of old are held still before anything is
 // asked, and let go when old serves again.
 func (u *Upgrade) aroundSteps(ctx context.Context, s *survey, c *cutover.Config) error {
@@ -103,7 +103,7 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 	}
 	d.Shared = d.Shared && c.Closing.Name == "old"
 	if s.silent(c.Closing.Name) != nil {
-		return d, nil // behind open: the decision remembers them
+		return d, nil // after open: the decision remembers them
 	}
 	firing := db.inventory.Triggers
 	if c.Closing.Name == s.serving().Name {
@@ -124,7 +124,7 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 		}
 		d.Quiet, d.Loud = append(d.Quiet, t.Disable()), append(d.Loud, t.Restore())
 	}
-	// Event triggers come last: before 17 they fire for what the tool does behind.
+	// Event triggers come last: before 17 they fire for what the tool does after.
 	d.Loud = append(d.Loud, events...)
 	d.Wake = d.Loud
 	return d, nil

@@ -262,7 +262,7 @@ func (u *Upgrade) rememberIdentities(ctx context.Context, s *survey, db *databas
 }
 
 // underLock executes a statement that wants a strong lock for a moment: each
-// try stands in the lock queue for 50 ms at most, so that clients behind it,
+// try stands in the lock queue for 50 ms at most, so that clients after it,
 // who may only want to read, wait no longer.
 func (u *Upgrade) underLock(ctx context.Context, e flow.Effect) error {
 	last := error(nil)

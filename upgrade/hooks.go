@@ -15,7 +15,7 @@ import (
 
 // told is what hooks are told of a crossing that runs.
 type told struct {
-	phase, behind report.Phase // now, and behind its point of no return
+	phase, behind report.Phase // now, and after its point of no return
 	crossing      *cutover.Crossing
 }
 
@@ -27,7 +27,7 @@ func (u *Upgrade) tell(t told) {
 }
 
 // hookEnv is what every hook sees beside its step. The fence LSN is the highest
-// of all databases: no client's write of the closed side lies behind it. It is
+// of all databases: no client's write of the closed side lies after it. It is
 // empty until it has been read.
 func (u *Upgrade) hookEnv() []string {
 	u.mu.Lock()

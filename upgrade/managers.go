@@ -157,7 +157,7 @@ func (u *Upgrade) spareSteps(ctx context.Context, s *survey) ([]flow.Step, error
 // cutover is undone.
 func (u *Upgrade) holdSteps(ctx context.Context, s *survey) ([]flow.Step, error) {
 	if s.oldErr != nil {
-		return nil, nil // behind open: they are held
+		return nil, nil // after open: they are held
 	}
 	found, err := u.managers(ctx)
 	if err != nil {
@@ -165,7 +165,7 @@ func (u *Upgrade) holdSteps(ctx context.Context, s *survey) ([]flow.Step, error)
 	}
 	var steps []flow.Step
 	for _, m := range found {
-		// One that does not answer stops the step, and no plan: behind open there
+		// One that does not answer stops the step, and no plan: after open there
 		// is only forward.
 		st, err := m.Look(ctx)
 		if err != nil && u.accepted(check.ReplicationManager, m.Name()) {

@@ -135,7 +135,7 @@ func (s *survey) lookBefore() time.Duration {
 
 // PrepareOptions are what the person at the terminal decides.
 type PrepareOptions struct {
-	Until string // stop behind this step; "": run all
+	Until string // stop after this step; "": run all
 }
 
 // Prepare runs the prepare plan: from a new upgrade, or on from where it
@@ -211,7 +211,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 	})
 }
 
-// until cuts a plan behind a step.
+// until cuts a plan after a step.
 func until(steps []flow.Step, id string) ([]flow.Step, error) {
 	if id == "" {
 		return steps, nil

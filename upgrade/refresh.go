@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// againLimit is how long a crossing brings materialized views up to date behind
+// againLimit is how long a crossing brings materialized views up to date after
 // open: what the operator runs then, such as background jobs, waits for it.
 const againLimit = 30 * time.Second
 
@@ -78,7 +78,7 @@ func filled(inv *schema.Inventory) []schema.MaterializedView {
 // to date. Nothing replicates them, so that those of new show what was there
 // when prepare filled them, and those of old what was there at the cutover.
 // Ahead of the crossing, where nobody works on that side, all of them are
-// refreshed; behind open once more those whose readers need not wait for it.
+// refreshed; after open once more those whose readers need not wait for it.
 func (u *Upgrade) refreshSteps(ctx context.Context, s *survey, side string) (ahead, again []flow.Step, err error) {
 	var first, second []flow.Effect
 	var stay []string
@@ -142,7 +142,7 @@ func (u *Upgrade) refresh(ctx context.Context, t *flow.Turn, does []flow.Effect,
 	return nil
 }
 
-// refreshOne waits 50 ms at a time for its lock, so that readers behind it wait
+// refreshOne waits 50 ms at a time for its lock, so that readers after it wait
 // no longer.
 func (u *Upgrade) refreshOne(ctx context.Context, e flow.Effect, until time.Time) error {
 	var last error

@@ -73,7 +73,7 @@ type NewCluster struct {
 	FromOld  string // conninfo by which the old server reaches this one; "": Primary
 	Host     Host
 	Bin      string    // absolute path of its client programs; "": found by version
-	Standbys []Standby // in the order written; an upstream may stand behind those that follow it
+	Standbys []Standby // in the order written; an upstream may stand after those that follow it
 
 	// Window is when this cluster's cutover may begin, where there are several;
 	// nil: Cutover.Window.
@@ -96,7 +96,7 @@ type Standby struct {
 	Start      []string      // argv; nil: pg_ctl
 	Stop       []string      // argv; nil: pg_ctl
 	Restart    []string      // argv; nil: Stop, then Start
-	After      bool          // built behind open, where old's standby of the same name ran; else before the cutover
+	After      bool          // built after open, where old's standby of the same name ran; else before the cutover
 	Upstream   string        // UpstreamPrimary or another standby's name; never a circle
 	Slot       string        // physical slot on the upstream, [a-z0-9_]{1,63}; default: Name
 	ApplyDelay time.Duration // recovery_min_apply_delay, whole milliseconds; 0: none
@@ -170,7 +170,7 @@ type Window struct {
 	Zone *time.Location // nil: any time; its String is the IANA name
 	Days []time.Weekday // as written, each once; empty: every day
 	From time.Duration  // since midnight; default 0
-	To   time.Duration  // since midnight, behind From, at most 24 h, which is the default
+	To   time.Duration  // since midnight, after From, at most 24 h, which is the default
 }
 
 // Traffic is one thing that sends clients to a cluster. Exactly one of the

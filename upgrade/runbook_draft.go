@@ -226,7 +226,7 @@ func (d *draft) write() string {
 	return d.b.String()
 }
 
-// standbys are the members of old behind its primary that have a name of their
+// standbys are the members of old following its primary that have a name of their
 // own: two that call themselves the same cannot be told apart in a runbook.
 func (d *draft) standbys() []*standby.Member {
 	seen := map[string]bool{}

@@ -121,7 +121,7 @@ func (u *Upgrade) synchronousNames(s *survey, old string) *string {
 		return cluster.SynchronousStandbyNames
 	}
 	if v, ok := s.before(oldSynchronousNames); ok && len(cluster.Standbys) > 0 {
-		// What was taken away behind open stands in it no more.
+		// What was taken away after open stands in it no more.
 		old = v
 	}
 	if old == "" {
@@ -141,7 +141,7 @@ func (u *Upgrade) standbySteps(ctx context.Context, s *survey) ([]flow.Step, err
 	return standby.Steps(o), nil
 }
 
-// standbysAfter builds the standbys that take a place of old's, behind open.
+// standbysAfter builds the standbys that take a place of old's, after open.
 func (u *Upgrade) standbysAfter(ctx context.Context, s *survey) ([]flow.Step, error) {
 	if len(u.successors()) == 0 {
 		return nil, nil
@@ -279,7 +279,7 @@ func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Stat
 	}
 }
 
-// statusTree asks a primary and what is behind it; it returns who was seen.
+// statusTree asks a primary and what is following it; it returns who was seen.
 func (u *Upgrade) statusTree(ctx context.Context, st *report.Status, cluster, side string, primary *pg.Server, silent error, conninfos map[string]string) map[string]bool {
 	seen := map[string]bool{}
 	if silent != nil {

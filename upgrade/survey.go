@@ -351,7 +351,7 @@ func (s *survey) decide() report.Phase {
 	return report.PhaseNew
 }
 
-// gaveNewUp reports whether the upgrade was finished behind a rollback: old
+// gaveNewUp reports whether the upgrade was finished after a rollback: old
 // serves, and new was left closed.
 func (s *survey) gaveNewUp() bool {
 	return s.phase == report.PhaseFinished && s.fenceNew != nil && *s.fenceNew

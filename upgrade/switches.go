@@ -101,7 +101,7 @@ func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, er
 	_, built := u.taken(ctx, s)
 	for _, sb := range u.rb.New[0].Standbys {
 		if sb.After && !built[sb.Name] {
-			continue // it follows behind open
+			continue // it follows after open
 		}
 		up, err := u.upstream(sb)
 		if err != nil {

@@ -68,7 +68,7 @@ func (u *Upgrade) cluster(ctx context.Context, s *survey, side string) report.Cl
 	return c
 }
 
-// relay is a standby of the runbook that may have others behind it.
+// relay is a standby of the runbook that may have others following it.
 type relay struct {
 	*report.Node
 	server   *pg.Server // nil: its conninfo is wrong
@@ -94,7 +94,7 @@ func (u *Upgrade) relay(ctx context.Context, name, conninfo string, n *report.No
 	apart.Name = "standby " + name + " of old"
 	if n.Planned {
 		apart.Name = "standby " + name + " of new"
-		// It is looked for behind its upstream alone: nothing runs there yet.
+		// It is looked for following its upstream alone: nothing runs there yet.
 		r.server = apart
 		return r
 	}
@@ -149,7 +149,7 @@ func (u *Upgrade) receivers(ctx context.Context, server *pg.Server, upstream str
 		return err
 	})
 	if err != nil {
-		return nil // the drawing shows it without those behind it; status tells why
+		return nil // the drawing shows it without those following it; status tells why
 	}
 	host, port := server.Host()
 	address := fmt.Sprintf("%s:%d", host, port)

@@ -20,7 +20,7 @@ import (
 )
 
 // doubts are why what new holds may not be what old holds, although nothing is
-// behind: what somebody did by hand, and failovers.
+// after: what somebody did by hand, and failovers.
 type doubts struct {
 	stranger string            // a side is another cluster: nothing can be done here
 	links    map[string]string // by link: why its tables must be copied again

@@ -132,7 +132,7 @@ func (cmd command) read(c *cli.Context, o common, out *output) error {
 	return err
 }
 
-// arguments refuses what stands behind the flags. Flags that stand behind an
+// arguments refuses what stands after the flags. Flags that stand after an
 // argument are arguments to the parser; nothing is ever taken silently.
 func (cmd command) arguments(args []string) error {
 	try := "crossfade " + cmd.name + " --help"
@@ -158,7 +158,7 @@ func (cmd command) complete(c *cli.Context) {
 	}
 }
 
-// hoist puts the common flags that stand before the command behind it:
+// hoist puts the common flags that stand before the command after it:
 // crossfade -f x plan is crossfade plan -f x.
 func hoist(args []string) []string {
 	takesValue := map[string]bool{"f": true, "runbook": true, "json": false, "q": false, "quiet": false, "v": false, "verbose": false}

@@ -43,7 +43,7 @@ var crossExits = []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitUndone,
 func cutoverCommand() command {
 	return command{
 		name: "cutover", synopsis: "cutover [--now | --wait] [--yes] [--cluster NAME]", short: "move the writes to new: all or nothing up to open",
-		about: `Waits for the gates and the approval, then closes old behind a fence, waits until
+		about: `Waits for the gates and the approval, then closes old with a fence, waits until
 new has and shows every row, makes and proves the way back, and opens new. Up to
 the step open a failure undoes everything and old serves again (exit 5); after
 it, the only way is forward (exit 6: run it again).
@@ -71,7 +71,7 @@ already are passed over. --cluster does one alone.`,
 type crossing struct {
 	name, preview string
 	opens         string       // the side that takes writes afterwards
-	behind        report.Phase // the phase behind its point of no return
+	behind        report.Phase // the phase after its point of no return
 	do            func(*upgrade.Upgrade, context.Context, upgrade.CutoverOptions, func(flow.Event)) (*report.Cutover, error)
 }
 

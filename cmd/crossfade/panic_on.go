@@ -16,7 +16,7 @@ import (
 )
 
 // injected is observe with what a test wants to happen at the beginning of a
-// step, behind the event and before the step does anything. No released binary
+// step, after the event and before the step does anything. No released binary
 // has it.
 //
 //	CROSSFADE_PANIC=<step>        a bug: it panics

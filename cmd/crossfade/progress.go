@@ -130,7 +130,7 @@ func (w work) measure(now time.Time) string {
 	s := report.Progress(w.done, total, w.unit)
 	took := now.Sub(w.firstSeen).Seconds()
 	if w.done <= w.first || took < 1 || w.done == w.total {
-		return s // what goes on behind the last byte has no rate
+		return s // what goes on after the last byte has no rate
 	}
 	rate := float64(w.done-w.first) / took
 	if w.unit == "bytes" {

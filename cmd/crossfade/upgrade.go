@@ -26,7 +26,7 @@ func readRunbook(o common, out *output) (*upgrade.Runbook, error) {
 // with opens the upgrade of rb, runs f and closes it again.
 //
 // A panic that reaches this point was caught by nobody who could undo: what it
-// means is asked of the servers. behind is the phase that lies behind the
+// means is asked of the servers. behind is the phase that lies after the
 // command's point of no return; "" where it has none.
 func with(ctx context.Context, rb *upgrade.Runbook, behind report.Phase, f func(*upgrade.Upgrade) error) error {
 	u, err := upgrade.Open(ctx, rb)

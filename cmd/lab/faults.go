@@ -60,7 +60,7 @@ var (
 // address is where a server of that run was.
 var address = regexp.MustCompile(` \(\S+ port \d+\)`)
 
-// serves is who takes writes behind an exit code of cutover.
+// serves is who takes writes after an exit code of cutover.
 var serves = map[string]string{"0": "new", "5": "old", "6": "new"}
 
 // faults reads the output of go test -v and writes the page. A test that failed is

@@ -83,8 +83,8 @@ func app() *cli.App {
 
 func badUsage(_ *cli.Context, err error, _ bool) error { return &usageError{err.Error()} }
 
-// scenarioLast puts the word behind the command to the end: lab play upgrade
-// --keep is lab play --keep upgrade. The parser takes no flags behind a word.
+// scenarioLast puts the word after the command to the end: lab play upgrade
+// --keep is lab play --keep upgrade. The parser takes no flags after a word.
 func scenarioLast(args []string) []string {
 	if len(args) < 4 || strings.HasPrefix(args[1], "-") || strings.HasPrefix(args[2], "-") {
 		return args

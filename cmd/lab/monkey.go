@@ -24,7 +24,7 @@ func monkeyCommand() *cli.Command {
 			crossfadeFlag,
 			&cli.Uint64Flag{Name: "seed", Usage: "what decides every action and every fault (default: the time)"},
 			&cli.DurationFlag{Name: "for", Value: time.Minute, Usage: "begin rounds for `DURATION`"},
-			&cli.DurationFlag{Name: "served", Value: 10 * time.Second, Usage: "clients may wait without an answer for `DURATION` after a command, when nothing is broken"},
+			&cli.DurationFlag{Name: "served", Value: 10 * time.Second, Usage: "clients may wait `DURATION` after a command, when nothing is broken"},
 			&cli.StringFlag{Name: "script", Usage: "play the rounds in `FILE` instead"},
 			&cli.StringFlag{Name: "evidence", Usage: "the `FOLDER` to keep evidence in (default: a new one for temporary files)"},
 		},

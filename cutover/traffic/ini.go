@@ -20,7 +20,7 @@ type ini struct {
 	text     []byte
 	entries  []entry
 	includes []string // of the sections databases and of those that may begin one
-	end      int      // behind the last entry of the section databases; 0: no such section
+	end      int      // after the last entry of the section databases; 0: no such section
 }
 
 // entry is one line of the section databases.

@@ -264,7 +264,7 @@ func TestWildcard(t *testing.T) {
 		{"added as it says", "", []string{"blog"}, []string{"my-db", "forced", "shop", "blog"}, []string{"shop", "blog"}, ""},
 		{"an entry with another dbname", "", nil, []string{"my-db", "forced", "shop", "blog"}, moved, "pool-alias:odd.name-1 pool-alias:side"},
 		{"named", "", nil, []string{"my-db", "forced", "shop", "blog", "side", "odd.name-1"}, moved, ""},
-		{"a fixed database behind *", " dbname=shop", nil, []string{"my-db", "forced", "shop"}, []string{"shop"}, "pool-alias:* pool-alias:blog pool-alias:stays"},
+		{"a fixed database after *", " dbname=shop", nil, []string{"my-db", "forced", "shop"}, []string{"shop"}, "pool-alias:* pool-alias:blog pool-alias:stays"},
 		{"a fixed database that stays", " dbname=stays", nil, []string{"my-db", "forced", "shop"}, []string{"shop"}, ""},
 		{"a name that no entry can have", "", nil, []string{"my-db", "forced", "shop", "two b"}, []string{"shop", "two b"}, "pool-database:two b"},
 		{"* itself", "", nil, []string{"my-db", "forced", "*", "shop"}, []string{"shop", "blog"}, "pool-database:* pool-alias:blog"},

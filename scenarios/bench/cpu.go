@@ -29,7 +29,7 @@ func (p *place) cpu() float64 {
 			continue // it has ended since
 		}
 		pid, _, _ := strings.Cut(string(b), " ")
-		_, rest, ok := strings.Cut(string(b), ") ") // behind its name: state, parent …
+		_, rest, ok := strings.Cut(string(b), ") ") // after its name: state, parent …
 		f := strings.Fields(rest)
 		if !ok || len(f) < 15 || !postmasters[pid] && !postmasters[f[1]] {
 			continue

@@ -96,7 +96,7 @@ const head = `# Benchmarks
 
 Written by ` + "`make bench`" + ` (` + "`bin/lab bench --help`" + `), section by section: what is here was measured in one run each, on the
 machine that it names. Competitors take turns, medians are of all rounds, and a time counts only where every row, index
-and constraint was seen to be there behind it. Ratios travel better than seconds.
+and constraint was seen to be there after it. Ratios travel better than seconds.
 `
 
 func marks(name string) (begin, end string) {

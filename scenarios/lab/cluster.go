@@ -35,7 +35,7 @@ type Options struct {
 	Settings map[string]string
 	// HBA is lines that come first in pg_hba.conf. Behind them everybody is trusted on this machine.
 	HBA []string
-	// InitdbArgs come behind the lab's own: trust, UTF8, locale C.
+	// InitdbArgs come after the lab's own: trust, UTF8, locale C.
 	InitdbArgs []string
 	// Superuser is the bootstrap role. Empty: postgres.
 	Superuser string

@@ -29,7 +29,7 @@ var suites = map[string]map[int][]string{
 	},
 }
 
-// programSuites is where other programs are, behind the machine's own suite.
+// programSuites is where other programs are, after the machine's own suite.
 var programSuites = map[string][]string{"debian": {"bookworm", "trixie", "sid"}, "ubuntu": {"noble", "jammy"}}
 
 // ballast is packages that no server or client program of ours needs, most of them big.

@@ -103,7 +103,7 @@ func (v *Verdict) judge(ctx context.Context, schema, table string, reports []Rep
 		}
 	}
 	// The other side first: a row whose writer was stopped while it was on its way may become visible on the final side
-	// at any moment, and on the other side right behind.
+	// at any moment, and on the other side right after.
 	if other != "" {
 		err := eachRow(ctx, other, schema+"."+table, func(worker int, n int64) {
 			if w := written[worker]; w != nil && n >= 1 && n <= w.last {

@@ -356,7 +356,7 @@ func thaw(ctx context.Context, pid int) error {
 	return nil
 }
 
-// A guardian is a small process that outlives this one and clears up behind it if it was killed: it reads from a pipe
+// A guardian is a small process that outlives this one and clears up after it if it was killed: it reads from a pipe
 // what there is, and the pipe's end without "done" means that nobody did.
 type guardian struct {
 	cmd  *exec.Cmd

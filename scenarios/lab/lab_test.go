@@ -275,7 +275,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestKept leaves servers running behind a process that has ended, and takes them down from another.
+// TestKept leaves servers running after a process that has ended, and takes them down from another.
 func TestKept(t *testing.T) {
 	ctx := limit(t, time.Minute)
 	cmd, dir, pid := child(t, "keep")

@@ -28,7 +28,7 @@ type SSHD struct {
 	home  string
 }
 
-// URL is the sshd as a runbook names it, with a path behind it.
+// URL is the sshd as a runbook names it, with a path after it.
 func (s *SSHD) URL(path string) string {
 	return fmt.Sprintf("ssh://%s@%s%s", s.User, net.JoinHostPort(s.Address, strconv.Itoa(s.Port)), path)
 }

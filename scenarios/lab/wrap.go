@@ -22,7 +22,7 @@ type Wrapper struct {
 type Call struct {
 	At      time.Time `json:"at"`
 	Program string    `json:"program"` // the name without its folder
-	Args    []string  `json:"args"`    // argv behind the program
+	Args    []string  `json:"args"`    // argv after the program
 	Pid     int       `json:"pid"`
 }
 

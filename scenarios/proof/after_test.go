@@ -31,7 +31,7 @@ func (w *world) takenStandbys(s *setting, more string, names ...string) map[stri
 }
 
 // TestBuildAfter: old's only standby, for which its commits wait, is stopped
-// behind open and new's is built in its place, although the tool is killed
+// after open and new's is built in its place, although the tool is killed
 // while it copies. A rollback is without it, and its commits do not hang.
 func TestBuildAfter(t *testing.T) {
 	long(t)
@@ -101,7 +101,7 @@ func TestBuildAfter(t *testing.T) {
 	}
 }
 
-// TestBuildAfterKilled: the cutover is killed in every step behind open that
+// TestBuildAfterKilled: the cutover is killed in every step after open that
 // has to do with two siblings, one of them in the very folder that old's had.
 func TestBuildAfterKilled(t *testing.T) {
 	long(t)
@@ -124,7 +124,7 @@ func TestBuildAfterKilled(t *testing.T) {
 		}
 	}
 	if !slices.Contains(steps, "standby/rock/retire") || !slices.Contains(steps, "standby/old/synchronous") {
-		t.Fatalf("behind open: %v", steps)
+		t.Fatalf("after open: %v", steps)
 	}
 	var killed []string
 	for len(killed) <= len(steps) {

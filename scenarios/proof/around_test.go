@@ -24,7 +24,7 @@ CREATE MATERIALIZED VIEW never AS SELECT 1 AS n WITH NO DATA;
 type called map[string]string
 
 // hookLog is a hook that writes down what it sees, fails at the step that a file
-// names, and behind open writes to the side that has been opened, by the
+// names, and after open writes to the side that has been opened, by the
 // connection string that it was given.
 type hookLog struct {
 	w          *world
@@ -71,7 +71,7 @@ func (h *hookLog) calls() []called {
 	return out
 }
 
-// TestAroundOpen: what happens before the gate and behind open. Hooks see what
+// TestAroundOpen: what happens before the gate and after open. Hooks see what
 // the contract says, and what fails in them ends as it says; materialized views,
 // which nothing replicates, are brought up to date.
 func TestAroundOpen(t *testing.T) {
@@ -135,7 +135,7 @@ func TestAroundOpen(t *testing.T) {
 	w.viewsOnTheWayBack()
 	w.told(last(h.calls(), 1), called{"STEP": "hook/after", "PHASE": "rolled_back"})
 	if got := w.Value(w.old, "shop", "SELECT count(*) FROM told"); got != "2" {
-		t.Errorf("the hook has written %s rows, one behind each open", got)
+		t.Errorf("the hook has written %s rows, one after each open", got)
 	}
 	w.aheadAgain(h)
 }
@@ -192,7 +192,7 @@ func (w *world) told(got []called, want ...called) {
 	}
 }
 
-// allElse wants everything behind open to have been done although the hook
+// allElse wants everything after open to have been done although the hook
 // after_open failed, and status to say what to type.
 func (w *world) allElse(r ran) {
 	w.t.Helper()
@@ -211,8 +211,8 @@ func (w *world) allElse(r ran) {
 	}
 }
 
-// viewsUpToDate looks at the materialized views of new behind a cutover in
-// which lines of order 1 went before, and those of order 2 behind the refresh
+// viewsUpToDate looks at the materialized views of new after a cutover in
+// which lines of order 1 went before, and those of order 2 after the refresh
 // ahead of it.
 func (w *world) viewsUpToDate(r ran) {
 	w.t.Helper()
@@ -235,13 +235,13 @@ func (w *world) viewsUpToDate(r ran) {
 }
 
 // viewsOnTheWayBack rolls back, with a reader in the middle of one of the views
-// when it is refreshed behind open: he is not waited for, and holds nobody up.
+// when it is refreshed after open: he is not waited for, and holds nobody up.
 func (w *world) viewsOnTheWayBack() {
 	w.t.Helper()
 	w.Exec(w.new, "shop", "DELETE FROM lines WHERE orders_id BETWEEN 3 AND 5", "DELETE FROM log WHERE line = 'the 501st'")
 	l, wake := w.stopped("refresh/again", "rollback", "--yes")
 	if got := w.Value(w.old, "shop", "SELECT (SELECT count(*) FROM sums) || ' ' || (SELECT count(*) FROM best)"); got != "1995 1995" {
-		w.t.Errorf("sums and best have %s rows on old right behind open", got)
+		w.t.Errorf("sums and best have %s rows on old right after open", got)
 	}
 	reader := w.session(w.old, "shop")
 	w.Must(run(w.t.Context(), reader, "BEGIN; SELECT count(*) FROM public.sums"))

@@ -144,8 +144,8 @@ func (w *world) lookAt(html, md string) {
 	}
 }
 
-// wantTree wants the standbys where they are: power behind metal, rock to be
-// built behind new.
+// wantTree wants the standbys where they are: power following metal, rock to be
+// built to follow new.
 func (w *world) wantTree(md string) {
 	w.t.Helper()
 	for _, want := range []string{`(?s)- \*\*old\*\*, primary.*\n  - \*\*metal\*\*.*\n    - \*\*power\*\*`, `(?s)- \*\*fresh\*\*, primary.*\n  - \*\*rock\*\*`} {

@@ -35,7 +35,7 @@ func TestLivingAreNotEnded(t *testing.T) {
 	wantExit(t, second.end(), 0) // two of them do not exclude each other
 
 	// status --watch goes on through a cutover. The cutover is run on two machines:
-	// the second finds the first, which waits for its hook behind open.
+	// the second finds the first, which waits for its hook after open.
 	w.Must(os.WriteFile(hook, nil, 0o600))
 	watching := w.follow(w.exe, "", nil, "status", "--watch")
 	var atHook atomic.Bool

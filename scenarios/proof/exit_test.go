@@ -203,7 +203,7 @@ func (w *world) undone(t *testing.T) {
 	w.errs(4, "prepare")
 }
 
-// behind goes on from closed, and fails behind open in every way: exit 6, new
+// behind goes on from closed, and fails after open in every way: exit 6, new
 // serves, and the next run finishes.
 func (w *world) behind(t *testing.T) {
 	w.failed(6, w.inject("CROSSFADE_PANIC=traffic/point", "cutover", "--now", "--yes"))

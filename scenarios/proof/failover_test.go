@@ -204,7 +204,7 @@ func linesWith(text, word string) string {
 }
 
 // TestFailoverInCutover: old's primary dies in the cutover, and metal is
-// promoted: before the close, between close and open, and behind open. One
+// promoted: before the close, between close and open, and after open. One
 // command makes one side take writes, nothing that was acknowledged is lost, and
 // the way back is not taken where it may have a gap.
 func TestFailoverInCutover(t *testing.T) {

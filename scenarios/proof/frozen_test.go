@@ -66,7 +66,7 @@ func TestLineCut(t *testing.T) {
 		}
 		w.wantPhase("ready", "old")
 		w.do(0, "rehearse", "--yes")
-		w.asBefore("the rehearsal behind it", before)
+		w.asBefore("the rehearsal after it", before)
 	}
 	report := writer.Stop()
 	if len(report.Failures) > 0 {

@@ -11,7 +11,7 @@ import (
 )
 
 // TestHeldAtTheFence: clients with direct connections, which stand at the
-// barrier, wait behind close until new is open. However long that takes, each of
+// barrier, wait after close until new is open. However long that takes, each of
 // them fails as often as its connection is ended, and does not come back again and
 // again to be refused. What lets them wait ends with the tool.
 func TestHeldAtTheFence(t *testing.T) {

@@ -58,7 +58,7 @@ func TestInit(t *testing.T) {
 	r := w.do(0, "prepare")
 	for name, up := range map[string]*lab.Cluster{"metal": w.new, "blues": w.new, "power": places["metal"]} {
 		if got := w.Value(up, "", "SELECT state FROM pg_stat_replication WHERE application_name = '"+name+"'"); got != "streaming" {
-			t.Errorf("%s is %q behind %s\n%s", name, got, up.Name, r)
+			t.Errorf("%s is %q following %s\n%s", name, got, up.Name, r)
 		}
 	}
 	for name, want := range map[string]string{"metal": "0 on", "power": "1s off", "blues": "0 on"} {

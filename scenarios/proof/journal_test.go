@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestJournalDeleted: every plan is stopped behind each of its steps and goes on
+// TestJournalDeleted: every plan is stopped after each of its steps and goes on
 // in another folder, where there is the runbook and no journal: prepare, abort,
 // cutover, rollback, finish. Nothing is lost on the way, and what each leaves is
 // what it leaves undisturbed.
@@ -39,7 +39,7 @@ func TestJournalDeleted(t *testing.T) {
 		clients.judge(one.plan, one.final, one.other)
 		w.equal()
 		if phase, _ := w.truth(); phase != one.phase {
-			t.Fatalf("behind %s the phase is %s", one.plan, phase)
+			t.Fatalf("after %s the phase is %s", one.plan, phase)
 		}
 		clients.start()
 	}
@@ -51,7 +51,7 @@ func TestJournalDeleted(t *testing.T) {
 }
 
 // walk runs a plan to its end, killed at the beginning of each step, which is
-// behind the one before it, and each time goes on elsewhere. A crossing that is
+// after the one before it, and each time goes on elsewhere. A crossing that is
 // killed before close begins anew every time.
 func (w *world) walk(plan string, args ...string) {
 	w.t.Helper()

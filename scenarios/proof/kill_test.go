@@ -209,7 +209,7 @@ func TestCutoverKilledAnywhere(t *testing.T) {
 				wantExit(t, r, -1, 0)
 				w.elsewhere()
 				phase, writable := w.truth()
-				t.Logf("round %d: %s killed %s behind %s: exit %d, phase %s, writable %s", i, command, after, step, r.exit, phase, writable)
+				t.Logf("round %d: %s killed %s after %s: exit %d, phase %s, writable %s", i, command, after, step, r.exit, phase, writable)
 				again = rand.IntN(2) == 0 && r.exit != 0
 			}
 			w.do(0, command, "--yes")
@@ -240,7 +240,7 @@ func TestAbortAfterKill(t *testing.T) {
 		w.elsewhere()
 		w.do(0, "abort", "--yes")
 		clients.flow(20)
-		clients.judge("abort behind "+step, w.old, nil)
+		clients.judge("abort after "+step, w.old, nil)
 		if d := diff(old, w.footprint(w.old)); d != "" {
 			t.Errorf("killed at %s, aborted: old, - before, + after:\n%s", step, d)
 		}

@@ -8,7 +8,7 @@ import (
 	"crossfade/scenarios/lab"
 )
 
-// TestLeak: what was committed behind the fence is seen, also where its commit was
+// TestLeak: what was committed after the fence is seen, also where its commit was
 // not flushed, and the look for it waits for nobody who flushes by and by.
 func TestLeak(t *testing.T) {
 	lazy := map[string]string{"wal_writer_delay": "10s"} // 200 ms unless somebody changes it

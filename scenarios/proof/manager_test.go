@@ -105,7 +105,7 @@ func TestRepmgr(t *testing.T) {
 	m.wantPaused("after prepare", false)
 	slots := m.Value(m.old, "", "SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots WHERE slot_type = 'logical'")
 
-	m.do(4, "cutover", "--yes") // the hook says no, behind manager/pause
+	m.do(4, "cutover", "--yes") // the hook says no, after manager/pause
 	m.wantPaused("after a cutover that was undone", false)
 	m.wantPhase("ready", "old")
 

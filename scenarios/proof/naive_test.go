@@ -42,7 +42,7 @@ func TestNaiveBarrier(t *testing.T) {
 	long(t)
 	naive(t, []sequence{
 		{"open before arm", naiveOpenBefore},
-		{"prepared behind the gate", naivePrepared},
+		{"prepared after the gate", naivePrepared},
 		{"barrier killed", naiveBarrierKilled},
 		{"trigger disabled", naiveTriggerDisabled},
 		{"deadlock", naiveDeadlock},
@@ -122,7 +122,7 @@ func naiveOpenBefore(t *testing.T, w *world) {
 	w.Until(w.new, "shop", "SELECT count(*) = 100 FROM mine")
 }
 
-// naivePrepared: PREPARE TRANSACTION behind the gate, with and without locks
+// naivePrepared: PREPARE TRANSACTION after the gate, with and without locks
 // that the barrier meets. Lines: prepared transactions are read again before
 // each attempt, so that writers do not wait for one in vain, and under the locks.
 func naivePrepared(t *testing.T, w *world) {
@@ -294,8 +294,8 @@ func naiveDeadlock(t *testing.T, w *world) {
 	w.do(0, "rollback", "--yes")
 }
 
-// naiveSequences: nextval in loops from before to behind the crossing; no value
-// is handed out twice. Line: sequences are read again and written behind close,
+// naiveSequences: nextval in loops from before to after the crossing; no value
+// is handed out twice. Line: sequences are read again and written after close,
 // when every session has ended.
 func naiveSequences(t *testing.T, w *world) {
 	var mu sync.Mutex
@@ -349,7 +349,7 @@ func naiveSlotLeft(t *testing.T, w *world) {
 	w.do(0, "rollback", "--yes")
 }
 
-// naiveForwardAgain: cut off behind open, before the links to new were dropped;
+// naiveForwardAgain: cut off after open, before the links to new were dropped;
 // then rows travel back, and a rollback comes. Line: once a back link has
 // carried a row the forward subscriptions and slots are only ever dropped.
 func naiveForwardAgain(t *testing.T, w *world) {
@@ -367,7 +367,7 @@ func naiveForwardAgain(t *testing.T, w *world) {
 	}
 }
 
-// naiveNewGone: new is gone for good behind open. Line: rollback --without-new.
+// naiveNewGone: new is gone for good after open. Line: rollback --without-new.
 func naiveNewGone(t *testing.T, w *world) {
 	w.do(0, "cutover", "--yes")
 	w.Exec(w.new, "shop", "INSERT INTO orders (what) VALUES ('arrived')", "INSERT INTO log (line) VALUES ('arrived')")

@@ -163,7 +163,7 @@ func TestOldGoneBehindOpen(t *testing.T) {
 
 // TestFrozenWhileAnotherAborts: the tool is frozen between close and open,
 // another machine aborts, and the tool wakes up: before the abort has taken
-// more away than the decision, and behind its end. Line: the decision is one
+// more away than the decision, and after its end. Line: the decision is one
 // row; no row returned means stop.
 func TestFrozenWhileAnotherAborts(t *testing.T) {
 	w := newWorld(t, setting{})

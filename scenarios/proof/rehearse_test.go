@@ -65,7 +65,7 @@ func (w *world) asBefore(what, before string) {
 	}
 	for _, l := range w.status()["links"].([]any) {
 		if l := l.(map[string]any); l["state"] != "streaming" {
-			w.t.Errorf("behind %s link %v is %v", what, l["set"], l["state"])
+			w.t.Errorf("after %s link %v is %v", what, l["set"], l["state"])
 		}
 	}
 }
@@ -197,7 +197,7 @@ func TestRehearseKilled(t *testing.T) {
 		w.rehearsalKilled(clients, step, rehearse)
 		again := [][]string{rehearse[:2], {"prepare"}}[i%2]
 		w.do(0, again...)
-		w.asBefore(strings.Join(again, " ")+" behind a rehearsal killed at "+step, before)
+		w.asBefore(strings.Join(again, " ")+" after a rehearsal killed at "+step, before)
 	}
 	w.rehearsalKilled(clients, "undo/forward/stop", rehearse)
 	w.do(0, "cutover", "--yes")
@@ -205,7 +205,7 @@ func TestRehearseKilled(t *testing.T) {
 	if n := len(clients.pool.Errors()); n > 0 {
 		t.Errorf("clients of the pooler saw errors: %v", clients.pool.Errors())
 	}
-	clients.judge("a cutover behind a rehearsal that was killed", w.new, w.old)
+	clients.judge("a cutover after a rehearsal that was killed", w.new, w.old)
 	w.do(0, "rollback", "--yes")
 	w.do(0, "abort", "--yes")
 	w.do(0, "prepare")
@@ -215,7 +215,7 @@ func TestRehearseKilled(t *testing.T) {
 	clients.stop()
 	for name, d := range map[string]string{"old": diff(old, w.footprint(w.old)), "new": diff(fresh, w.footprint(w.new))} {
 		if d != "" {
-			t.Errorf("behind abort %s is not as it was, - before, + after:\n%s", name, d)
+			t.Errorf("after abort %s is not as it was, - before, + after:\n%s", name, d)
 		}
 	}
 }
@@ -293,7 +293,7 @@ func TestRehearseRefused(t *testing.T) {
 	w.Must(run(t.Context(), tx, "COMMIT"))
 	w.runbookLine("patience: 8s", "patience: 60s")
 	w.do(0, "rehearse", "--yes")
-	w.asBefore("a rehearsal behind one that could not take everything off", before)
+	w.asBefore("a rehearsal after one that could not take everything off", before)
 	w.runbookLine("patience: 60s", "patience: 2s")
 	w.Exec(w.old, "shop", "CREATE TABLE later (k int PRIMARY KEY)")
 	w.failed(4, w.try("rehearse", "--yes", "--json"))

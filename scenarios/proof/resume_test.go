@@ -115,7 +115,7 @@ func TestServerCrashesInCutover(t *testing.T) {
 			case r.exit == 6 && phase != "open", r.exit == 0 && writable != "new":
 				t.Errorf("phase %s, writable %s\n%s", phase, writable, r)
 			case at > open && r.exit != 0 && r.exit != 6:
-				t.Errorf("behind open there is only forward\n%s", r)
+				t.Errorf("after open there is only forward\n%s", r)
 			}
 			w.elsewhere()
 			for try := 0; r.exit != 0; try++ {
@@ -144,7 +144,7 @@ func TestWholeWay(t *testing.T) {
 	w.do(0, "abort", "--yes")
 	for name, d := range map[string]string{"old": diff(old, w.footprint(w.old)), "new": diff(fresh, w.footprint(w.new))} {
 		if d != "" {
-			t.Errorf("behind abort %s is not as it was, - before, + after:\n%s", name, d)
+			t.Errorf("after abort %s is not as it was, - before, + after:\n%s", name, d)
 		}
 	}
 	w.noJournal()
@@ -168,7 +168,7 @@ func TestWholeWay(t *testing.T) {
 		clients.judge(c.command, c.final, c.other)
 		w.equal()
 		if phase, _ := w.truth(); phase != c.phase {
-			t.Fatalf("behind %s the phase is %s", c.command, phase)
+			t.Fatalf("after %s the phase is %s", c.command, phase)
 		}
 		w.noJournal()
 		clients.start()

@@ -63,7 +63,7 @@ func TestRun(t *testing.T) {
 	w.Must(l.cmd.Process.Signal(syscall.SIGINT))
 	w.failed(130, l.end())
 	if s := w.status(); s["phase"] != "ready" || s["step"] != nil || s["next"] != "crossfade cutover" {
-		t.Errorf("behind an interrupt: %v", s)
+		t.Errorf("after an interrupt: %v", s)
 	}
 	if got := w.Value(w.old, "shop", "SELECT count(*) || ' ' || coalesce(max(memory->>'waiting'), 'nothing') FROM crossfade.upgrade"); got != "1 nothing" {
 		t.Errorf("it has left behind: %s", got)
@@ -187,13 +187,13 @@ func TestRunEnds(t *testing.T) {
 	w.Must(l.cmd.Process.Signal(syscall.SIGINT))
 	w.failed(130, l.end())
 
-	// Killed behind close, it does not wait: nobody takes writes.
+	// Killed after close, it does not wait: nobody takes writes.
 	w.runbookLine(far(), "")
 	w.killed("open", "run")
 	w.elsewhere()
 	w.runbookLine("cutover:\n", "cutover:\n"+far())
 	if s := w.status(); s["writable"] != "none" {
-		t.Errorf("killed behind close: %v", s)
+		t.Errorf("killed after close: %v", s)
 	}
 	w.do(0, "run")
 	w.wantPhase("open", "new")

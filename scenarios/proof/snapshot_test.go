@@ -106,7 +106,7 @@ func TestSetsShareOneSnapshot(t *testing.T) {
 	w.do(0, "prepare")
 	w.do(0, "cutover", "--yes")
 	if got := w.Value(w.new, "shop", agree); got != agreed {
-		t.Errorf("behind open new does not agree: %s, not %s", got, agreed)
+		t.Errorf("after open new does not agree: %s, not %s", got, agreed)
 	}
 	w.equal()
 }

@@ -150,7 +150,7 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// TestSplitHeld: behind close of a part, who writes to a table that leaves waits
+// TestSplitHeld: after close of a part, who writes to a table that leaves waits
 // until its cluster is open and is refused then; who writes to one that stays does
 // not wait.
 func TestSplitHeld(t *testing.T) {

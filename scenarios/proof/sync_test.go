@@ -13,7 +13,7 @@ import (
 // TestSynchronousStandbyKilled: every commit of old's clients waits for its
 // standby metal, which is killed in each step of the cutover and comes back
 // between. The tool never hangs, and leaves no session that waits for a standby
-// behind: old serves, or the crossing finishes. No acknowledged row is lost.
+// after: old serves, or the crossing finishes. No acknowledged row is lost.
 // Line: every session of the tool pins synchronous_commit = local.
 func TestSynchronousStandbyKilled(t *testing.T) {
 	long(t)
@@ -59,7 +59,7 @@ func TestSynchronousStandbyKilled(t *testing.T) {
 	}
 	clients.start()
 	w.syncBothDie(metal)
-	back("close, and the tool behind it")
+	back("close, and the tool after it")
 	w.syncPromoted(metal)
 	clients.flow(20)
 	clients.judge("the cutover with metal promoted", w.new, w.old)
@@ -68,7 +68,7 @@ func TestSynchronousStandbyKilled(t *testing.T) {
 const syncMetal = "SELECT count(*) > 0 FROM pg_stat_replication WHERE application_name = 'metal' AND sync_state = 'sync'"
 
 // syncBothDie kills the standby before the close is committed, and the tool
-// behind it: the close is there, nobody waits with it for a standby, and who
+// after it: the close is there, nobody waits with it for a standby, and who
 // runs the command elsewhere takes it back.
 func (w *world) syncBothDie(metal *lab.Cluster) {
 	w.t.Helper()
@@ -83,7 +83,7 @@ func (w *world) syncBothDie(metal *lab.Cluster) {
 		w.t.Fatalf("not killed at close/kept\n%s", r)
 	}
 	w.elsewhere()
-	w.noneWaits("close, and the tool behind it")
+	w.noneWaits("close, and the tool after it")
 	if phase, writable := w.syncTruth(); phase != "cutover" || writable != "none" {
 		w.t.Errorf("closed, and cut off: phase %s, writable %s", phase, writable)
 	}
@@ -149,7 +149,7 @@ func (w *world) noneWaits(step string) {
 	}
 }
 
-// syncPromoted promotes the standby right behind open, with old alive: it knows
+// syncPromoted promotes the standby right after open, with old alive: it knows
 // that it is closed.
 func (w *world) syncPromoted(metal *lab.Cluster) {
 	w.t.Helper()

@@ -55,7 +55,7 @@ func judgeArchive(f *Facts) []Finding {
 	return nil
 }
 
-// target is a path that a WAL file's name is put behind: /wal/%f.
+// target is a path that a WAL file's name is put after: /wal/%f.
 var target = regexp.MustCompile(`["']?([^\s"'=]*/)["']?%f`)
 
 // shared is a folder that both commands name as the place of a WAL file.

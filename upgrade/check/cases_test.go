@@ -512,7 +512,7 @@ var standbyCases = []judged{
 		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}}
 		f.Want.OldStandbys = []Standby{{Name: "metal"}}
 	}, []string{"note failover-loses-slots old failover"}},
-	{"standby-duplicate", "rock, and power as rock behind metal", func(f *Facts) {
+	{"standby-duplicate", "rock, and power as rock following metal", func(f *Facts) {
 		f.Old.Senders = []Sender{{Application: "metal", State: "streaming"}, {Application: "rock", Address: "10.0.0.8", State: "streaming"}}
 		f.Standbys = []StandbyFacts{standby("metal", "75old", true), standby("rock", "75old", true), standby("power", "75old", true)}
 		f.Standbys[0].Facts.Senders = []Sender{{Application: "rock", Address: "10.0.0.9", State: "streaming"}}
@@ -522,7 +522,7 @@ var standbyCases = []judged{
 		f.Standbys = []StandbyFacts{standby("metal", "75old", true), standby("power", "75old", true)}
 		f.Standbys[0].Facts.Senders = []Sender{{Application: "power", State: "streaming"}}
 	}, nil},
-	{"standby-unknown", "behind a standby", func(f *Facts) {
+	{"standby-unknown", "following a standby", func(f *Facts) {
 		f.Standbys = []StandbyFacts{standby("metal", "75old", true)}
 		f.Standbys[0].Facts.Senders = []Sender{{Application: "power", State: "streaming"}}
 	}, []string{"note standby-unknown metal power"}},

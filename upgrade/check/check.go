@@ -55,7 +55,7 @@ type Finding struct {
 	Level    Level
 	On       string // old, new, or a standby's name
 	Database string // "" where the whole server is meant
-	Object   string // what accept: names behind the colon; "" where there is no object
+	Object   string // what accept: names after the colon; "" where there is no object
 	// Says what is wrong and what would happen in the upgrade: a sentence.
 	Says string
 	// Fix is what to do, in order, a line each: lines that end in a semicolon
@@ -64,7 +64,7 @@ type Finding struct {
 	Fix string
 	// Table is what the finding shows as rows; nil where it is told in words.
 	Table *Table
-	// Objects are what accept: names behind the colon, one or, of what Group has
+	// Objects are what accept: names after the colon, one or, of what Group has
 	// put together, several; filled in by Group.
 	Objects []string
 	// group is what is said where there are others of its kind; nil: it stands alone.

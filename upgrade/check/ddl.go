@@ -33,7 +33,7 @@ type DDL struct {
 	Call, TruncateOne string
 }
 
-// ddlPattern is DDL of permanent objects, behind a comment or not.
+// ddlPattern is DDL of permanent objects, after a comment or not.
 const ddlPattern = `^\s*(/\*.*?\*/\s*)?(CREATE|ALTER|DROP)\s+(OR\s+REPLACE\s+)?(UNLOGGED\s+|UNIQUE\s+|MATERIALIZED\s+|CONSTRAINT\s+|FOREIGN\s+)?(TABLE|INDEX|SCHEMA|VIEW|SEQUENCE|TYPE|DOMAIN|FUNCTION|PROCEDURE|TRIGGER|POLICY|RULE|EXTENSION)\M`
 
 // readDDL reads what can be seen of DDL in a database of old.

@@ -51,7 +51,7 @@ func bounds(more string) (from, to time.Time, ok bool) {
 	return from, to, err1 == nil && err2 == nil && to.After(from)
 }
 
-// coming are the statements that make the partitions behind the last one, as
+// coming are the statements that make the partitions after the last one, as
 // wide as that, until a time.
 func (d DatabaseFacts) coming(t Thing, from, to, until time.Time) string {
 	taken := map[string]bool{}

@@ -85,7 +85,7 @@ type Step struct {
 	// Its Do returns ErrNotTaken (wrapped) where it is certain that nothing
 	// was decided; any other error counts as decided.
 	Commit bool
-	// Late marks a step behind the point of no return that can wait for another
+	// Late marks a step after the point of no return that can wait for another
 	// run: clients are served by then. See Plan.Interrupt.
 	Late bool
 	// Stops marks a late step whose Do ends when Plan.Interrupt comes, for those
@@ -118,7 +118,7 @@ type Plan struct {
 	// second cutover must not believe the records of the first.
 	Attempt int
 	Steps   []Step
-	// Interrupt is the cause of a cancelled context that is heeded behind the
+	// Interrupt is the cause of a cancelled context that is heeded after the
 	// Commit step too, but no sooner than before the first Late step. Nil: none.
 	Interrupt error
 	// AllOrNothing: a failure before the Commit step undoes every step.

@@ -50,7 +50,7 @@ func TestOf(t *testing.T) {
 	f := Of(shop())
 	near(t, "copy-rate", value(t, f, "copy-rate", ""), 100e6)
 	// 100 s of reading, 200 s of loading by 4 jobs are 50 s; the index sorts
-	// 1000 times the sample, 26.6/16.6 deeper, and writes 10 s of pages behind them.
+	// 1000 times the sample, 26.6/16.6 deeper, and writes 10 s of pages after them.
 	index := 1000*0.020*math.Log2(100e6)/math.Log2(100e3) + 10
 	near(t, "copy", value(t, f, "copy", "shop"), 200.0/4+index)
 	near(t, "indexes", value(t, f, "indexes", "shop"), index/2)

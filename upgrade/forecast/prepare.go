@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// family is the first part of a step's ID, rest what is behind it.
+// family is the first part of a step's ID, rest what is after it.
 func (k StepKey) family() (family, rest string) {
 	family, rest, _ = strings.Cut(k.ID, "/")
 	return family, rest

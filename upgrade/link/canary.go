@@ -25,7 +25,7 @@ func CanaryEffect(links []Link) flow.Effect {
 // Token is a number that no earlier canary had.
 func Token() int64 { return time.Now().UnixMicro() }
 
-// WriteCanary writes token through every link and returns an LSN at or behind
+// WriteCanary writes token through every link and returns an LSN at or after
 // its commit. The commit is flushed on the sending server (synchronous_commit
 // is local in every session of the tool), so that walsenders can send it.
 func WriteCanary(ctx context.Context, from *pgx.Conn, links []Link, token int64) (pg.LSN, error) {
@@ -74,7 +74,7 @@ func Pass(ctx context.Context, from, to *pgx.Conn, links []Link) (pg.LSN, error)
 // Drain proves that everything up to fence is applied and durable on the other
 // side: the canary written before is seen, the origin's progress is read with
 // its flush forced, a second canary wakes the worker so that it reports the
-// flush, and then each slot's confirmed_flush_lsn is at or behind fence and
+// flush, and then each slot's confirmed_flush_lsn is at or after fence and
 // not ahead of what the sender has written. Waiting for the report alone takes
 // two wal_writer_delays of the other side.
 //
@@ -100,7 +100,7 @@ func Drain(ctx context.Context, from, to *pgx.Conn, links []Link, token int64, f
 		}
 		behind, err = notConfirmed(ctx, from, links, fence)
 		if err == nil && behind != "" && time.Since(woken) > wakeEvery {
-			// The fence may be behind the first canary, where others wrote WAL in
+			// The fence may be after the first canary, where others wrote WAL in
 			// between; and what the second one reported was flushed only since.
 			_, err = Pass(ctx, from, to, links)
 			woken = time.Now()

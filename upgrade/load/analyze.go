@@ -67,7 +67,7 @@ func Analyze(o Options, tables []schema.Table) flow.Step {
 }
 
 // analyze runs one stage: its ANALYZE statements by whoever is free, the SET
-// before and the RESET behind them by everybody.
+// before and the RESET after them by everybody.
 func (o Options) analyze(ctx context.Context, stage []flow.Effect) error {
 	var before, behind, work []flow.Effect
 	for _, e := range stage {

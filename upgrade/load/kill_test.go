@@ -204,7 +204,7 @@ func TestAgainBehindForeignKeys(t *testing.T) {
 	}
 }
 
-// TestForeignKeys: those between copied tables are there behind the copy, and
+// TestForeignKeys: those between copied tables are there after the copy, and
 // valid; one that rows break is told by name, with what to do.
 func TestForeignKeys(t *testing.T) {
 	w := newWorld(t, 15, 18, lab.Options{},

@@ -179,7 +179,7 @@ func (o Options) done(ctx context.Context) (done bool, err error) {
 
 // ReadReferenced reads which tables of the database of conn foreign keys of
 // other tables point to: Options.Referenced, for a run that may have to start
-// a set again behind the foreign keys.
+// a set again after the foreign keys.
 func ReadReferenced(ctx context.Context, conn *pgx.Conn) (func(schema.Table) bool, error) {
 	rows, err := conn.Query(ctx, `
 		SELECT DISTINCT n.nspname, c.relname

@@ -95,7 +95,7 @@ type Snapshot struct {
 
 // holes are the names that stand in a table's effects for what only the run
 // knows: the consistent point of its slot, the first row of a chunk as
-// '(page,0)', and the first row behind it.
+// '(page,0)', and the first row after it.
 type holes struct{ point, from, to string }
 
 // newHoles takes names that occur nowhere in text: "$" is a letter in names of

@@ -37,7 +37,7 @@ func TestPaceKeepsItsRate(t *testing.T) {
 			sent += piece
 		}
 		if most := int64(rate * slack.Seconds()); sent > most+piece {
-			t.Errorf("pieces of %d: %d bytes at once behind a break, at most %d were to come", piece, sent, most)
+			t.Errorf("pieces of %d: %d bytes at once after a break, at most %d were to come", piece, sent, most)
 		}
 	}
 	if NewPace(0) != nil {

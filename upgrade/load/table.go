@@ -37,7 +37,7 @@ type copying struct {
 	holes                                       holes
 }
 
-// chunk is a range of pages; to is the first page behind it.
+// chunk is a range of pages; to is the first page after it.
 type chunk struct{ from, to int64 }
 
 // small is the size in bytes, toast included, below which a TRUNCATE costs more
@@ -45,7 +45,7 @@ type chunk struct{ from, to int64 }
 // all of shared_buffers for pages of the old ones.
 const small = 1 << 20
 
-// last is behind every page that a table can have: the last chunk takes what
+// last is after every page that a table can have: the last chunk takes what
 // was added since the size was read.
 const last = 1<<32 - 1
 

@@ -51,7 +51,7 @@ func secrets(t *testing.T, major int) {
 		t.Errorf("a role that is there: %v", err)
 	}
 	if status := conn.PgConn().TxStatus(); status != 'I' {
-		t.Errorf("behind a statement that failed the session is in state %c", status)
+		t.Errorf("after a statement that failed the session is in state %c", status)
 	}
 	l.Must(pg.Exec(t.Context(), conn, "BEGIN"))
 	if err := pg.ExecEffect(t.Context(), conn, role("inside")); err == nil {
@@ -77,7 +77,7 @@ func secrets(t *testing.T, major int) {
 		var is, was string
 		l.Must(conn.QueryRow(t.Context(), "SELECT setting, reset_val FROM pg_settings WHERE name = $1", name).Scan(&is, &was))
 		if is != was {
-			t.Errorf("%s is %s behind it, and was %s", name, is, was)
+			t.Errorf("%s is %s after it, and was %s", name, is, was)
 		}
 	}
 

@@ -52,7 +52,7 @@ var pinned = map[string]string{
 // pinLater are settings that some majors or roles may not send at startup:
 // those that the server does not know, or that need a superuser, are left out.
 // session_replication_role=replica keeps a DDL-logging event trigger or a
-// row trigger from writing behind the fence; event_triggers=off (17+) too.
+// row trigger from writing after the fence; event_triggers=off (17+) too.
 const pinLater = `
 	SELECT set_config(v.name, v.value, false)
 	FROM (VALUES ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
@@ -276,7 +276,7 @@ func (k *Sessions) Close(ctx context.Context) error {
 }
 
 // Fleet executes effects: SQL on the server that Effect.On names, programs on
-// this machine. It is the ordinary executor behind flow.Exec.
+// this machine. It is the ordinary executor of flow.Exec.
 type Fleet struct {
 	Servers  map[string]*Server // by Effect.On
 	Sessions *Sessions

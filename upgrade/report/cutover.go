@@ -13,7 +13,7 @@ import (
 // Cutover is what a finished cutover or rollback has measured.
 type Cutover struct {
 	Cluster string // that was opened or closed, where there are several new ones
-	// FenceLSN is, for each database, the position on the closing side behind
+	// FenceLSN is, for each database, the position on the closing side after
 	// which no write committed; nil: not known.
 	FenceLSN map[string]pg.LSN
 	// BlockedSeconds is from the first PAUSE or lock to the last RESUME; 0: not

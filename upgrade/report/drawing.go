@@ -126,7 +126,7 @@ func (d *drawing) below(c Cluster, upstream, site string, at, depth int, seen ma
 	}
 }
 
-// node places a standby and who is behind it; from is the box of its upstream,
+// node places a standby and who is following it; from is the box of its upstream,
 // -1 where that is not known.
 func (d *drawing) node(c Cluster, i int, site string, from, depth int, seen map[int]bool) {
 	seen[i] = true
@@ -225,7 +225,7 @@ func (b box) ChipText() int { return b.ChipY() + 12 }
 // ChipMiddle is the middle of the chip.
 func (b box) ChipMiddle() int { return b.ChipX + b.ChipWidth/2 }
 
-// ChipFill is the colour behind the chip's word: green where commits wait for
+// ChipFill is the colour under the chip's word: green where commits wait for
 // the server, red where it is not there.
 func (b box) ChipFill() string {
 	switch {

@@ -138,7 +138,7 @@ func (c Cluster) markdown(p *page) {
 	below("", "  ")
 	for i, n := range c.Nodes { // whose upstream is not known
 		if !seen[i] {
-			p.printf("  - **%s**, behind %s%s\n", plainMD(n.Name), plainMD(n.Upstream), plainMD(n.words()))
+			p.printf("  - **%s**, following %s%s\n", plainMD(n.Name), plainMD(n.Upstream), plainMD(n.words()))
 		}
 	}
 }

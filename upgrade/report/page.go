@@ -50,14 +50,14 @@ func (p *page) table(rows [][]string) {
 	}
 }
 
-// indented writes s with every line behind indent.
+// indented writes s with every line after indent.
 func (p *page) indented(indent, s string) {
 	for line := range strings.Lines(s) {
 		p.printf("%s%s\n", indent, strings.TrimRight(line, "\r\n"))
 	}
 }
 
-// wrapped writes s behind indent, broken between words where it would be too
+// wrapped writes s after indent, broken between words where it would be too
 // wide. Its own line breaks stay.
 func (p *page) wrapped(indent, s string) {
 	for line := range strings.Lines(s) {

@@ -14,7 +14,7 @@ type Rehearsal struct {
 	WithTraffic bool
 	// BlockedSeconds is from the first PAUSE or lock to the end of the last step
 	// that was rehearsed; 0: it did not get there. A cutover closes and opens
-	// behind that.
+	// after that.
 	BlockedSeconds float64
 	// LongestWaitSeconds is the longest that a client waited for a lock, or in a
 	// pooler that was paused; nil: not known.

@@ -76,7 +76,7 @@ type stepRow struct {
 	Step
 	N       int
 	Takes   string
-	Late    bool // behind the point of no return
+	Late    bool // after the point of no return
 	Effects []effectRow
 }
 

@@ -72,7 +72,7 @@ type Status struct {
 	Links    []Link
 	Standbys []Standby
 	Gates    []Gate
-	// WALKeptBytes is what old (behind open: the side that sends) keeps for
+	// WALKeptBytes is what old (after open: the side that sends) keeps for
 	// the slots of this upgrade.
 	WALKeptBytes *int64
 	// Next is the command to type next, "" where there is none.

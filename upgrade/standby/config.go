@@ -146,7 +146,7 @@ type inForce struct {
 
 var amount = regexp.MustCompile(`^\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]*)\s*$`)
 
-// units are what PostgreSQL takes behind a number, in bytes and in microseconds.
+// units are what PostgreSQL takes after a number, in bytes and in microseconds.
 var units = map[string]float64{
 	"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40,
 	"us": 1, "ms": 1e3, "s": 1e6, "min": 60e6, "h": 3600e6, "d": 86400e6,

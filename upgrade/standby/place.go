@@ -133,7 +133,7 @@ func (b *builder) marked(ctx context.Context) (mark, error) {
 	}
 	var m mark
 	if json.Unmarshal(text, &m) != nil {
-		return mark{}, nil // torn by a crash: nothing was done behind it
+		return mark{}, nil // torn by a crash: nothing was done after it
 	}
 	id, err := b.identity(ctx)
 	if err != nil {

@@ -51,7 +51,7 @@ func (o Options) successors() []string {
 
 // After builds the nodes that have a Predecessor, each when that is stopped,
 // and sets synchronous_standby_names, where Steps could not set all of it. It
-// belongs behind the opening of the new cluster: nobody needs old's standbys
+// belongs after the opening of the new cluster: nobody needs old's standbys
 // for anything but a way back then.
 func After(o Options) []flow.Step {
 	names := o.successors()

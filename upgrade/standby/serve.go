@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// pgCtl is pg_ctl for the node; pg_ctl hands the text behind -o to a shell.
+// pgCtl is pg_ctl for the node; pg_ctl hands the text after -o to a shell.
 func (b *builder) pgCtl(act string, more ...string) []string {
 	argv := append([]string{b.program("pg_ctl"), act, "-D", b.DataDir, "-w", "-t", "3600"}, more...)
 	if b.Config != "" && act != "stop" {

@@ -14,7 +14,7 @@ import (
 )
 
 // TestSiblings builds three of one level, two at a time, within a rate that
-// they share, and one behind the first of them.
+// they share, and one following the first of them.
 func TestSiblings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 17, nil)

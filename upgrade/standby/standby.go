@@ -1,6 +1,6 @@
 // Package standby builds the physical standbys of the new cluster: slot, base
 // backup, configuration, start, and the proof that each streams from where it
-// should before anything is built behind it. It names them in
+// should before anything is built following it. It names them in
 // synchronous_standby_names last, and only what streams.
 //
 // A node is looked at before anything is done to it. What runs at its address
@@ -35,7 +35,7 @@ type Node struct {
 	// Host is where it is built and its commands run, as the owner of DataDir
 	// where the tool is root there; nil is this machine.
 	Host pg.Host
-	// Server is how the tool and the nodes behind it reach it.
+	// Server is how the tool and the nodes following it reach it.
 	Server *pg.Server
 	// Bin is the folder of its programs; "" looks for them by version.
 	Bin string
@@ -180,7 +180,7 @@ func (o Options) depth(n *Node) (d int) {
 	return d
 }
 
-// builders are the nodes, each behind its upstream.
+// builders are the nodes, each following its upstream.
 func (o Options) builders() []*builder {
 	shared := &cluster{}
 	var all []*builder

@@ -101,7 +101,7 @@ func TestTree(t *testing.T) {
 	}
 }
 
-// tree builds a standby with settings, one behind it and a delayed one, twice,
+// tree builds a standby with settings, one following it and a delayed one, twice,
 // and promotes the first.
 func tree(t *testing.T, major int) {
 	w := newWorld(t, major, nil)

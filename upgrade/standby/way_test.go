@@ -89,7 +89,7 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("half a copy was moved aside: %v", left)
 	}
 
-	// Killed behind each step that is left: what runs again goes on from there.
+	// Killed after each step that is left: what runs again goes on from there.
 	w.must(Remove(w.o))
 	steps := Steps(w.o)
 	for n := 1; n < len(steps); n += 2 {

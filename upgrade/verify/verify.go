@@ -55,7 +55,7 @@ type Options struct {
 	As func(ctx context.Context, role string) (old, new *pg.Server, err error)
 	// Pass writes a canary through every set on the leading side and waits
 	// until the following side shows all of them. The LSN is the leading
-	// side's, behind the canaries.
+	// side's, after the canaries.
 	Pass func(ctx context.Context) (pg.LSN, error)
 	// Observe is told each result as soon as it stands, one at a time; nil is
 	// silent. Progress is told bytes, as they lie on the leading side's disk,
