@@ -430,7 +430,7 @@ func backLinks(db *database) []link.Link    { return db.way }
 func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.Plan, error) {
 	p := flow.Plan{Name: "finish"}
 	p.Steps = []flow.Step{
-		u.dropLinksStep("back/drop", "Give the way back up", s, backLinks),
+		u.dropLinksStep("back/drop", "End the possibility of rollback", s, backLinks),
 		u.dropLinksStep("forward/drop", "Drop what is left of the links from old to new", s, forwardLinks),
 		u.settingsBackStep(s, "old"), u.settingsBackStep(s, "new"), u.identityBackStep(s),
 	}

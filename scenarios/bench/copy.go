@@ -217,7 +217,7 @@ func (b *bench) lap(ctx context.Context, old *lab.Cluster, db string, sh shape, 
 	}
 	if c.after != "" {
 		if _, err := p.run(ctx, c.after); err != nil {
-			return got, fmt.Errorf("take it back: %w", err)
+			return got, fmt.Errorf("undo it: %w", err)
 		}
 	}
 	return got, nil

@@ -89,7 +89,7 @@ var handmades = []handmade{
 		mendNew: []string{"SET LOCAL session_replication_role = replica; DELETE FROM log WHERE line = 'strange'"},
 	},
 	{
-		name: "a row of new stands in the way", new: []string{"SET LOCAL session_replication_role = replica; INSERT INTO orders (id, what) OVERRIDING SYSTEM VALUE SELECT max(id) + 1, 'on new' FROM orders"},
+		name: "a row of new blocks the link", new: []string{"SET LOCAL session_replication_role = replica; INSERT INTO orders (id, what) OVERRIDING SYSTEM VALUE SELECT max(id) + 1, 'on new' FROM orders"},
 		old: []string{"INSERT INTO orders (what) VALUES ('collides')"}, seen: []string{"links", "cf_up_shop_orders does not apply", "the log of new", "pg_drop_replication_slot"}, exit: anyExit,
 		mendNew: []string{"SET LOCAL session_replication_role = replica; DELETE FROM orders WHERE what = 'on new'"},
 	},
