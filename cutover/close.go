@@ -260,7 +260,7 @@ func (x *crossing) unchanged(ctx context.Context, db *Database, conns ...*pgx.Co
 
 // fenced sees the fence on every table. The fingerprint leaves the tool's own
 // out: a DISABLE TRIGGER that stood at the barrier takes the fence off, where no
-// other trigger would tell of it.
+// other trigger would report it.
 func (x *crossing) fenced(ctx context.Context, conn *pgx.Conn, db *Database) error {
 	open, err := Unarmed(ctx, conn, db.Elsewhere)
 	if err != nil {

@@ -138,7 +138,7 @@ type Config struct {
 	// one says so (flow.Step.Needs).
 	Ahead, Before, After []flow.Step
 	// Stopped: the newest attempt of this direction is void, and has left links
-	// stopped; this one lets them go on before it asks the gates.
+	// stopped; this one resumes them before it asks the gates.
 	Stopped bool
 	// RolledBack: the links go on from a rollback; prepare does not make them anew.
 	RolledBack bool
@@ -195,14 +195,14 @@ type crossing struct {
 	streamed map[string]bool      // receivers of the closing side seen by the gate
 	guard    Guard
 	pointed  map[string]bool              // units of the traffic that send clients to the opening side
-	resumed  map[string]bool              // those of them that let clients go on there
+	resumed  map[string]bool              // those of them that resume clients there
 	seqs     map[string][]schema.Sequence // what the opening side has been set to
 	// theirs are the sequences of the opening side, by database and name.
 	theirs   map[string]map[string]schema.Sequence
 	moving   map[string]bool // sequences that moved between the gate and the barrier, "database.name"
 	canaries int
 	decided  bool // the decision row was found open
-	gaveUp   bool // an undo has waited for a server in vain
+	gaveUp   bool // an undo has waited for a server without success
 	stopped  bool // an attempt has stopped links that are not known to go on
 	// announced: this process has written the attempt's row.
 	announced bool
@@ -472,7 +472,7 @@ func never(context.Context) (bool, error) { return false, nil }
 const undoPatience = 10 * time.Second
 
 // undoShort is how long an undo may take once a server has not answered for
-// undoPatience: the rest is told and left, for whoever runs the command again.
+// undoPatience: the rest is reported and left, for whoever runs the command again.
 const undoShort = 2 * time.Second
 
 var errGaveUp = fmt.Errorf("a server has not answered for %s, and is not waited for any more", undoPatience)
@@ -486,7 +486,7 @@ func (x *crossing) reviving(s flow.Step) flow.Step {
 	rightful := s.Undo
 	undo := func(ctx context.Context, t *flow.Turn) error {
 		err := x.ours(ctx)
-		// Clients are let go on also where no server can be asked.
+		// Clients are resumed also where no server can be asked.
 		if err != nil && (errors.Is(err, ErrTakenOver) || !strings.HasPrefix(s.ID, "traffic/")) {
 			return err
 		}

@@ -66,13 +66,13 @@ type Memory struct {
 	// Shared is, by side, what the clusters had outside of databases when prepare
 	// last made them equal (row 0).
 	Shared map[string]map[string]string `json:"shared,omitempty"`
-	// Undo are the statements that take back what this upgrade changed on new
+	// Undo are the statements that undo what this upgrade changed on new
 	// outside of databases, in the order in which they were changed. What holds a
 	// password is not among them.
 	Undo []string `json:"undo,omitempty"`
 	// Stopped, of an attempt that is void: the links that it had stopped are not
 	// known to go on, because its undo was cut off or could not reach the opening
-	// side. The next attempt lets them go on.
+	// side. The next attempt resumes them.
 	Stopped bool `json:"stopped,omitempty"`
 	// Done: everything after open has been done, the hook after_open included.
 	Done bool `json:"done,omitempty"`
@@ -171,7 +171,7 @@ const (
 )
 
 // DoneDecision is the statement that writes down, on the open side, that nothing
-// is owed any more of $attempt.
+// is still to do of $attempt.
 func (p Part) DoneDecision() string { return p.Own(doneDecision) }
 
 const doneDecision = "UPDATE crossfade.upgrade SET memory = memory || '{\"done\": true}' WHERE attempt = $attempt"

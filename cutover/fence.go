@@ -140,7 +140,7 @@ var guarding = []string{
 
 // guards are the statements that refuse DDL of everybody else from arm to the
 // end of a crossing, and after a closed fence. What happens in a session's own
-// temporary schema passes. A client that may try again soon is told 55006; one
+// temporary schema passes. A client that may try again soon gets 55006; one
 // that must go to the other side 25006, as by the fence. What is refused is
 // counted, as the fence does.
 func (p Part) guards(upgrade string) []string {
@@ -238,7 +238,7 @@ func (p Part) Refused(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	return n, nil
 }
 
-// letPass is how long others are let alone behind a lock that was not had: a
+// letPass is how long others are let alone behind a lock that could not be acquired: a
 // query on many partitions would else meet the tool's wait at each of them.
 const letPass = 100 * time.Millisecond
 
@@ -307,7 +307,7 @@ func (x *crossing) disarm() flow.Step {
 	}
 }
 
-// takeOff drops guards and triggers; what stays is told, not an error.
+// takeOff drops guards and triggers; what stays is reported, not an error.
 func (x *crossing) takeOff(ctx context.Context, t *flow.Turn, conn *pgx.Conn, s Side, db string) (left []string, err error) {
 	for _, sql := range x.Part.Unguard() {
 		if err := pg.Exec(ctx, conn, sql); err != nil {

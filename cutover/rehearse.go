@@ -248,7 +248,7 @@ func (x *crossing) stays(db string, tables []string) {
 // endRehearsal takes the rehearsal's row away: what it said is undone. Where
 // everything was measured, that is remembered in the same transaction.
 //
-// Where links are stopped still, the row stays: they are let go on by whoever
+// Where links are stopped still, the row stays: they are resumed by whoever
 // undoes what this one has left.
 func (x *crossing) endRehearsal(ctx context.Context) error {
 	if x.stopped {

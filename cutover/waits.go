@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// waitsEvery is how often is looked who waits: what is told is at most two looks
+// waitsEvery is how often is looked who waits: what is reported is at most two looks
 // too long, and never too short.
 const waitsEvery = 10 * time.Millisecond
 

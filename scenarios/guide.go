@@ -50,7 +50,7 @@ func (st *Stage) Guide(binary, self string, load bool) string {
 	return b.String()
 }
 
-// Judge says what became of all rows that the users were told of, on the side
+// Judge says what became of all rows that were acknowledged to the users, on the side
 // where clients are led to. The users must have been stopped.
 func (u *Users) Judge(ctx context.Context) (string, error) {
 	st := u.stage

@@ -16,7 +16,7 @@ import (
 )
 
 // Users are all who use a stage's databases. They go on until Stop, and can
-// be started again; what they were told is kept for the judgement.
+// be started again; what was acknowledged to them is kept for the judgement.
 type Users struct {
 	stage   *Stage
 	serves  string // the side whose standbys are read from beside old's; set before Start
@@ -37,7 +37,7 @@ type party struct {
 // key is what a load is known by.
 func (l Load) key() string { return key(l.Database, l.Schema) }
 
-// told is what the users of one database were told, over all starts.
+// told is what was acknowledged to the users of one database, over all starts.
 type told struct {
 	load         Load
 	reports      []lab.Report

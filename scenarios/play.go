@@ -29,7 +29,7 @@ type Options struct {
 	Dir string
 	// Keep leaves the servers running, whatever became of the play.
 	Keep bool
-	// Out is told what happens, line by line. nil: nobody.
+	// Out is given what happens, line by line. nil: nobody.
 	Out io.Writer
 	// Terminal says that Out is one.
 	Terminal bool

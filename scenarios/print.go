@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// screen is where a play is told. It never fails a play: who does not read it
+// screen is where a play is reported. It never fails a play: who does not read it
 // misses it.
 type screen struct {
 	mu       sync.Mutex
@@ -59,7 +59,7 @@ func (s *screen) say(what, says string) {
 	}
 }
 
-// begin shows a step in work on a terminal; elsewhere its end alone is told.
+// begin shows a step in work on a terminal; elsewhere its end alone is reported.
 func (s *screen) begin(id, title string) {
 	if !s.terminal {
 		return

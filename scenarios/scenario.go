@@ -37,7 +37,7 @@ type Scenario struct {
 	Poolers   []Pooler   `yaml:"poolers"`   // none: clients find the primary with target_session_attrs
 	Load      []Load     `yaml:"load"`      // who uses it, without pause
 	Runbook   string     `yaml:"runbook"`   // a text/template over Book; "": standard.tmpl
-	Accept    []string   `yaml:"accept"`    // findings that the standard runbook answers for
+	Accept    []string   `yaml:"accept"`    // findings that the standard runbook accepts
 	Acts      []Act      `yaml:"acts"`      // in order
 	Expect    Expect     `yaml:"expect"`
 }

@@ -57,7 +57,7 @@ type Place struct {
 // appRole is the application's role.
 const appRole = "app"
 
-// Say is told what is done, one line each.
+// Say is given what is done, one line each.
 type Say func(what, says string)
 
 // Boot starts everything of a scenario but the load in folder dir, which must

@@ -162,7 +162,7 @@ func lend(want, got *Inventory) *Inventory {
 	return &out
 }
 
-// Revoked is the statement that takes back, on old, what sql, one statement of an
+// Revoked is the statement that undoes, on old, what sql, one statement of an
 // entry of privileges, gives; "" where it is another one. It lets somebody see to
 // privileges that new cannot have.
 func (e Entry) Revoked(sql string) string {

@@ -13,7 +13,7 @@ type Difference struct {
 	Want, Got    string // of the property, on old and on new; secrets are never in it
 	Says         string // a sentence
 	// Expected is why the difference is as it should be ("the extension's
-	// version on new"); "" is a difference to be mended.
+	// version on new"); "" is a difference to be fixed.
 	Expected string
 }
 

@@ -24,7 +24,7 @@ type Global struct {
 	// is gone.
 	Late   bool
 	Effect flow.Effect
-	// Undo takes the effect back; without SQL there is nothing to be taken back,
+	// Undo takes the effect back; without SQL there is nothing to be undone,
 	// because Undo of what Creates takes this along.
 	Undo flow.Effect
 }

@@ -76,7 +76,7 @@ func RestoreEffects(entries []Entry, on, database string) []flow.Effect {
 // ledger of conn's database (Ledger must have run). Small entries share a
 // transaction, a big one (an index, a foreign key, a refresh) has its own; a
 // mark is committed with what it stands for, so that a crash or a second run
-// repeats nothing. conn should be a Session. seen is told of each entry that
+// repeats nothing. conn should be a Session. seen is called for each entry that
 // is done, committed or found done; nil is silent. The error names the entry
 // that PostgreSQL refused; what was committed before it stays.
 func Restore(ctx context.Context, conn *pgx.Conn, entries []Entry, seen func(Entry)) error {

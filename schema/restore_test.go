@@ -151,7 +151,7 @@ func TestRestoreNamesWhatIsRefused(t *testing.T) {
 	exec(t, connect(t, old), `CREATE OR REPLACE VIEW s.stats AS SELECT 1::bigint AS checkpoints_timed`)
 	must(t, schema.Restore(t.Context(), conn, dump(t, old, 18), nil))
 	noDifference(t, old, to)
-	// What stands in the way is named too, and nothing of it is touched.
+	// What blocks the upgrade is named too, and nothing of it is touched.
 	other := fresh(t, 18)
 	conn = session(t, other)
 	exec(t, conn, schema.Ledger("new", other.Database()).SQL+"; CREATE SCHEMA s; CREATE TABLE s.a (mine text)")

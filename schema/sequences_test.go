@@ -136,7 +136,7 @@ func next(t testing.TB, s *pg.Server, q schema.Sequence) string {
 	return v
 }
 
-// What the tool's role may not read is told, and is no error.
+// What the tool's role may not read is reported, and is no error.
 func TestSequencesThatMayNotBeRead(t *testing.T) {
 	for _, major := range []int{13, 15, 17, 18} {
 		s := hard(t, major)

@@ -67,7 +67,7 @@ func CreateScratch(from, to *Shared, database, name string) (string, error) {
 // thrown away, and tells what is refused instead of stopping there. Where the
 // cluster lacks a role that an entry names, it exists for that transaction
 // alone: what it owns and may do is taken from it before the commit, so that
-// nobody ever sees it, whatever becomes of this process. seen is told how many
+// nobody ever sees it, whatever becomes of this process. seen is given how many
 // entries are done. The error is one of the connection, or of ctx.
 func TryOut(ctx context.Context, conn *pgx.Conn, entries []Entry, roles Lacks, seen func(int)) ([]Rejected, error) {
 	t := &tryout{conn: conn, roles: roles}

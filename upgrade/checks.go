@@ -12,7 +12,7 @@ import (
 	"crossfade/upgrade/verify"
 )
 
-// Check looks for what stands in the way, on every server of the runbook. A
+// Check looks for what blocks the upgrade, on every server of the runbook. A
 // server that does not answer is a finding, not an error.
 func (u *Upgrade) Check(ctx context.Context) ([]check.Finding, error) {
 	if u.parts != nil {

@@ -270,14 +270,14 @@ func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Confi
 }
 
 // crossed reports whether everything after open has been done. A side that did
-// not answer then may still be owed the end of its links.
+// not answer then may still lack the end of its links.
 func (u *Upgrade) crossed(ctx context.Context, s *survey, d cutover.Decision) bool {
 	if !d.Done {
 		return false
 	}
 	full, err := u.look(ctx, true)
 	if err != nil || full.oldErr != nil || full.newErr != nil {
-		return false // what is owed to the side that answers is done again
+		return false // what is still to do for the side that answers is done again
 	}
 	for _, db := range full.databases {
 		links := db.links
@@ -411,7 +411,7 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 	return sum, nil
 }
 
-// accepted reports whether the runbook answers for a finding.
+// accepted reports whether the runbook accepts a finding.
 func (u *Upgrade) accepted(id, object string) bool {
 	for _, a := range u.rb.Accept {
 		if a.ID == id && a.matches(object) {

@@ -58,7 +58,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 }
 
 // aroundSteps are what happens before the gate and after open beside what the
-// crossing itself needs: managers of old are held still before anything is
+// crossing itself needs: managers of old are paused before anything is
 // asked, and let go when old serves again.
 func (u *Upgrade) aroundSteps(ctx context.Context, s *survey, c *cutover.Config) error {
 	hold, err := u.holdSteps(ctx, s)

@@ -91,7 +91,7 @@ func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftover
 	return u.leftovers(ctx, s, false)
 }
 
-// undoCutOff takes back a cutover that was cut off before open: service first.
+// undoCutOff undoes a cutover that was cut off before open: service first.
 func (u *Upgrade) undoCutOff(ctx context.Context, s *survey, observe func(flow.Event)) error {
 	held, release, err := u.hold(ctx, u.old.With(s.home))
 	if err != nil {

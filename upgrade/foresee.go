@@ -159,7 +159,7 @@ func (u *Upgrade) journalRan() map[forecast.StepKey]ran {
 		if r.Plan == "" || r.Cluster != string(u.part) {
 			continue
 		}
-		// What was done before everything was taken back is of an earlier life.
+		// What was done before everything was undone is of an earlier life.
 		if r.Plan != last && (r.Plan == "abort" || last == "abort" || last == "finish") {
 			clear(all)
 		}

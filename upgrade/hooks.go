@@ -13,13 +13,13 @@ import (
 	"crossfade/upgrade/report"
 )
 
-// told is what hooks are told of a crossing that runs.
+// told is what hooks are given of a crossing that runs.
 type told struct {
 	phase, behind report.Phase // now, and after its point of no return
 	crossing      *cutover.Crossing
 }
 
-// tell sets what hooks are told from here on.
+// tell sets what hooks are given from here on.
 func (u *Upgrade) tell(t told) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -14,7 +14,7 @@ func (u *Upgrade) journalStep() (*report.Work, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Of steps side by side the one that is in work for longest is told.
+	// Of steps side by side the one that is in work for longest is reported.
 	var open []flow.Record
 	for _, r := range records {
 		if r.Cluster != string(u.part) {

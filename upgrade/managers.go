@@ -15,12 +15,12 @@ import (
 	"crossfade/upgrade/pg"
 )
 
-// A manager of old is held still from the cutover's beginning until old serves
+// A manager of old is paused from the cutover's beginning until old serves
 // again, or until finish and abort: a standby of old that it promoted while the
 // cutover stands on what old's primary has would take what the cutover knows
 // with it. Before, it may do its work: a failover costs the copy, and clients
 // have their service. What it would take from the upgrade is its slots; Patroni
-// is told to leave them alone before they are made.
+// is set to leave them alone before they are made.
 
 // heldTimeout is how long a manager may take to hear of what it has been told.
 const heldTimeout = time.Minute
@@ -70,10 +70,10 @@ func (u *Upgrade) checkManagers(ctx context.Context) ([]check.Manager, error) {
 	return all, nil
 }
 
-// heldKey is where row 0 remembers the nodes that this upgrade holds still.
+// heldKey is where row 0 remembers the nodes that this upgrade has paused.
 func heldKey(m manager.Manager) string { return "manager/" + m.Name() }
 
-// held are the nodes of a manager that this upgrade holds still, as old
+// held are the nodes of a manager that this upgrade has paused, as old
 // remembers now.
 func (u *Upgrade) held(ctx context.Context, s *survey, m manager.Manager) ([]string, error) {
 	mem, err := u.memory(ctx, s)
@@ -341,7 +341,7 @@ func (u *Upgrade) managerGate(ctx context.Context, s *survey, m manager.Manager)
 	return true, m.Name() + " holds still on every node", nil
 }
 
-// managerNotes tell whom the upgrade holds still.
+// managerNotes name the managers that the upgrade has paused.
 func (u *Upgrade) managerNotes(ctx context.Context, s *survey) []string {
 	z := s.zero()
 	if s.oldErr != nil || z == nil {

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ErrFindings is a check that found what stands in the way.
+// ErrFindings is a check that found what blocks the upgrade.
 type ErrFindings struct{ Blocking []check.Finding }
 
 func (e *ErrFindings) Error() string {
@@ -43,7 +43,7 @@ func (u *Upgrade) mustPass(ctx context.Context) error {
 	return nil
 }
 
-// blocks is the error of findings that stand in the way.
+// blocks is the error of findings that block the upgrade.
 func blocks(blocking []check.Finding) error {
 	blocking = check.Group(blocking)
 	e := &ErrFindings{blocking}
@@ -336,7 +336,7 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 		if err := c.fails(l, p); err != nil {
 			return false, err
 		}
-		// Its canary would be waited for in vain.
+		// Its canary would be waited for without success.
 		shaky = shaky || p.Errors != c.errors[l.Name] || p.Errors > 0 && time.Since(c.since[l.Name]) < time.Second
 	}
 	if kept > c.u.rb.Catchup.MaxWAL {

@@ -100,7 +100,7 @@ func (u *Upgrade) windowed(s *survey, plan string) bool {
 	return strings.HasPrefix(plan, "rehearse")
 }
 
-// timely refuses a plan that is not for the phase, and tells of one that is done.
+// timely refuses a plan that is not for the phase, and reports one that is done.
 func (u *Upgrade) timely(ctx context.Context, s *survey, plan string) (done bool, err error) {
 	switch plan {
 	case "cutover", "rollback":

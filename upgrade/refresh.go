@@ -124,7 +124,7 @@ func (u *Upgrade) refreshSteps(ctx context.Context, s *survey, side string) (ahe
 }
 
 // refresh executes statements that refresh materialized views, in their order,
-// for at most limit. One that fails is told and left: it shows what it showed
+// for at most limit. One that fails is reported and left: it shows what it showed
 // before, as where the application's own REFRESH fails.
 func (u *Upgrade) refresh(ctx context.Context, t *flow.Turn, does []flow.Effect, limit time.Duration) error {
 	until := time.Now().Add(limit)

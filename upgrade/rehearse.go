@@ -155,7 +155,7 @@ func (u *Upgrade) previewRehearsal(dbs string, traffic bool) []string {
 	return lines
 }
 
-// rehearsalNote says what status has to tell of rehearsals: one that left
+// rehearsalNote says what status has to report of rehearsals: one that left
 // something, or what the last one measured. running: somebody holds the upgrade.
 func rehearsalNote(s *survey, running bool) string {
 	if d := s.rehearsing(); d != nil {

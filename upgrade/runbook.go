@@ -23,7 +23,7 @@ type Runbook struct {
 	Verify    Verify
 	Cutover   Cutover
 	Hooks     Hooks
-	Accept    []Accept // findings the operator answers for
+	Accept    []Accept // findings the operator accepts
 	Journal   string   // absolute path; default: <upgrade>.journal beside the runbook
 }
 
@@ -231,7 +231,7 @@ func (a Accept) matches(object string) bool {
 	return glob.match(object)
 }
 
-// Accept is a finding that the operator answers for.
+// Accept is a finding that the operator accepts.
 type Accept struct {
 	At     Position
 	ID     string // the finding's id

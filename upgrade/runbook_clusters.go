@@ -400,7 +400,7 @@ func (r *runbookReader) copying(m *yamlMap, rb *Runbook) {
 	}
 }
 
-// accept reads the findings that the operator answers for. Which ids there
+// accept reads the findings that the operator accepts. Which ids there
 // are, and which may be accepted, check knows.
 func (r *runbookReader) accept(m *yamlMap) []Accept {
 	const right = `[large-objects, "unlogged:public.cache"]`

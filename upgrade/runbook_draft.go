@@ -227,7 +227,7 @@ func (d *draft) write() string {
 }
 
 // standbys are the members of old following its primary that have a name of their
-// own: two that call themselves the same cannot be told apart in a runbook.
+// own: two that call themselves the same cannot be distinguished in a runbook.
 func (d *draft) standbys() []*standby.Member {
 	seen := map[string]bool{}
 	var all []*standby.Member

@@ -55,7 +55,7 @@ func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([
 		rejected, err = u.restoreScratch(ctx, s, observe)
 	}
 	if err != nil && ctx.Err() == nil && len(check.Blocking(found)) > 0 {
-		// What stands in the way of checking stands in the way of the restore.
+		// What blocks checking blocks the restore.
 		return append(found, check.Finding{
 			ID: schemaRejected, Level: check.Warn, On: check.OnNew,
 			Says: "the schema could not be restored to its end: " + err.Error(), Fix: "fix what blocks, and run crossfade check --restore again",

@@ -252,7 +252,7 @@ func (u *Upgrade) forgetStandbys(ctx context.Context, s *survey) ([]flow.Step, e
 	return standby.Forget(o), nil
 }
 
-// statusStandbys tells of every physical receiver what its upstream's
+// statusStandbys reports of every physical receiver what its upstream's
 // pg_stat_replication says, from both primaries down to the last cascade: a
 // standby of the runbook that is connected is asked who follows it.
 func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Status) {

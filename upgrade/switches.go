@@ -206,7 +206,7 @@ func (u *Upgrade) switches(to string) (traffic.Group, error) {
 	return g, nil
 }
 
-// trafficFindings are what stands in the way of sending clients to new.
+// trafficFindings are what blocks sending clients to new.
 func (u *Upgrade) trafficFindings(ctx context.Context) ([]check.Finding, error) {
 	switches, err := u.switches("new")
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // topology tells both clusters as they stand, and the standbys of new as the
-// runbook has them. What does not answer is told as such.
+// runbook has them. What does not answer is reported as such.
 func (u *Upgrade) topology(ctx context.Context, s *survey) (old, fresh report.Cluster) {
 	old, fresh = u.cluster(ctx, s, "old"), u.cluster(ctx, s, "new")
 	fresh.Name = u.rb.New[0].Cluster

@@ -130,7 +130,7 @@ func dropObject(object string) string {
 }
 
 // systemPrivileges are the privileges on what the server brings: what was granted
-// or taken away since initdb, or would be if that had been taken back. Default
+// or taken away since initdb, or would be if that had been undone. Default
 // privileges are among them, with ALTER DEFAULT PRIVILEGES and a | before the kind
 // of object.
 const systemPrivileges = `

@@ -87,7 +87,7 @@ func printFindings(all []report.Finding, out *output) error {
 	return out.result(nil, func(w io.Writer) error { return report.Findings(w, all, out.verbose) })
 }
 
-// blocked is the error of findings that stand in the way; nil where none do.
+// blocked is the error of findings that block the upgrade; nil where none do.
 func blocked(all []report.Finding) error {
 	n := 0
 	for _, f := range all {

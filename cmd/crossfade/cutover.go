@@ -122,7 +122,7 @@ func (o crossOptions) run(ctx context.Context, out *output, x crossing) error {
 	})
 }
 
-// crossed tells what a cutover or rollback has measured. With --json that is told
+// crossed tells what a cutover or rollback has measured. With --json that is reported
 // of a failed one too.
 func crossed(p *upgrade.Upgrade, done *report.Cutover, opens string, err error, out *output) error {
 	if done == nil {

@@ -10,7 +10,7 @@ import (
 const profileTo = "CROSSFADE_CPUPROFILE"
 
 // profiled begins a profile where one was asked for; the returned function ends
-// it. A profile that cannot be written is told, and changes nothing else.
+// it. A profile that cannot be written is reported, and changes nothing else.
 func profiled(tell func(format string, args ...any)) (end func()) {
 	path := os.Getenv(profileTo)
 	if path == "" {

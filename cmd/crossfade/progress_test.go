@@ -64,7 +64,7 @@ func TestLiveLine(t *testing.T) {
 	}
 }
 
-// TestNobodyWaitsForAReader: what is told while a fence is up must not stop
+// TestNobodyWaitsForAReader: what is reported while a fence is up must not stop
 // because nobody reads.
 func TestNobodyWaitsForAReader(t *testing.T) {
 	stuck := make(stuckWriter)

@@ -74,7 +74,7 @@ func (o rehearseOptions) run(ctx context.Context, out *output) error {
 		err = u.Each(func(p *upgrade.Upgrade) error {
 			done, err := p.Rehearse(ctx, upgrade.RehearseOptions{CutoverOptions: agreed, WithTraffic: o.WithTraffic}, injected(p.Telling(out.observe)))
 			if done != nil {
-				// With --json what was measured is told of a failed one too.
+				// With --json what was measured is reported for a failed one too.
 				done.Cluster = p.Cluster()
 				if perr := out.result(*done, nil); perr != nil {
 					return perr

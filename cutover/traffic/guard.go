@@ -19,7 +19,7 @@ import (
 	"crossfade/upgrade/pg"
 )
 
-// GuardSpec is what a guard needs to let clients go on by itself. It holds
+// GuardSpec is what a guard needs to resume clients by itself. It holds
 // secrets, so that it travels through a pipe and never in arguments.
 type GuardSpec struct {
 	// Deadline is how long after its start the guard resumes even though the
@@ -84,7 +84,7 @@ func (s GuardSpec) switches() (Group, error) {
 	return g, nil
 }
 
-// What the two say to each other, a line each. The child is told decided (old
+// What the two say to each other, a line each. The child is given decided (old
 // is closed for good: clients must not be sent there any more), pointed with the
 // name of a unit (its clients go to new: to resume them is right) and done (they go
 // on; end). It says ready, resumed, and answers every word with ok.
@@ -98,10 +98,10 @@ const (
 	sayOK      = "ok"
 )
 
-// ErrResumed says that the guard has let clients go on already.
+// ErrResumed says that the guard has resumed clients already.
 var ErrResumed = errors.New("the guard has resumed clients: the deadline had passed")
 
-// Guard is the child process that lets clients go on when this process is gone
+// Guard is the child process that resumes clients when this process is gone
 // before the decision, or has not confirmed it by the deadline. It lives in a
 // session of its own, so that neither Ctrl-C nor a closed terminal ends it.
 type Guard struct {
@@ -186,7 +186,7 @@ func (g *Guard) hears(ctx context.Context, word string) error {
 	}
 }
 
-// Resumed is whether the guard has let clients go on.
+// Resumed is whether the guard has resumed clients.
 func (g *Guard) Resumed() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -229,7 +229,7 @@ func (g *Guard) Pointed(unit string) error { return g.say(sayPointed + " " + uni
 // Release is Decided.
 func (g *Guard) Release() error { return g.Decided() }
 
-// Stop ends the guard after clients were let go on.
+// Stop ends the guard after clients were resumed.
 func (g *Guard) Stop() error {
 	// A guard that has ended by itself has nothing more to do.
 	if err := g.say(sayDone); err != nil && !errors.Is(err, ErrResumed) && !errors.Is(err, syscall.EPIPE) {
@@ -254,7 +254,7 @@ func (g *Guard) end() error {
 // GuardMain is the hidden command "guard": it reads its GuardSpec as the first
 // line of stdin, then the words of the process that started it, and resumes
 // when that is gone or the deadline passes, unless it was told not to. It
-// returns the exit code: 0, or 1 where clients could not be let go on.
+// returns the exit code: 0, or 1 where clients could not be resumed.
 func GuardMain(stdin io.Reader) int {
 	// The terminal's signals are for the tool; a reader of stdout that is gone
 	// must not end the one process that is left.

@@ -24,7 +24,7 @@ import (
 //	check   prove that point will work; change nothing that clients see
 //	pause   hold clients back, or do nothing; returns when it is done
 //	point   send clients to $CROSSFADE_TO; may be called again, and back
-//	resume  let clients go on; must work after a pause that failed
+//	resume  resume clients; must work after a pause that failed
 //	where   print host:port of where clients are sent now; optional
 //
 // It exits 0 when that is done; an argument that it has no use for is done at

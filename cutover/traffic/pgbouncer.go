@@ -48,7 +48,7 @@ type PgBouncer struct {
 	// nil is every one. Names of the pooler that lead to another database may
 	// stay where they are.
 	Moved []string
-	// Accepted says which acceptable problems the operator answers for; nil: none.
+	// Accepted says which acceptable problems the operator accepts; nil: none.
 	Accepted func(Problem) bool
 	// writing is held while a configuration is written that other units may share;
 	// nil: there are none.

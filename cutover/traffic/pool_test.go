@@ -161,7 +161,7 @@ func TestSwitch(t *testing.T) {
 	}
 }
 
-// TestHeldUp has a transaction open, so that PAUSE waits for it in vain.
+// TestHeldUp has a transaction open, so that PAUSE waits for it without success.
 func TestHeldUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil, lab.PoolOptions{})
@@ -435,7 +435,7 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestEffects compares what the pooler and the wrapped programs were told with
+// TestEffects compares what the pooler and the wrapped programs received with
 // what the effects say.
 func TestEffects(t *testing.T) {
 	t.Parallel()

@@ -38,7 +38,7 @@ type view struct {
 	file  *ini
 }
 
-// Problems tells everything that stands in the way of Point to that server,
+// Problems tells everything that blocks Point to that server,
 // having read poolers, files and the server and written nothing. The error
 // says what could not be asked.
 func (b *PgBouncer) Problems(ctx context.Context, to *pg.Server) ([]Problem, error) {

@@ -1,5 +1,5 @@
 // Package traffic sends clients to a cluster: it holds them back, points them
-// at another server and lets them go on.
+// at another server and resumes them.
 //
 // A Switch is a pooler with all its processes, or a program of the operator's.
 // Prepare proves beforehand whatever Point will need, so that what can fail
@@ -52,14 +52,14 @@ type Switch interface {
 	// Point sends clients to a server, also back to the one before. Calling it
 	// again does nothing.
 	Point(ctx context.Context, to *pg.Server) error
-	// Resume lets clients go on, also after a Pause that failed, timed out or
+	// Resume resumes clients, also after a Pause that failed, timed out or
 	// was another process's. What is not paused is fine.
 	Resume(ctx context.Context) error
 	// Where is the host:port that clients are sent to now; "" is not known.
 	Where(ctx context.Context) (string, error)
 }
 
-// Problem is something that stands in the way of a switch.
+// Problem is something that blocks a switch.
 type Problem struct {
 	ID     string // pool-…
 	On     string // "pgbouncer pool1:6432"
@@ -226,7 +226,7 @@ func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
 		fmt.Errorf("letting clients go on took longer than %s", resumeLimit))
 }
 
-// refuse makes one error of the problems that nobody answers for; nil if none.
+// refuse makes one error of the problems that nobody accepts; nil if none.
 func refuse(problems []Problem, accepted func(Problem) bool) error {
 	var errs []error
 	for _, p := range problems {

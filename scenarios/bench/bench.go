@@ -42,7 +42,7 @@ type Options struct {
 	Sections []string
 	// Binary is the crossfade to measure. "": built from this module.
 	Binary string
-	// Out is told the result as it stands; Say what takes long.
+	// Out is given the result as it stands; Say what takes long.
 	Out io.Writer
 	Say func(line string)
 }

@@ -22,7 +22,7 @@ type competitor struct {
 	script string
 	// creates: it makes the database itself.
 	creates bool
-	// after takes back what it left on old; it is not timed.
+	// after undoes what it left on old; it is not timed.
 	after string
 	// needs pgcopydb.
 	pgcopydb bool
@@ -156,7 +156,7 @@ func (b *bench) race(ctx context.Context, sh shape, mb int, field []competitor) 
 	return t, old.Exec(ctx, "", "DROP DATABASE "+db)
 }
 
-// lapLimit is how long one run may take: a competitor that hangs is told, and the
+// lapLimit is how long one run may take: a competitor that hangs is reported, and the
 // others are measured.
 const lapLimit = 2 * time.Minute
 

@@ -42,7 +42,7 @@ type Store struct {
 	// Dir is the folder that fetched programs are kept in. Empty: $CROSSFADE_CACHE, or else the user's cache folder, or
 	// for root, whose own folders the servers' user may not enter, /var/cache/crossfade.
 	Dir string
-	// Say is told what takes long, one line each ("fetching PostgreSQL 18 of forky"). nil: silence.
+	// Say is given what takes long, one line each ("fetching PostgreSQL 18 of forky"). nil: silence.
 	Say func(line string)
 }
 

@@ -17,7 +17,7 @@ import (
 type Verdict struct {
 	Acked   int64 // acknowledged rows
 	Rows    int64 // of them and of those that failed, how many the final side's ledger has
-	Unacked int64 // rows on the final side that nobody was told of: allowed
+	Unacked int64 // rows on the final side that were never acknowledged: allowed
 
 	Lost    []Row // acknowledged, but not on the final side, once for each table
 	Doubled []Row // on the final side more than once
@@ -74,7 +74,7 @@ func someRows(rows []Row) string {
 	return strings.Join(s, " ")
 }
 
-// Judge compares what writers were told with what there is: on the final side, the one that serves in the end, and on
+// Judge compares what was acknowledged to writers with what there is: on the final side, the one that serves in the end, and on
 // the other side, whose connection string may be empty when there is none. The writers must have been stopped, and nobody
 // else may have written to the ledger; the reports must be those of all writers that did. An error means that it could
 // not look; what it found is in the Verdict.

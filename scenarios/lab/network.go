@@ -17,7 +17,7 @@ import (
 )
 
 // A Network is a small network inside this machine: hosts with addresses of their own on one segment, whose lines can be
-// cut so that packets vanish and nobody is told. It needs root and the program ip; where those are lacking a [Proxy] is
+// cut so that packets vanish without an error. It needs root and the program ip; where those are lacking a [Proxy] is
 // what there is.
 type Network struct {
 	lab    *Lab

@@ -254,7 +254,7 @@ func (p *Pool) Kill(ctx context.Context) error {
 	return nil
 }
 
-// Freeze stops its process where it stands; its connections stay open. Thaw lets it go on.
+// Freeze stops its process where it stands; its connections stay open. Thaw resumes it.
 func (p *Pool) Freeze(context.Context) error {
 	pid := p.Pid()
 	if pid == 0 {

@@ -15,7 +15,7 @@ import (
 )
 
 // makeData makes a new cluster's data directory. initdb runs once per version and arguments; what it made is kept in
-// the cache and copied, and the copy gets a system identifier of its own, because clusters are told apart by it.
+// the cache and copied, and the copy gets a system identifier of its own, because clusters are distinguished by it.
 func (l *Lab) makeData(ctx context.Context, i *Install, superuser string, initdbArgs []string, data string) error {
 	args := append([]string{"-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"}, initdbArgs...)
 	if i.ServerOnly { // no pg_resetwal

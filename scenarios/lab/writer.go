@@ -238,7 +238,7 @@ func (w *Writer) Acked() int64 {
 func (w *Writer) Errors() []Failure { return w.failures.list() }
 
 // GapSince is the longest time between two acknowledged rows, whoever's, that was not over at t; the time from the last
-// one till now counts as well. Gaps below a millisecond are not told apart.
+// one till now counts as well. Gaps below a millisecond are not distinguished.
 func (w *Writer) GapSince(t time.Time) Gap { return w.gaps.longest(t, time.Now()) }
 
 // Flow waits until n more rows than now were acknowledged: the sign that writes get through.

@@ -45,7 +45,7 @@ type Options struct {
 	// and nothing is broken; a command may take twelve times as long, and the
 	// runbook's max_blocked is half of it, so that a slow machine needs one number. 0: 10 s.
 	Served time.Duration
-	// Out is told what happens, a line each. nil: nobody.
+	// Out is given what happens, a line each. nil: nobody.
 	Out io.Writer
 }
 

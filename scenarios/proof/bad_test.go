@@ -191,7 +191,7 @@ func TestBad(t *testing.T) {
 		}
 	}
 	for _, f := range mended {
-		// One that weighs less now is mended: an index that apply can use, say.
+		// One that weighs less now is fixed: an index that apply can use, say.
 		for _, one := range f.each() {
 			if l, there := left[one.key()]; there && l.Level == f.Level {
 				t.Errorf("%s %s\nis still there after\n%s\n%s", l.Level, one.key(), f.Fix, l.Says)

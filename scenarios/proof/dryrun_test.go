@@ -280,9 +280,9 @@ func (w *world) asked(from map[*lab.Cluster]int64) int {
 	return n
 }
 
-// TestPlanNoGo: what stands in the way makes the page a no-go that says why and
-// has the statement that mends it; a forecast that is beyond the runbook too,
-// unless the runbook answers for it.
+// TestPlanNoGo: what blocks the upgrade makes the page a no-go that says why and
+// has the statement that fixes it; a forecast that is beyond the runbook too,
+// unless the runbook accepts it.
 func TestPlanNoGo(t *testing.T) {
 	w := newWorld(t, setting{
 		sql: shopTables + "CREATE TABLE bare (a int); CREATE TABLE \"Bad \"\"Name\"\"\" (a int NOT NULL UNIQUE, b text); CREATE UNLOGGED TABLE cache (id int PRIMARY KEY); SELECT lo_create(0);",

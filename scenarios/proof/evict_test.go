@@ -90,7 +90,7 @@ func TestLivingAreNotEnded(t *testing.T) {
 	w.wantPhase("rolled_back", "old")
 	w.equal()
 
-	// A session that somebody ends by hand is told as that.
+	// A session that somebody ends by hand is reported as that.
 	holder = w.session(w.new, "shop") // the cutover has ended the one before
 	w.Must(run(t.Context(), holder, "BEGIN READ WRITE; LOCK TABLE public.big IN ACCESS EXCLUSIVE MODE"))
 	verify = w.follow(w.exe, "", nil, "verify")

@@ -51,7 +51,7 @@ func (w *world) elsewhere() {
 	w.Must(os.WriteFile(w.book(), b, 0o600))
 }
 
-// event is what --json tells of a run.
+// event is what --json reports of a run.
 type event struct {
 	Type, Plan, Step, Kind string
 }
@@ -146,7 +146,7 @@ func (w *world) killed(step string, args ...string) ran {
 }
 
 // stopped starts a command and returns when it stands still at the beginning
-// of a step. wake lets it go on.
+// of a step. wake resumes it.
 func (w *world) stopped(step string, args ...string) (l *live, wake func()) {
 	w.t.Helper()
 	return w.stoppedAnd(step, nil, args...)
@@ -270,7 +270,7 @@ func (l *load) flow(n int64) {
 	}
 }
 
-// judge stops the clients and wants every row that one of them was told of on
+// judge stops the clients and wants every row that was acknowledged to one of them on
 // the final side exactly once; other may be nil.
 func (l *load) judge(what string, final, other *lab.Cluster) {
 	l.w.t.Helper()

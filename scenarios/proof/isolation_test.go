@@ -61,7 +61,7 @@ func (w *isolated) heal(line string) {
 // combination, at every step of the cutover. Never do both sides take writes;
 // old serves on within the budget where it was not closed yet; and when the line
 // is whole again one side takes writes, or one command makes it so. Nothing that
-// a client was told of is lost.
+// was acknowledged to a client is lost.
 func TestIsolation(t *testing.T) {
 	w := newIsolated(t)
 	w.do(0, "prepare")
@@ -129,7 +129,7 @@ func (w *isolated) cell(t *testing.T, step, line string) {
 	if want := map[int]string{0: "new", 5: "old", 6: "new"}[r.exit]; want != "" && want != writable {
 		t.Errorf("%s: exit %d, and writable is %s\n%s", what, r.exit, writable, r)
 	}
-	w.do(0, "cutover", "--yes") // lets links go on that the undo could not reach new for
+	w.do(0, "cutover", "--yes") // resumes links that the undo could not reach new for
 	w.wantPhase("open", "new")
 	clients.judge(what, w.new, w.old)
 	w.do(0, "rollback", "--yes")

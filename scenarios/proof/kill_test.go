@@ -171,7 +171,7 @@ func (w *world) killedCrossing(clients *load, command, step string) {
 		w.t.Errorf("%s killed at %s: phase %s, writable %s; wanted %v and %s", command, step, phase, writable, phases, want)
 	}
 	if step == "traffic/resume" {
-		clients.flow(20) // the child that guards the poolers lets them go on
+		clients.flow(20) // the child that guards the poolers resumes them
 	}
 	if want == from {
 		clients.flow(20)
@@ -225,7 +225,7 @@ func TestCutoverKilledAnywhere(t *testing.T) {
 	}
 }
 
-// TestAbortAfterKill: a cutover that was killed before open is taken back by
+// TestAbortAfterKill: a cutover that was killed before open is undone by
 // abort, from elsewhere: then nothing of the tool is left on any server.
 func TestAbortAfterKill(t *testing.T) {
 	w := newWorld(t, setting{sql: killTables, pooled: true, cutover: "  max_blocked: 3s\n"})

@@ -124,7 +124,7 @@ func naiveOpenBefore(t *testing.T, w *world) {
 
 // naivePrepared: PREPARE TRANSACTION after the gate, with and without locks
 // that the barrier meets. Lines: prepared transactions are read again before
-// each attempt, so that writers do not wait for one in vain, and under the locks.
+// each attempt, so that writers do not wait for one without success, and under the locks.
 func naivePrepared(t *testing.T, w *world) {
 	for i, one := range []struct {
 		step, sql string

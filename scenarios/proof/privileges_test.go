@@ -117,7 +117,7 @@ func TestOrdinaryRole(t *testing.T) {
 
 // TestTemplateDatabases: templates and databases that let nobody in are named by
 // check where the runbook does not name them; a template that it names is moved,
-// and taken back by abort; template1, which every CREATE DATABASE copies, is refused.
+// and undone by abort; template1, which every CREATE DATABASE copies, is refused.
 func TestTemplateDatabases(t *testing.T) {
 	long(t)
 	w := newWorld(t, setting{dbs: "  - {name: shop}\n"})

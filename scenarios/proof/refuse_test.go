@@ -79,7 +79,7 @@ func TestNewRefusesTheApplication(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Whoever the tool is logs in from the same address: the application is
-	// told apart by the database that only the pooler asks for as app.
+	// distinguished by the database that only the pooler asks for as app.
 	user := "app"
 	w.Exec(w.old, "shop", "GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
 	app := w.Write(w.pool.Conninfo("shop", "user="+user), lab.WriterOptions{Writers: 1, Pause: 5 * time.Millisecond, FirstWorker: 100})

@@ -12,7 +12,7 @@ import (
 	"crossfade/scenarios/lab"
 )
 
-// rehearsed is the rehearsal that a command tells of.
+// rehearsed is the rehearsal that a command reports.
 func (w *world) rehearsed(r ran) map[string]any {
 	w.t.Helper()
 	lines := w.has(r, "rehearsal", "with_traffic", "blocked_seconds", "longest_wait_seconds", "refused_writes", "tries", "steps", "canaries", "left")
@@ -276,7 +276,7 @@ func TestRehearseRefused(t *testing.T) {
 	as(4, w.try("rehearse", "--yes", "--json"), "touch "+approve)
 	w.runbookLine("approve: \"file:"+approve+"\"", "approve: auto")
 
-	// A lock that is never given back: first the fence is not had, then the barrier,
+	// A lock that is never given back: first the fence is not acquired, then the barrier,
 	// and then the fence cannot be taken off.
 	tx := w.session(w.old, "shop")
 	w.Must(run(t.Context(), tx, "BEGIN; LOCK TABLE public.parts_1 IN ROW EXCLUSIVE MODE"))

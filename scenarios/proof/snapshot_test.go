@@ -23,7 +23,7 @@ ALTER TABLE log REPLICA IDENTITY FULL;
 `
 
 // agree is what every consistent state has: the sum of all accounts, and how
-// much more the takers have than was told of.
+// much more the takers have than was reported.
 const agree = "SELECT (SELECT sum(v) FROM giver) + (SELECT sum(v) FROM taker) || ' ' || (SELECT sum(v) - 30000000 FROM taker) - (SELECT coalesce(sum(v), 0) FROM moved)"
 
 // agreed is agree's answer for a consistent state.

@@ -94,7 +94,7 @@ func TestCloseWaitsForNoStandby(t *testing.T) {
 	})
 	kill(l.cmd.Process)
 	l.end()
-	// Who does not wait for the standby himself is told at once, or served.
+	// Who does not wait for the standby itself is refused at once, or served.
 	for db, sql := range map[string]string{"shop": "INSERT INTO log (line) VALUES ('local')", "side": "UPDATE kept SET v = 'local' WHERE k = 3"} {
 		conn := w.session(w.old, db)
 		w.Must(run(t.Context(), conn, "SET synchronous_commit = local"))

@@ -135,7 +135,7 @@ const poolerTimeout = 2 * time.Second
 
 // readPoolers finds the addresses that sessions of the poolers come from, as
 // far as their names tell. One that is on this machine may come from any of
-// its addresses: then nothing is told.
+// its addresses: then nothing is reported.
 func (g *gathering) readPoolers(ctx context.Context) {
 	ctx, cancel := context.WithTimeoutCause(ctx, poolerTimeout, fmt.Errorf("no answer within %s", poolerTimeout))
 	defer cancel()

@@ -1,4 +1,4 @@
-// Package check tells, before anything is touched, what stands in the way of an
+// Package check tells, before anything is touched, what blocks an
 // upgrade: everything that can be seen in the catalogs, the settings and the
 // reachability of both servers.
 //
@@ -62,7 +62,7 @@ type Finding struct {
 	// are SQL for the server (and the database) of the finding, the others are
 	// for people. "" where nothing needs to be done.
 	Fix string
-	// Table is what the finding shows as rows; nil where it is told in words.
+	// Table is what the finding shows as rows; nil where it is reported in words.
 	Table *Table
 	// Objects are what accept: names after the colon, one or, of what Group has
 	// put together, several; filled in by Group.
@@ -114,7 +114,7 @@ type Check struct {
 	Title string
 	// Levels are those that its findings can have, gravest first.
 	Levels []Level
-	// Acceptable says whether the operator may answer for its findings.
+	// Acceptable says whether the operator may accept its findings.
 	Acceptable bool
 	// Judge is a pure function: ID and Acceptable of its findings are filled in
 	// by Judge of the package.

@@ -70,7 +70,7 @@ func judgeExtensionVersion(f *Facts) []Finding {
 var preloads = []string{"shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"}
 
 // notLoaded are the libraries of a setting that old loads, and others that are
-// needed, and new does not, with what mends it: no statement where a library is
+// needed, and new does not, with what fixes it: no statement where a library is
 // not installed, because a server does not start with one that is not there.
 func (f *Facts) notLoaded(setting string, needed ...string) (missing []string, fix string) {
 	have := splitList(f.New.setting(setting))

@@ -41,7 +41,7 @@ type Options struct {
 	Clients []Client
 	// Managers are the failover managers of old that can be talked to.
 	Managers []Manager
-	// Accept are findings that the operator answers for.
+	// Accept are findings that the operator accepts.
 	Accept []Accept
 	// Inventories are what was read of old's databases already, by name: objects,
 	// sizes and the sequences that are not called are not needed. What is not in
@@ -113,7 +113,7 @@ type ManagerNode struct {
 	Err        error  // why it could not be asked
 }
 
-// Accept is a finding that the operator answers for.
+// Accept is a finding that the operator accepts.
 type Accept struct {
 	ID     string
 	Object string // "" is every object

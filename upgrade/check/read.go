@@ -196,7 +196,7 @@ func set(names []string) map[string]bool {
 }
 
 // readPooled compares the process that answers with the one that the
-// connection was told of: a pooler tells of one of its own.
+// connection was given: a pooler gives one of its own.
 func (s *Server) readPooled(ctx context.Context, conn *pgx.Conn) error {
 	var pid uint32
 	err := conn.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid)

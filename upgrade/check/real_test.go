@@ -86,7 +86,7 @@ const plainShop = `
 	ANALYZE`
 
 // TestPairs: every query runs on the oldest and newest majors, on both sides,
-// nothing stands in the way of a plain upgrade, and what is strange is found
+// nothing blocks a plain upgrade, and what is strange is found
 // where the catalogs differ. 15 to 18 is in Test15.
 func TestPairs(t *testing.T) {
 	for _, majors := range [][2]int{{13, 17}, {17, 18}} {

@@ -1,5 +1,5 @@
 // Package flow runs plans: lists of named steps that can be looked at before
-// they run, stopped at any moment, run again, and taken back.
+// they run, stopped at any moment, run again, and undone.
 //
 // It knows nothing of PostgreSQL. What a step does to the world stands in
 // Step.Does as values (Effect); Do executes exactly these values, so that the
@@ -72,8 +72,8 @@ type Step struct {
 	// Do may run again after a crash in its middle, so it begins by looking.
 	// Nil is a step without effect.
 	Do func(ctx context.Context, t *Turn) error
-	// Undo takes back a whole or half Do, also one of an earlier process; it
-	// does nothing where nothing was done. Nil: there is nothing to take back.
+	// Undo undoes a whole or half Do, also one of an earlier process; it
+	// does nothing where nothing was done. Nil: there is nothing to undo.
 	Undo func(ctx context.Context, t *Turn) error
 	// Undoes is what a whole Undo does to the world, as Does is for Do: for plans
 	// in which undoing is a part. Nil elsewhere.

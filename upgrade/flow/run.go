@@ -121,7 +121,7 @@ func (r *runner) onward(asked context.Context, n int) error {
 	return r.heeding(asked, s)
 }
 
-// Undo takes back every step of p, newest first: first the steps whose undo
+// Undo undoes every step of p, newest first: first the steps whose undo
 // gives service back, then the rest. An undo that fails never stops the next.
 // It returns nil, or a *Failure with Undone telling about the first part.
 func Undo(ctx context.Context, p Plan, j *Journal, observe func(Event)) error {
@@ -306,7 +306,7 @@ func (r *runner) fail(ctx context.Context, i int, err error) error {
 	return f
 }
 
-// undo takes back the steps from..to, newest first, those that give service
+// undo undoes the steps from..to, newest first, those that give service
 // back before the others.
 func (r *runner) undo(ctx context.Context, from, to int) (service, rest []error) {
 	ctx = context.WithoutCancel(ctx)
@@ -384,7 +384,7 @@ func (r *runner) forget(e Event, err error) {
 	})
 }
 
-// tell tells of an event. A panic there is a failure of the step like one of
+// tell reports an event. A panic there is a failure of the step like one of
 // its own: what was begun can still be undone.
 func tell(observe func(Event), e Event) (err error) {
 	defer catch(&err)

@@ -92,7 +92,7 @@ func TestOfShares(t *testing.T) {
 	}
 }
 
-// TestOfBeyond: what the runbook does not allow is told, and what has no end.
+// TestOfBeyond: what the runbook does not allow is reported, and what has no end.
 func TestOfBeyond(t *testing.T) {
 	f := shop()
 	f.MaxWAL = 100 << 20

@@ -83,7 +83,7 @@ func (f Facts) crossing(out *Forecast, plan string) {
 		c.sequences += float64(db.Sequences)
 		c.links += float64(len(db.Sets))
 	}
-	// Writers are let in again and try the locks anew when these are not had in time.
+	// Writers are let in again and try the locks anew when these are not acquired in time.
 	c.waits = min(f.Oldest, f.LockTimeout).Seconds()
 	waited := false
 	for _, p := range parts {

@@ -81,7 +81,7 @@ func Watch(ctx context.Context, conn *pgx.Conn) (*Mark, error) {
 	return m, err
 }
 
-// Take measures. What could not be measured is told in Facts.Missing; the error
+// Take measures. What could not be measured is reported in Facts.Missing; the error
 // is that of a ctx that ended. The parts of Facts that the runbook has are the
 // caller's to fill in.
 func Take(ctx context.Context, o Options) (Facts, error) {

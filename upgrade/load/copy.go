@@ -343,7 +343,7 @@ func (l *loader) closeTable(ctx context.Context, p *pair, t *table) (bool, error
 	return err == nil, err
 }
 
-// markFirst puts down a mark before the work that it tells of, in the same
+// markFirst puts down a mark before the work that it is about, in the same
 // transaction: where a session that was lost is still at it, this waits for its
 // end and learns how it went. done says that there is nothing left to do.
 func (l *loader) markFirst(ctx context.Context, conn *pgx.Conn, t task, mark flow.Effect, key string) (done bool, err error) {

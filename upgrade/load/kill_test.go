@@ -205,7 +205,7 @@ func TestAgainBehindForeignKeys(t *testing.T) {
 }
 
 // TestForeignKeys: those between copied tables are there after the copy, and
-// valid; one that rows break is told by name, with what to do.
+// valid; one that rows break is reported by name, with what to do.
 func TestForeignKeys(t *testing.T) {
 	w := newWorld(t, 15, 18, lab.Options{},
 		"CREATE TABLE a (id int PRIMARY KEY, up int REFERENCES a); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a, b int REFERENCES b); CREATE TABLE c (b int PRIMARY KEY REFERENCES b, a int REFERENCES a)",

@@ -140,7 +140,7 @@ func (l *loader) look(ctx context.Context) error {
 }
 
 // referenced looks which tables foreign keys point to by now: a plan that was
-// made before them would truncate these in vain.
+// made before them would truncate these without success.
 func (l *loader) referenced(ctx context.Context, conn *pgx.Conn) error {
 	is, err := ReadReferenced(ctx, conn)
 	if err != nil {

@@ -19,7 +19,7 @@ const piece = 65536 - 5
 var errOther = errors.New("the other end of the pipe failed")
 
 // pipe streams out, a COPY … TO STDOUT on from, into in, a COPY … FROM STDIN
-// on to, and returns the rows that PostgreSQL counted there. seen is told the
+// on to, and returns the rows that PostgreSQL counted there. seen is given the
 // bytes of each piece and may hold the pipe up; an error of it ends the pipe.
 // The error is that of the end which failed first. An end
 // that only suffered may be closed, or fit for use again (IsClosed).

@@ -157,7 +157,7 @@ func preloads(list, library string) bool {
 	return false
 }
 
-// AwaitHeld waits until every node that runs says that it holds still: a
+// AwaitHeld waits until every node that runs says that it is paused: a
 // manager hears of it when it looks the next time.
 func AwaitHeld(ctx context.Context, m Manager) error {
 	var last State

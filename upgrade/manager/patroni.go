@@ -31,7 +31,7 @@ const dynamicFile = "patroni.dynamic.json"
 // defaultPort is that of Patroni's REST API.
 const defaultPort = "8008"
 
-// Patroni is a Patroni on every node, held still by the setting pause that all
+// Patroni is a Patroni on every node, paused by the setting pause that all
 // of them share.
 type Patroni struct {
 	o          Options
@@ -116,7 +116,7 @@ func (p *Patroni) request(ctx context.Context, method, at string, body []byte, i
 	if into == nil {
 		return nil
 	}
-	// GET /patroni answers 503 for a node that does not run, and tells of it all the same.
+	// GET /patroni answers 503 for a node that does not run, and reports it all the same.
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("%s %s: %s: %w", method, at, answer.Status, err)
 	}

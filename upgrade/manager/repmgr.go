@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// repmgr is a repmgrd on every node. What a node is told stays until it is told
+// repmgr is a repmgrd on every node. What a node is set to stays until it is set to
 // otherwise: in its server's shared memory, and over a restart in a file there.
 type repmgr struct {
 	o    Options

@@ -137,7 +137,7 @@ type Caller struct {
 
 // Match returns the first rule that is for the caller, as the server does it,
 // and whether there is one. A rule of method reject keeps him out, and so does
-// no rule. Not told apart from keywords are the quoted names "all",
+// no rule. Not distinguished from keywords are the quoted names "all",
 // "sameuser", "samerole" and "replication", because the view shows them alike.
 func (h *HBA) Match(c Caller) (HBARule, bool) {
 	for _, r := range h.Rules {

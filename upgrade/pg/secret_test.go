@@ -81,7 +81,7 @@ func secrets(t *testing.T, major int) {
 		}
 	}
 
-	// A role that may not turn it off is told by which settings.
+	// For a role that may not turn it off the settings are named.
 	conninfo := strings.Replace(c.Conninfo("postgres"), "user=postgres", "user=weak", 1)
 	s, err = pg.Parse("old", conninfo, "")
 	l.Must(err)

@@ -312,7 +312,7 @@ const ForecastExceeds = "forecast-exceeds"
 // Verdict is go or no-go, and why.
 type Verdict struct {
 	Go      bool
-	Reasons []string // what stands in the way; for a go: what was accepted or is to be known
+	Reasons []string // what blocks the upgrade; for a go: what was accepted or is to be known
 }
 
 // Verdict says whether the upgrade may begin: no finding that is not accepted
@@ -349,7 +349,7 @@ func (d DryRun) Verdict() Verdict {
 	return v
 }
 
-// answered says whether the runbook answers for a forecast that is beyond what
+// answered says whether the runbook accepts a forecast that is beyond what
 // it allows.
 func (d DryRun) answered(f Figure) bool {
 	return slices.ContainsFunc(d.Findings, func(g Finding) bool { return g.ID == ForecastExceeds && g.Object == f.Label() && g.Accepted })

@@ -15,7 +15,7 @@ const (
 )
 
 // Findings writes what check found for a person who is woken up by it: what
-// blocks first, each with its reason and what mends it, and a last line that
+// blocks first, each with its reason and what fixes it, and a last line that
 // counts them. Of more than five findings that differ in their object alone two
 // are shown, unless full.
 func Findings(w io.Writer, all []Finding, full bool) error {

@@ -22,7 +22,7 @@ type Finding struct {
 	Says, Fix            string   // Fix: the statement or command that fixes it, "" where there is none
 	Objects              []string // those that accept: may name; several where one finding is about them all
 	Grid                 *Grid    // what it shows as rows; nil where it has none
-	Accepted             bool     // the runbook answers for it
+	Accepted             bool     // the runbook accepts it
 	Acceptable           bool     // false: accepting it would break the running application or lose rows
 }
 
@@ -32,7 +32,7 @@ type Grid struct {
 	Rows    [][]string `json:"rows"`
 }
 
-// Blocks reports whether the finding stands in the way.
+// Blocks reports whether the finding blocks the upgrade.
 func (f Finding) Blocks() bool { return f.Level == Block && !f.Accepted }
 
 type findingLine struct {

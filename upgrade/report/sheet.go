@@ -33,7 +33,7 @@ type group struct {
 	Blocks    bool
 	Findings  []Finding
 	More      []Finding // beyond those that are shown at first
-	// Fix is what mends all of them, where it is the same; theirs are "" then.
+	// Fix is what fixes all of them, where it is the same; theirs are "" then.
 	Fix string
 }
 
@@ -113,7 +113,7 @@ func weight(id string) int {
 	return len(weights)
 }
 
-// groups sorts findings: what blocks first, what the runbook answers for last.
+// groups sorts findings: what blocks first, what the runbook accepts last.
 func groups(all []Finding) []group {
 	var out []group
 	for _, f := range all {

@@ -70,7 +70,7 @@ func (s Status) headline() string {
 	return "it is not known who takes writes"
 }
 
-// fenceText tells of the fence of the side that does not take writes.
+// fenceText reports the fence of the side that does not take writes.
 func fenceText(side string, f FenceState) string {
 	switch f {
 	case FenceClosed:

@@ -20,7 +20,7 @@ func (b *builder) aside() flow.Step {
 	s := b.step("aside", "Move what is in the data directory of "+b.Name+" aside")
 	s.Does = []flow.Effect{b.effect("mv", b.DataDir, b.DataDir+".before-"+b.o.Upgrade+"-$timestamp")}
 	s.Done = b.unless(func(ctx context.Context) (bool, error) {
-		// Asked here, so that a node in the way is told although nothing is to
+		// Asked here, so that a node in the way is reported although nothing is to
 		// be moved.
 		if err := b.refuse(ctx); err != nil {
 			return false, err

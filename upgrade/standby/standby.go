@@ -258,10 +258,10 @@ func (o Options) build(which func(*Node) bool) []flow.Step {
 	return steps
 }
 
-// Remove takes back what Steps did, for abort: the earlier
+// Remove undoes what Steps did, for abort: the earlier
 // synchronous_standby_names, then per node, the last of a cascade first: stop
 // it, drop its slot, and forget its mark. Only nodes with a mark of this
-// upgrade are touched, and no data directory is: what stays is told.
+// upgrade are touched, and no data directory is: what stays is reported.
 func Remove(o Options) []flow.Step {
 	var steps []flow.Step
 	if o.SynchronousStandbyNames != nil {
@@ -283,7 +283,7 @@ func Forget(o Options) []flow.Step {
 	return steps
 }
 
-// Refusals tells what stands in the way of each node, without touching it: a
+// Refusals tells what blocks each node, without touching it: a
 // server at its address or in its data directory that is not that standby, a
 // missing program or folder. They are what Steps would fail with.
 func Refusals(ctx context.Context, o Options) []error {

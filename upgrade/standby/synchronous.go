@@ -97,7 +97,7 @@ func (q Quorum) Lacks(states []State) int {
 }
 
 // Synchronous is the value of synchronous_standby_names in force, and what
-// ALTER SYSTEM has set it to; nil where it has not. Remove is told the second.
+// ALTER SYSTEM has set it to; nil where it has not. Remove is given the second.
 func Synchronous(ctx context.Context, conn *pgx.Conn) (now string, altered *string, err error) {
 	err = conn.QueryRow(ctx, `
 		SELECT current_setting('synchronous_standby_names'),

@@ -28,7 +28,7 @@ type Member struct {
 	// Name is the application_name by which its upstream knows it; the primary's
 	// is its cluster_name, "" where it has none.
 	Name string
-	// Server is how it was reached; nil where only its upstream tells of it, and
+	// Server is how it was reached; nil where only its upstream reports it, and
 	// Why then says why it could not be asked.
 	Server *pg.Server
 	Why    string
@@ -96,7 +96,7 @@ type discovery struct {
 	primary  *Member
 	standbys []*Member       // that answer
 	known    map[string]bool // data directories with their start, so that no node is taken twice
-	heard    []heard         // receivers, as upstreams tell of them
+	heard    []heard         // receivers, as upstreams report them
 	names    string
 }
 

@@ -198,7 +198,7 @@ func TestCountsBackAndCancel(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 
-	// Cut off in the middle: the cause is told and no session stays.
+	// Cut off in the middle: the cause is reported and no session stays.
 	ctx, cancel := context.WithCancelCause(t.Context())
 	o = w.options()
 	pass := o.Pass

@@ -57,8 +57,8 @@ type Options struct {
 	// until the following side shows all of them. The LSN is the leading
 	// side's, after the canaries.
 	Pass func(ctx context.Context) (pg.LSN, error)
-	// Observe is told each result as soon as it stands, one at a time; nil is
-	// silent. Progress is told bytes, as they lie on the leading side's disk,
+	// Observe is given each result as soon as it stands, one at a time; nil is
+	// silent. Progress is given bytes, as they lie on the leading side's disk,
 	// and how many tables are looked at once more, because rows of them moved.
 	Observe  func(Result)
 	Progress func(done, total int64, again int)
@@ -70,7 +70,7 @@ type Result struct {
 	// Rows are those of the leading side in the last look at the whole table;
 	// -1 where it was not compared.
 	Rows int64
-	// Equal: no row differs, apart from those that Skipped tells of.
+	// Equal: no row differs, apart from those that Skipped reports.
 	Equal bool
 	// LSN is where the table was proven equal: both sides had passed it.
 	LSN pg.LSN

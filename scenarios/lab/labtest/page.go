@@ -58,7 +58,7 @@ addEventListener("message", function (e) { var p = document.createElement("pre")
 var looked = regexp.MustCompile(`<pre class="looked">(.*?)</pre>`)
 
 // Page opens an HTML page in places of several widths, and as it is printed, unfolds and presses what can be, and tells what
-// was wider than its place or threw. There is nothing to tell of a good page.
+// was wider than its place or threw. There is nothing to report of a good page.
 func Page(tb testing.TB, b lab.Browser, page string, widths ...int) []string {
 	tb.Helper()
 	head, rest, ok := strings.Cut(page, "<head>")
