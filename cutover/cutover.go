@@ -2,15 +2,15 @@
 // to another, so that there is never a moment with two writable sides and no
 // acknowledged write is lost.
 //
-// The plan (Plan) is one list of steps, all-or-nothing up to open. A rollback
-// is the same plan with the ends swapped: the code speaks of the side that
+// The plan is one list of steps, all-or-nothing up to open; plan.go has their
+// order, with the reason for each place. A rollback is the same plan with the ends swapped: the code speaks of the side that
 // closes and the side that opens, never of old and new. Links run from the
 // closing to the opening side while the plan begins; the way back, in the
 // other direction, is made and proven inside it.
 //
 // What decides is one row in one database of the closing side (Decision): close
 // writes it in its own transaction, open changes it before anything else, and
-// taking back changes it in the transaction that lowers the fence. So exactly
+// an undo changes it in the transaction that lowers the fence. So exactly
 // one of the two can ever happen, from any machine, with any journal.
 package cutover
 
@@ -21,7 +21,6 @@ import (
 	"io"
 	"maps"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -254,102 +253,9 @@ func (c *Crossing) Result() Result {
 // Close ends the sessions of the crossing. Locks that are still held go with them.
 func (c *Crossing) Close() { c.x.hangUp() }
 
-// New builds the whole plan: from arm to what follows open.
-func New(c Config) *Crossing {
-	x := newCrossing(c)
-	steps := append(slices.Clone(c.Ahead), x.toClose()...)
-	steps = append(steps, x.closeKept())
-	return &Crossing{Plan: x.plan(append(steps, x.fromOpen()...)), x: x}
-}
-
-// toClose are the steps from arm to close.
-func (x *crossing) toClose() []flow.Step {
-	steps := append([]flow.Step{x.arm()}, x.Before...)
-	if x.Stopped {
-		steps = append(steps, x.forwardAgain())
-	}
-	steps = append(steps, x.reversible(x.trafficPause())...)
-	return append(steps, x.durable(), x.close())
-}
-
-// reversible are the steps from the gate to the proof of the way back; begin is
-// the one with which clients begin to be held back.
-func (x *crossing) reversible(begin flow.Step) []flow.Step {
-	steps := []flow.Step{x.gate(), x.trafficPrepare()}
-	if x.Back {
-		steps = append(steps, x.backMake())
-	}
-	steps = append(steps, begin, x.lock(), x.canary(), x.drain(), x.sequences(), x.forwardStop())
-	if x.Back {
-		steps = append(steps, x.backProve())
-	}
-	return steps
-}
-
-// Resume builds the plan for an attempt that was found closed: it looks at
-// everything again that the decision stands on, and goes on to open. Where that
-// does not hold any more, what the earlier run did is undone as its own.
-func Resume(c Config, d Decision) *Crossing {
-	x := newCrossing(c)
-	x.remember(d)
-	var steps []flow.Step
-	for _, s := range x.toClose() {
-		if s.Undo != nil {
-			s.Done = func(context.Context) (bool, error) { return true, nil }
-			steps = append(steps, s)
-		}
-	}
-	steps = append(steps, x.closedAgain(d), x.durable(), x.closeKept())
-	return &Crossing{Plan: x.plan(append(steps, x.fromOpen()...)), x: x}
-}
-
-// Earlier builds the plan of an attempt that was found cut off before open, to
-// be undone.
-func Earlier(c Config, d Decision) *Crossing {
-	c.Attempt = d.Attempt
-	again := New(c)
-	again.x.remember(d)
-	return again
-}
-
-// Forwards builds the plan for an attempt that was found open: only forward.
-func Forwards(c Config, d Decision) *Crossing {
-	x := newCrossing(c)
-	x.remember(d)
-	x.decided = true
-	steps := append([]flow.Step{x.sequencesAgain()}, x.fromOpen()...)
-	done := &steps[len(steps)-1]
-	done.Needs = append(done.Needs, steps[0].ID)
-	return &Crossing{Plan: x.plan(steps), x: x}
-}
-
-func (x *crossing) plan(steps []flow.Step) flow.Plan {
-	name := "cutover"
-	if x.Direction == Back {
-		name = "rollback"
-	}
-	for i := range steps {
-		steps[i] = x.reviving(steps[i])
-		steps[i].Forecast = x.Forecast[steps[i].ID]
-	}
-	return flow.Plan{Name: name, Attempt: x.Attempt, Steps: steps, AllOrNothing: true, Committed: x.decided}
-}
-
 // served is what the steps run beside each other that give clients their service
 // after open: none of them waits for another that is held up.
 const served = "served"
-
-// fromOpen are open and what follows it. Each of these steps is tried whatever
-// became of the others; only the last needs all.
-func (x *crossing) fromOpen() []flow.Step {
-	after := []flow.Step{x.trafficPoint(), x.trafficResume(), x.readOnly(), x.follow(), x.leaks(), x.disarm()}
-	after = append(after, x.After...)
-	done := x.done()
-	for _, s := range after {
-		done.Needs = append(done.Needs, s.ID)
-	}
-	return append(append([]flow.Step{x.open()}, after...), done)
-}
 
 func (x *crossing) remember(d Decision) {
 	x.stopped = true // how far it came is not known

@@ -91,15 +91,11 @@ func Rehearse(c Config, traffic bool) *Crossing {
 	x := newCrossing(c)
 	x.rehearsal = &rehearsal{traffic: traffic, took: map[string]time.Duration{}}
 	x.stopped = false // what a real attempt has left is no leftover of this one
-	begin := x.quiet()
+	pause := x.quiet
 	if traffic {
-		begin = x.trafficPause()
+		pause = x.trafficPause
 	}
-	steps := []flow.Step{x.arm()}
-	if x.Stopped {
-		steps = append(steps, x.forwardAgain())
-	}
-	steps = append(steps, x.reversible(begin)...)
+	steps := in(x.order(pause), arming, reversible)
 	for i := range steps {
 		steps[i] = x.timed(steps[i], i == len(steps)-1)
 	}
