@@ -403,6 +403,27 @@ var extensionCases = []judged{
 		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/mine", N: 2})
 	}, []string{"note c-functions old shop $libdir/mine"}},
 	{"c-functions", "none", func(f *Facts) {}, nil},
+	{"c-functions", "with the ending of a library", func(f *Facts) {
+		f.New.Libraries = []string{"mine"}
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/mine.so", N: 1})
+	}, []string{"note c-functions old shop $libdir/mine.so"}},
+	{"c-functions", "by its bare name", func(f *Facts) {
+		f.New.Libraries = []string{"mine"}
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "mine", N: 1})
+	}, []string{"note c-functions old shop mine"}},
+	{"library-missing", "by its bare name", func(f *Facts) {
+		f.New.Libraries = []string{"plpgsql"}
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "mine", N: 1})
+	}, []string{"block library-missing new shop mine"}},
+	{"c-functions", "in a folder below", func(f *Facts) {
+		f.New.Libraries = []string{"plpgsql"}
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/plugins/mine", N: 1})
+	}, []string{"warn c-functions old shop $libdir/plugins/mine"}},
+	{"c-functions", "18 looks elsewhere for it", func(f *Facts) {
+		f.New.Libraries = []string{"plpgsql"}
+		f.New.set("dynamic_library_path", "/opt/lib:$libdir")
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/mine", N: 1}, Thing{Kind: "c-function", Name: "public.g", More: "bare", N: 1})
+	}, []string{"warn c-functions old shop $libdir/mine", "warn c-functions old shop bare"}},
 }
 
 var removedCases = []judged{
