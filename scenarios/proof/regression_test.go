@@ -51,7 +51,7 @@ func TestRegressionDatabase(t *testing.T) {
 		t.Logf("tests whose output is not as expected: %v", failed)
 	})
 	w.psql(w.old, "regression.sql", database)
-	t.Log(w.Value(w.old, database, `SELECT string_agg(n || ' of kind ' || relkind, ', ' ORDER BY relkind) FROM (
+	t.Log(w.Value(w.old, database, `SELECT string_agg(format('%s of kind %s', n, relkind), ', ' ORDER BY relkind) FROM (
 		SELECT relkind, count(*) n FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace GROUP BY 1) k`))
 	// Less than it is: then the tests have not been run.
 	w.Until(w.old, database, "SELECT count(*) > 1400 FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace")
