@@ -421,3 +421,9 @@ INSERT INTO zoo.by_list SELECT 'json', g FROM generate_series(1, 20) g;
 INSERT INTO zoo.wide_key SELECT g, g, g FROM generate_series(1, 20) g;
 REFRESH MATERIALIZED VIEW zoo.filled;
 RESET session_replication_role;
+
+-- What no upgrade carries over, with comments, which stay with it
+DO $$ BEGIN PERFORM lo_create(420042); END $$;
+COMMENT ON LARGE OBJECT 420042 IS 'x';
+CREATE PUBLICATION "json" FOR TABLE zoo.refers WITH (publish = 'insert');
+COMMENT ON PUBLICATION "json" IS 'x';

@@ -152,29 +152,39 @@ func readStanza(stanza, suite string) (source, bool) {
 		!strings.EqualFold(strings.TrimSpace(values["enabled"]), "no")
 }
 
-// lines is the entry for another suite, and the name its file must have.
-func (s source) lines(suite, components string) (name, text string) {
-	if s.stanza == nil {
-		return "lab.list", fmt.Sprintf("deb %s%s %s %s\n", s.options, s.uri, suite, components)
+// lines is the entry of these types (deb, deb-src) for another suite, and the name its file must have.
+func (s source) lines(suite, components string, types ...string) (name, text string) {
+	if s.stanza != nil {
+		return "lab.sources", fmt.Sprintf("Types: %s\nSuites: %s\nComponents: %s\n%s\n", strings.Join(types, " "), suite, components, strings.Join(s.stanza, "\n"))
 	}
-	return "lab.sources", fmt.Sprintf("Types: deb\nSuites: %s\nComponents: %s\n%s\n", suite, components, strings.Join(s.stanza, "\n"))
+	for _, t := range types {
+		text += fmt.Sprintf("%s %s%s %s %s\n", t, s.options, s.uri, suite, components)
+	}
+	return "lab.list", text
 }
 
-// download fetches a parcel's packages into work. apt does it, with lists, cache and status of its own, so that it needs no
-// root, knows of nothing that is installed, and touches nothing of the machine's; what the machine says about proxies,
-// certificates and keys holds.
-func (d *distribution) download(ctx context.Context, work, arch string, p parcel) ([]string, error) {
+// An archive is one suite as apt sees it from a folder of its own, with lists, cache and status of its own, so that it
+// needs no root, knows of nothing that is installed, and touches nothing of the machine's; what the machine says about
+// proxies, certificates and keys holds.
+type archive struct {
+	config string // apt.conf
+	debs   string // what is downloaded ends up here
+}
+
+// open reads the lists of a suite into work; types are deb and deb-src, what is wanted of it.
+func (d *distribution) open(ctx context.Context, work, arch, suite string, types ...string) (*archive, error) {
 	components := "main"
 	if d.id == "ubuntu" {
 		components = "main universe"
 	}
 	state := filepath.Join(work, "apt")
+	a := &archive{config: filepath.Join(state, "apt.conf"), debs: filepath.Join(state, "debs")}
 	for _, dir := range []string{"state/lists/partial", "cache/archives/partial", "sources", "preferences", "debs"} {
 		if err := os.MkdirAll(filepath.Join(state, dir), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	name, text := d.source.lines(p.suite, components)
+	name, text := d.source.lines(suite, components, types...)
 	config := fmt.Sprintf(`#clear APT::Architectures;
 #clear APT::Update;
 #clear DPkg;
@@ -200,15 +210,24 @@ Acquire::Retries "2";
 			return nil, err
 		}
 	}
-	apt := func(args ...string) (string, error) {
-		cmd := plain(ctx, "apt-get", append([]string{"-qq", "-c", filepath.Join(state, "apt.conf")}, args...)...)
-		cmd.Dir = filepath.Join(state, "debs")
-		return run(ctx, cmd)
-	}
-	if _, err := apt("update", "-o", "APT::Update::Error-Mode=any"); err != nil {
+	_, err := a.get(ctx, "update", "-o", "APT::Update::Error-Mode=any")
+	return a, err
+}
+
+// get runs apt-get and returns what it printed.
+func (a *archive) get(ctx context.Context, args ...string) (string, error) {
+	cmd := plain(ctx, "apt-get", append([]string{"-qq", "-c", a.config}, args...)...)
+	cmd.Dir = a.debs
+	return run(ctx, cmd)
+}
+
+// download fetches a parcel's packages into work.
+func (d *distribution) download(ctx context.Context, work, arch string, p parcel) ([]string, error) {
+	a, err := d.open(ctx, work, arch, p.suite, "deb")
+	if err != nil {
 		return nil, err
 	}
-	out, err := apt(append([]string{"--simulate", "install"}, p.packages...)...)
+	out, err := a.get(ctx, append([]string{"--simulate", "install"}, p.packages...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -216,10 +235,10 @@ Acquire::Retries "2";
 	if len(names) == 0 {
 		return nil, errors.New("apt-get names no packages")
 	}
-	if _, err := apt(append([]string{"download"}, names...)...); err != nil {
+	if _, err := a.get(ctx, append([]string{"download"}, names...)...); err != nil {
 		return nil, err
 	}
-	return glob(filepath.Join(state, "debs"), "*.deb"), nil
+	return glob(a.debs, "*.deb"), nil
 }
 
 // needed picks from what apt-get would install what a server has use for: what was asked for, and libraries.

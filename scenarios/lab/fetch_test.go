@@ -111,7 +111,7 @@ func TestSources(t *testing.T) {
 		if ok != (c.want != "") {
 			t.Errorf("%s: found is %v", c.file, ok)
 		} else if ok {
-			if _, got := s.lines("trixie", "main"); got != c.want {
+			if _, got := s.lines("trixie", "main", "deb"); got != c.want {
 				t.Errorf("%s gives\n%s, not\n%s", c.file, got, c.want)
 			}
 		}

@@ -11,12 +11,12 @@ import (
 	"crossfade/scenarios/lab"
 )
 
-// psql loads a script of scenarios into a database of old.
-func (w *world) psql(script, database string) {
+// psql loads a script of scenarios into a database of a cluster.
+func (w *world) psql(c *lab.Cluster, script, database string) {
 	w.t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", script))
 	w.Must(err)
-	_, err = w.old.Psql(w.t.Context(), database, string(b))
+	_, err = c.Psql(w.t.Context(), database, string(b))
 	w.Must(err)
 }
 
@@ -95,11 +95,11 @@ func TestZoo(t *testing.T) {
 				dbs += "  - name: german\n"
 			}
 			w := newWorld(t, setting{
-				old: p[0], new: p[1], sql: "SELECT", dbs: dbs, extra: "accept: [\"unlogged:zoo.unlogged\"]\n",
+				old: p[0], new: p[1], sql: "SELECT", dbs: dbs, extra: "accept: [large-objects, \"unlogged:zoo.unlogged\"]\n",
 				oldSet: map[string]string{"shared_preload_libraries": "pg_stat_statements"},
 				newSet: map[string]string{"shared_preload_libraries": "pg_stat_statements"},
 			})
-			w.psql("zoo.sql", "shop")
+			w.psql(w.old, "zoo.sql", "shop")
 			w.Exec(w.old, "", "CREATE DATABASE bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
 			w.Exec(w.old, "bytes", notUTF8)
 			if p[0] >= 15 {

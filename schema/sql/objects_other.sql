@@ -105,12 +105,11 @@ FROM (SELECT objoid, classoid, objsubid, description FROM pg_description
       WHERE objoid >= 16384 OR classoid = 'pg_namespace'::regclass AND objoid = (SELECT oid FROM pg_namespace WHERE nspname = 'public')) d,
 LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i
 WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = d.classoid AND m.objid = d.objoid)
-  AND d.classoid <> 'pg_publication'::regclass AND d.classoid <> 'pg_subscription'::regclass
-  AND NOT {{template "ours"}}
+  AND NOT {{template "stays"}} AND NOT {{template "ours"}}
 UNION ALL
 SELECT 'security label', d.provider || ' on ' || {{template "called"}}, ARRAY['label', d.label]
 FROM pg_seclabel d, LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i
-WHERE d.classoid <> 'pg_publication'::regclass AND d.classoid <> 'pg_subscription'::regclass AND NOT {{template "ours"}}
+WHERE NOT {{template "stays"}} AND NOT {{template "ours"}}
 UNION ALL
 -- privileges that somebody changed on what initdb or an extension made; those on
 -- information_schema, which pg_dump leaves out, are each server's own

@@ -36,3 +36,8 @@ i.type || ' ' || CASE d.classoid
 {{define "ours" -}}
 (i.identity = '"crossfade"' OR i.identity LIKE '"crossfade".%' OR i.identity LIKE '"crossfade\_%')
 {{- end}}
+
+{{/* A comment or label, d, of what no upgrade carries over. */}}
+{{define "stays" -}}
+d.classoid = ANY ('{pg_publication,pg_subscription,pg_largeobject}'::regclass[])
+{{- end}}

@@ -37,6 +37,11 @@ func order(f *Facts, table, what string) {
 	f.Databases[0].Want.Identity = map[string]string{table: what}
 }
 
+// publishedBy are publications of public.orders.
+func publishedBy(f *Facts, all ...Narrowed) {
+	f.Databases[0].Narrowed = map[string][]Narrowed{"public.orders": all}
+}
+
 var identityCases = []judged{
 	{"identity-generated", "as the key", func(f *Facts) { f.table(doubled(9, 'd')) }, []string{"block identity-generated old shop public.doubled"}},
 	{
@@ -138,6 +143,41 @@ var identityCases = []judged{
 		f.indexes("public.log", Index{Name: "log_x", Unique: true, Why: "it is deferrable"})
 	}, []string{"block identity-order old shop public.log"}},
 	{"identity-order", "full", func(f *Facts) { order(f, "public.orders", "full") }, []string{"note replica-identity-full old shop public.orders"}},
+	{"identity-generated", "in the index that is ordered", func(f *Facts) {
+		t := doubled(9, 'd')
+		t.Identity.Columns = []string{"id"}
+		f.table(t)
+		order(f, "public.doubled", "index:doubled_b")
+		f.indexes("public.doubled", Index{Name: "doubled_b", Unique: true, Columns: []string{"b"}})
+	}, []string{"block identity-generated old shop public.doubled"}},
+	{"identity-order", "a publication has not all columns", func(f *Facts) {
+		order(f, "public.orders", "full")
+		publishedBy(f, Narrowed{Publication: "theirs", Columns: []string{"id"}})
+	}, []string{"block identity-order old shop public.orders", "note replica-identity-full old shop public.orders"}},
+	{"identity-order", "a publication has the columns of the index", func(f *Facts) {
+		order(f, "public.orders", "index:other")
+		f.indexes("public.orders", Index{Name: "other", Unique: true, Columns: []string{"n"}})
+		publishedBy(f, Narrowed{Publication: "theirs", Columns: []string{"id", "n"}})
+	}, nil},
+	{"identity-order", "a publication lacks a column of the index", func(f *Facts) {
+		order(f, "public.orders", "index:other")
+		f.indexes("public.orders", Index{Name: "other", Unique: true, Columns: []string{"n"}})
+		publishedBy(f, Narrowed{Publication: "theirs", Columns: []string{"id"}})
+	}, []string{"block identity-order old shop public.orders"}},
+	{"identity-order", "a row filter reads what the index lacks", func(f *Facts) {
+		order(f, "public.orders", "index:other")
+		f.indexes("public.orders", Index{Name: "other", Unique: true, Columns: []string{"n"}})
+		publishedBy(f, Narrowed{Publication: "theirs", Filter: []string{"id"}})
+	}, []string{"block identity-order old shop public.orders"}},
+	{"identity-order", "a row filter, under full", func(f *Facts) {
+		order(f, "public.orders", "full")
+		publishedBy(f, Narrowed{Publication: "theirs", Filter: []string{"id"}})
+	}, []string{"note replica-identity-full old shop public.orders"}},
+	{"identity-order", "what a publication has refused before", func(f *Facts) {
+		f.table(without(2, "log", ""))
+		order(f, "public.log", "full")
+		f.Databases[0].Narrowed = map[string][]Narrowed{"public.log": {{Publication: "theirs", Columns: []string{"id"}}}}
+	}, []string{"note replica-identity-full old shop public.log"}},
 	{"excluded-tables", "one", func(f *Facts) {
 		t := table(2, "audit")
 		t.Excluded = true
@@ -363,6 +403,27 @@ var extensionCases = []judged{
 		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/mine", N: 2})
 	}, []string{"note c-functions old shop $libdir/mine"}},
 	{"c-functions", "none", func(f *Facts) {}, nil},
+	{"c-functions", "with the ending of a library", func(f *Facts) {
+		f.New.Libraries = []string{"mine"}
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/mine.so", N: 1})
+	}, []string{"note c-functions old shop $libdir/mine.so"}},
+	{"c-functions", "by its bare name", func(f *Facts) {
+		f.New.Libraries = []string{"mine"}
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "mine", N: 1})
+	}, []string{"note c-functions old shop mine"}},
+	{"library-missing", "by its bare name", func(f *Facts) {
+		f.New.Libraries = []string{"plpgsql"}
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "mine", N: 1})
+	}, []string{"block library-missing new shop mine"}},
+	{"c-functions", "in a folder below", func(f *Facts) {
+		f.New.Libraries = []string{"plpgsql"}
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/plugins/mine", N: 1})
+	}, []string{"warn c-functions old shop $libdir/plugins/mine"}},
+	{"c-functions", "18 looks elsewhere for it", func(f *Facts) {
+		f.New.Libraries = []string{"plpgsql"}
+		f.New.set("dynamic_library_path", "/opt/lib:$libdir")
+		f.thing(Thing{Kind: "c-function", Name: "public.f", More: "$libdir/mine", N: 1}, Thing{Kind: "c-function", Name: "public.g", More: "bare", N: 1})
+	}, []string{"warn c-functions old shop $libdir/mine", "warn c-functions old shop bare"}},
 }
 
 var removedCases = []judged{

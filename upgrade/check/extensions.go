@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -196,14 +197,26 @@ func judgeExtensionTables(f *Facts) []Finding {
 	return out
 }
 
-// library says whether new has the library of a C function; known is false where
-// that cannot be told.
+// library says whether new has the library of a C function, as CREATE FUNCTION named
+// it: with or without the ending of a shared library, in $libdir or wherever
+// dynamic_library_path leads, which 18 and later look through for $libdir, too. known
+// is false where that cannot be told.
 func (f *Facts) library(path string) (there, known bool) {
-	name, ok := strings.CutPrefix(path, "$libdir/")
-	if !ok || !f.New.ok() || f.New.Libraries == nil {
+	if !f.New.ok() || f.New.Libraries == nil {
 		return false, false
 	}
-	return slices.Contains(f.New.Libraries, name), true
+	const searched = 18
+	name, inLibdir := strings.CutPrefix(path, "$libdir/")
+	if strings.Contains(name, "/") {
+		return false, false // a folder that was not looked into
+	}
+	if ending := filepath.Ext(name); slices.Contains([]string{".so", ".dylib", ".dll"}, ending) {
+		name = strings.TrimSuffix(name, ending)
+	}
+	dirs := strings.Split(f.New.setting("dynamic_library_path"), ":")
+	there = slices.Contains(f.New.Libraries, name) && (inLibdir || slices.Contains(dirs, "$libdir"))
+	elsewhere := slices.ContainsFunc(dirs, func(dir string) bool { return dir != "$libdir" })
+	return there, there || !elsewhere || inLibdir && f.New.Major() < searched
 }
 
 func judgeLibraries(f *Facts) []Finding {

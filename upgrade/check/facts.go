@@ -274,6 +274,9 @@ type DatabaseFacts struct {
 	// Indexes are, by table, those of the tables whose identity the runbook
 	// orders, that have none, or that have FULL.
 	Indexes map[string][]Index
+	// Narrowed are, by table, publications of old that publish less than the whole of
+	// tables whose identity the runbook orders.
+	Narrowed map[string][]Narrowed
 	// Telling is, of tables that have FULL, the column with the most values.
 	Telling map[string]string
 	// StatsSince is since when updates and deletes are counted; zero is not known.

@@ -308,8 +308,22 @@ func (d *DatabaseFacts) readIdentities(ctx context.Context, conn *pgx.Conn, vers
 	var oid uint32
 	var x Index
 	d.Indexes = map[string][]Index{}
-	_, err = pgx.ForEachRow(r, []any{&oid, &x.Name, &x.Unique, &x.Why, &x.Method, &x.Distinct}, func() error {
-		d.Indexes[names[oid]] = append(d.Indexes[names[oid]], x)
+	_, err = pgx.ForEachRow(r, []any{&oid, &x.Name, &x.Unique, &x.Why, &x.Method, &x.Distinct, &x.Columns}, func() error {
+		one := x
+		one.Columns = slices.Clone(x.Columns)
+		d.Indexes[names[oid]] = append(d.Indexes[names[oid]], one)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if r, err = conn.Query(ctx, query("narrowed", version), oids); err != nil {
+		return err
+	}
+	var n Narrowed
+	d.Narrowed = map[string][]Narrowed{}
+	_, err = pgx.ForEachRow(r, []any{&oid, &n.Publication, &n.Columns, &n.Filter}, func() error {
+		d.Narrowed[names[oid]] = append(d.Narrowed[names[oid]], Narrowed{n.Publication, slices.Clone(n.Columns), slices.Clone(n.Filter)})
 		return nil
 	})
 	if err != nil {

@@ -42,6 +42,11 @@ func (d DatabaseFacts) ordered(t schema.Table) schema.Identity {
 		}
 	default:
 		id = schema.Identity{Kind: 'i', Index: strings.TrimPrefix(order, "index:"), Usable: true}
+		for _, x := range d.Indexes[t.String()] {
+			if x.Name == id.Index {
+				id.Columns = x.Columns
+			}
+		}
 	}
 	return id
 }
@@ -75,6 +80,49 @@ type Index struct {
 	// Distinct is how many values its first column has: less than 0 as a part of
 	// the rows, 0 not known.
 	Distinct float64
+	// Columns are those of its key, in its order.
+	Columns []string
+}
+
+// Narrowed is a publication with UPDATE or DELETE that publishes less than the whole
+// of a table. PostgreSQL refuses both to the application where the replica identity
+// has a column that is not published, FULL where any columns are named; and where
+// the row filter reads a column that the identity has not.
+type Narrowed struct {
+	Publication string
+	Columns     []string // that are published; nil is all
+	Filter      []string // that the row filter reads
+}
+
+// refuses is why n makes PostgreSQL refuse UPDATE and DELETE of a table with an
+// identity, of these columns where its kind is not FULL; "" where it does not.
+func (n Narrowed) refuses(kind byte, columns []string) string {
+	if kind == 'f' {
+		if n.Columns == nil {
+			return ""
+		}
+		return fmt.Sprintf("publication %s publishes only columns %s of it, and FULL needs all", schema.Name(n.Publication), columnNames(n.Columns))
+	}
+	lacks := func(of, in []string) []string {
+		return slices.DeleteFunc(slices.Clone(of), func(c string) bool { return slices.Contains(in, c) })
+	}
+	if n.Columns != nil {
+		if not := lacks(columns, n.Columns); len(not) > 0 {
+			return fmt.Sprintf("publication %s does not publish column %s of it", schema.Name(n.Publication), columnNames(not))
+		}
+	}
+	if not := lacks(n.Filter, columns); len(not) > 0 {
+		return fmt.Sprintf("the row filter of publication %s reads column %s, which the index has not", schema.Name(n.Publication), columnNames(not))
+	}
+	return ""
+}
+
+func columnNames(columns []string) string {
+	out := make([]string, len(columns))
+	for i, c := range columns {
+		out[i] = schema.Name(c)
+	}
+	return strings.Join(out, ", ")
 }
 
 func judgeIdentity(f *Facts) []Finding {
@@ -115,7 +163,7 @@ func judgeIdentity(f *Facts) []Finding {
 		case strings.HasSuffix(fix, ";"):
 			found = found.among(would+"None has an index that could serve", "table", []string{"why"}, why).fixedBy(identities())
 		default:
-			found = found.among(would+"REPLICA IDENTITY FULL cannot serve either", "table", []string{"why", "FULL"}, why, or)
+			found = found.among(would+"REPLICA IDENTITY FULL cannot serve either", "table", []string{"why", "FULL"}, why, or).fixedBy(firstLines)
 		}
 		out = append(out, found)
 	})
@@ -133,16 +181,20 @@ func identities() func(all []Finding) string {
 				patterns = append(patterns, p)
 			}
 		}
-		own := slices.Clone(all)
-		for i := range own {
-			sql, _, _ := strings.Cut(own[i].Fix, "\n")
-			own[i].Fix = sql
-		}
 		return lines(
 			"best is a primary key for each; else in the runbook, for the time of the upgrade, which is for those tables of a pattern that have no key:",
 			"identity: {"+strings.Join(patterns, ", ")+"}",
-			"or on old:", fixes(own))
+			"or on old:", firstLines(all))
 	}
+}
+
+// firstLines are the first lines of the fixes alone: what follows stands in the table.
+func firstLines(all []Finding) string {
+	own := slices.Clone(all)
+	for i := range own {
+		own[i].Fix, _, _ = strings.Cut(own[i].Fix, "\n")
+	}
+	return fixes(own)
 }
 
 // schemaEnd is where the schema of a table's name ends, quoted or not.
@@ -202,7 +254,8 @@ func judgeGenerated(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s: its replica identity %s has the generated column %s, whose values do not travel: the first UPDATE or DELETE would stop its whole set", t, schema.Name(id.Index), schema.Name(column)),
 				Fix:  fix,
-			})
+			}.among("%s whose replica identity has a generated column, whose values do not travel: the first UPDATE or DELETE would stop the whole set", "table",
+				[]string{"identity", "generated column"}, schema.Name(id.Index), schema.Name(column)))
 		case 'f':
 			i := slices.IndexFunc(t.Columns, func(c schema.Column) bool { return c.Generated != 0 })
 			if i < 0 || !f.strictGenerated() {
@@ -217,7 +270,8 @@ func judgeGenerated(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s: its replica identity is FULL, and column %s is generated: where PostgreSQL 18 or later publishes it, every UPDATE and DELETE of it by the application fails", t, schema.Name(t.Columns[i].Name)),
 				Fix:  fix,
-			})
+			}.among("%s whose replica identity is FULL, and that have a generated column: where PostgreSQL 18 or later publishes them, every UPDATE and DELETE by the application fails", "table",
+				[]string{"generated column"}, schema.Name(t.Columns[i].Name)))
 		}
 	})
 	return out
@@ -369,28 +423,60 @@ func judgeOrders(f *Facts) []Finding {
 			continue
 		}
 		for _, t := range d.Inventory.Tables {
-			name, isIndex := strings.CutPrefix(d.Want.order(t), "index:")
-			if !isIndex {
+			order := d.Want.order(t)
+			if order == "" {
 				continue
 			}
-			why := "there is no such index on it"
-			all := d.Indexes[t.String()]
-			if i := slices.IndexFunc(all, func(x Index) bool { return x.Name == name }); i >= 0 {
-				why = all[i].Why
-			}
-			if why != "" {
-				fix := "name a unique index in the runbook that is whole, valid, not deferrable, and over NOT NULL columns"
-				if c := t.Identity.Candidate; c != "" {
-					fix = fmt.Sprintf("in the runbook: identity: {%s: index:%s}", t, c)
-				}
-				out = append(out, Finding{
-					Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
-					Says: fmt.Sprintf("the runbook orders index %s as identity of %s, which cannot be: %s", schema.Name(name), t, why), Fix: fix,
-				})
+			if x, ok := d.noSuchIdentity(t, order); ok {
+				out = append(out, x)
+			} else if x, ok := d.refusedIdentity(t, f.ours); ok {
+				out = append(out, x)
 			}
 		}
 	}
 	return out
+}
+
+// noSuchIdentity is an order of an index that cannot be the identity of t.
+func (d DatabaseFacts) noSuchIdentity(t schema.Table, order string) (Finding, bool) {
+	name, isIndex := strings.CutPrefix(order, "index:")
+	if !isIndex {
+		return Finding{}, false
+	}
+	why := "there is no such index on it"
+	all := d.Indexes[t.String()]
+	if i := slices.IndexFunc(all, func(x Index) bool { return x.Name == name }); i >= 0 {
+		why = all[i].Why
+	}
+	fix := "name a unique index in the runbook that is whole, valid, not deferrable, and over NOT NULL columns"
+	if c := t.Identity.Candidate; c != "" {
+		fix = fmt.Sprintf("in the runbook: identity: {%s: index:%s}", t, c)
+	}
+	return Finding{
+		Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
+		Says: fmt.Sprintf("the runbook orders index %s as identity of %s, which cannot be: %s", schema.Name(name), t, why), Fix: fix,
+	}, why != ""
+}
+
+// refusedIdentity is an order under which PostgreSQL would refuse the application's
+// UPDATE and DELETE of t, as it does not now, for a publication that is not ours.
+func (d DatabaseFacts) refusedIdentity(t schema.Table, ours func(string) bool) (Finding, bool) {
+	if t.Identity.Kind != 'f' && t.Identity.Index == "" {
+		return Finding{}, false // they are refused already
+	}
+	id := d.ordered(t)
+	for _, n := range d.Narrowed[t.String()] {
+		why := n.refuses(id.Kind, id.Columns)
+		if why == "" || ours(n.Publication) || n.refuses(t.Identity.Kind, t.Identity.Columns) != "" {
+			continue
+		}
+		return Finding{
+			Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
+			Says: fmt.Sprintf("the runbook orders another identity of %s, under which every UPDATE and DELETE of it by the application would fail: %s", t, why),
+			Fix:  "take the table out of identity: in the runbook, if it has a key; or for the time of the upgrade let that publication publish all columns, without a row filter",
+		}.among("the runbook orders another identity of %s, under which every UPDATE and DELETE by the application would fail", "table", []string{"why"}, why), true
+	}
+	return Finding{}, false
 }
 
 func judgeExcluded(f *Facts) []Finding {

@@ -65,7 +65,7 @@ func clean() *Facts {
 	old.Settings = settings(nil)
 	nw.Settings = settings(map[string]string{
 		"max_active_replication_origins": "10", "autovacuum_worker_slots": "16", "reserved_connections": "0", "idle_replication_slot_timeout": "0",
-		"event_triggers": "on", "output_plugin_libraries": "pgoutput, test_decoding",
+		"event_triggers": "on", "output_plugin_libraries": "pgoutput, test_decoding", "dynamic_library_path": "$libdir",
 	})
 	nw.Roles = nw.Roles[1:]
 	old.Databases[1].Template, nw.Databases[1].Template = true, true

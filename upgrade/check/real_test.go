@@ -141,6 +141,7 @@ func Test15(t *testing.T) {
 	t.Run("pg_hba.conf", func(t *testing.T) { refuses(t, old, nw) })
 	t.Run("held up", func(t *testing.T) { heldUp(t, old, nw) })
 	t.Run("sets", func(t *testing.T) { crosses(t, l, old, nw) })
+	t.Run("publications", func(t *testing.T) { narrows(t, l, old, nw) })
 	t.Run("identity", func(t *testing.T) { identityLost(t, l, old, nw) })
 	t.Run("disks", func(t *testing.T) { disks(t, old, nw) })
 	t.Run("pooler", func(t *testing.T) { pooled(t, l, old, nw) })
@@ -450,6 +451,47 @@ func crosses(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
 			t.Errorf("%s: %s", short(x), x.Says)
 		}
 	}
+}
+
+// narrows: publications of somebody else with which PostgreSQL refuses the application's
+// UPDATE under the identities that the runbook orders.
+func narrows(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
+	if old.Major < 15 {
+		return
+	}
+	l.Exec(old, "shop",
+		"CREATE TABLE narrow (id int PRIMARY KEY, a int NOT NULL UNIQUE, b int)", "CREATE TABLE filtered (LIKE narrow INCLUDING ALL)", "CREATE TABLE inserted (LIKE narrow INCLUDING ALL)",
+		"CREATE TABLE root (id int PRIMARY KEY, b int) PARTITION BY RANGE (id)", "CREATE TABLE leaf PARTITION OF root DEFAULT",
+		"ALTER TABLE filtered REPLICA IDENTITY FULL",
+		"CREATE PUBLICATION narrow FOR TABLE narrow (id, a), filtered WHERE (id > 0)",
+		"CREATE PUBLICATION by_root FOR TABLE root (id) WITH (publish_via_partition_root)",
+		"CREATE PUBLICATION inserts FOR TABLE inserted (id) WITH (publish = 'insert')")
+	o := pair(t, old, nw)
+	orders := map[string]string{"public.narrow": "full", "public.filtered": "index:filtered_a_key", "public.inserted": "full", "public.leaf": "full"}
+	o.Databases[0].Identity = orders
+	var objects []string
+	for _, x := range run(t, o) {
+		if x.ID == "identity-order" {
+			objects = append(objects, x.Object)
+		}
+	}
+	slices.Sort(objects)
+	if want := []string{"public.filtered", "public.leaf", "public.narrow"}; !slices.Equal(objects, want) {
+		t.Errorf("identity-order names %v, not %v", objects, want)
+	}
+	// PostgreSQL refuses what is named, and nothing else.
+	for table, order := range orders {
+		identity := "FULL"
+		if name, ok := strings.CutPrefix(order, "index:"); ok {
+			identity = "USING INDEX " + name
+		}
+		l.Exec(old, "shop", "ALTER TABLE "+table+" REPLICA IDENTITY "+identity)
+		err := old.Exec(t.Context(), "shop", "UPDATE "+table+" SET b = 1")
+		if refused := err != nil; refused != slices.Contains(objects, table) {
+			t.Errorf("UPDATE of %s: %v", table, err)
+		}
+	}
+	l.Exec(old, "shop", "DROP TABLE narrow, filtered, inserted, root", "DROP PUBLICATION narrow", "DROP PUBLICATION by_root", "DROP PUBLICATION inserts")
 }
 
 // heldUp: what cannot be read for a lock is said to be unknown, and what to do.

@@ -48,6 +48,18 @@ func Server(tb testing.TB, major int) *lab.Install {
 	return i
 }
 
+// Regression is PostgreSQL's own regression tests of a major; missing ones are treated as Need does.
+func Regression(tb testing.TB, major int) *lab.Regression {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Minute)
+	defer cancel()
+	r, err := store(tb).Regression(ctx, major)
+	if err != nil {
+		lacks(tb, err)
+	}
+	return r
+}
+
 func install(tb testing.TB, major int) *lab.Install {
 	tb.Helper()
 	i := Server(tb, major)
