@@ -67,6 +67,43 @@ func TestGroup(t *testing.T) {
 	}
 }
 
+// TestGroupIndexes: 499 tables with a unique index that can serve and others without
+// one are two findings, whose fixes are one short line that stands for all of them.
+func TestGroupIndexes(t *testing.T) {
+	f := keyless("shop")
+	tables := f.Databases[0].Inventory.Tables
+	for i := range tables {
+		if i%3 > 0 {
+			tables[i].Identity.Candidate = fmt.Sprintf("t%03d_k", i)
+		}
+		if i == 0 {
+			tables[i].Schema = "bare"
+		}
+	}
+	found := judgeIdentity(f)
+	for i := range found {
+		found[i].ID = "replica-identity"
+	}
+	all := Group(found)
+	if len(all) != 2 {
+		t.Fatalf("%d findings", len(all))
+	}
+	for i, patterns := range []string{`identity: {"bare.*": full, "api.*": index}`, `identity: {"api.*": index}`} {
+		var words []string
+		for line := range strings.Lines(all[i].Fix) {
+			if line = strings.TrimSpace(line); !strings.HasSuffix(line, ";") {
+				words = append(words, line)
+			}
+		}
+		if len(words) != 3 || words[1] != patterns || !strings.Contains(words[0], "index is the index that can serve") {
+			t.Errorf("the fix: %q", words)
+		}
+		if n := strings.Count(all[i].Fix, "REPLICA IDENTITY"); n != len(all[i].Objects) {
+			t.Errorf("%d statements for %d tables", n, len(all[i].Objects))
+		}
+	}
+}
+
 // TestUnloggedWithoutKey: the fix of an unlogged table is no reason for the next block.
 func TestUnloggedWithoutKey(t *testing.T) {
 	f := keyless("shop")

@@ -79,6 +79,7 @@ type Index struct {
 
 func judgeIdentity(f *Facts) []Finding {
 	var out []Finding
+	orders := f.orders()
 	f.published(func(d DatabaseFacts, t schema.Table, id schema.Identity) {
 		if id.Usable || id.Kind == 'f' {
 			return
@@ -111,9 +112,9 @@ func judgeIdentity(f *Facts) []Finding {
 		const would = "%s cannot be published: every UPDATE and DELETE of them by the application would fail from the moment the publication exists. "
 		switch {
 		case id.Candidate != "":
-			found = found.among(would+"An index of each can serve", "table", []string{"why", "index"}, why, id.Candidate)
+			found = found.among(would+"An index of each can serve", "table", []string{"why", "index"}, why, id.Candidate).fixedBy(orders.fix)
 		case strings.HasSuffix(fix, ";"):
-			found = found.among(would+"None has an index that could serve", "table", []string{"why"}, why).fixedBy(identities())
+			found = found.among(would+"None has an index that could serve", "table", []string{"why"}, why).fixedBy(orders.fix)
 		default:
 			found = found.among(would+"REPLICA IDENTITY FULL cannot serve either", "table", []string{"why", "FULL"}, why, or)
 		}
@@ -122,27 +123,44 @@ func judgeIdentity(f *Facts) []Finding {
 	return out
 }
 
-// identities is the fix of tables without a key: a pattern for each schema in the
-// runbook, or a statement for each table.
-func identities() func(all []Finding) string {
-	return func(all []Finding) string {
-		var patterns []string
-		for _, f := range all {
-			schema := f.Object[:schemaEnd(f.Object)]
-			if p := fmt.Sprintf("%q: full", schema+".*"); !slices.Contains(patterns, p) {
-				patterns = append(patterns, p)
-			}
+// orders are the schemas of each database with a table that an index could serve,
+// by the database's name.
+type orders map[string][]string
+
+func (f *Facts) orders() orders {
+	all := orders{}
+	f.published(func(d DatabaseFacts, t schema.Table, id schema.Identity) {
+		if name := schema.Name(t.Schema); !id.Usable && id.Kind != 'f' && id.Candidate != "" && !slices.Contains(all[d.Name], name) {
+			all[d.Name] = append(all[d.Name], name)
 		}
-		own := slices.Clone(all)
-		for i := range own {
-			sql, _, _ := strings.Cut(own[i].Fix, "\n")
-			own[i].Fix = sql
+	})
+	return all
+}
+
+// fix is that of tables without a key: a pattern for each schema in the runbook,
+// the same whether an index can serve or not, or a statement for each table.
+func (o orders) fix(all []Finding) string {
+	var patterns []string
+	byIndex := false
+	for _, f := range all {
+		schema, what := f.Object[:schemaEnd(f.Object)], "full"
+		if slices.Contains(o[f.Database], schema) {
+			what, byIndex = "index", true
 		}
-		return lines(
-			"best is a primary key for each; else in the runbook, for the time of the upgrade, which is for those tables of a pattern that have no key:",
-			"identity: {"+strings.Join(patterns, ", ")+"}",
-			"or on old:", fixes(own))
+		if p := fmt.Sprintf("%q: %s", schema+".*", what); !slices.Contains(patterns, p) {
+			patterns = append(patterns, p)
+		}
 	}
+	own := slices.Clone(all)
+	for i := range own {
+		sql, _, _ := strings.Cut(own[i].Fix, "\n")
+		own[i].Fix = sql
+	}
+	says := "best is a primary key for each; else in the runbook, for the time of the upgrade. Such a pattern is for those of its tables that have no key"
+	if byIndex {
+		says += "; index is the index that can serve, and full where there is none"
+	}
+	return lines(says+":", "identity: {"+strings.Join(patterns, ", ")+"}", "or on old:", fixes(own))
 }
 
 // schemaEnd is where the schema of a table's name ends, quoted or not.
