@@ -90,8 +90,8 @@ func migrates(t schema.Table) string {
 // judgeDDL: a column that is added on old stops its set, and a table that is
 // made there is in none.
 func judgeDDL(f *Facts) []Finding {
-	const would = "a column that is added on old stops its set until new has it too, a table that is made there is in no set until prepare is run again, and the cutover's gate wants equal schemas"
-	const fix = "let no deployment or job run DDL between prepare and the cutover; what must be done is done on new first, then on old, then crossfade prepare again"
+	const would = "a column that is added on old stops its set, and a table that is made there is in none, until prepare is run again, and the cutover waits for equal schemas"
+	const fix = "let no deployment or job run DDL between prepare and the cutover; what must be done, do on old, and run crossfade prepare right after it, which takes it along"
 	var out []Finding
 	for _, d := range f.Databases {
 		found := func(level Level, object, says string) {
@@ -122,7 +122,11 @@ func judgeDDL(f *Facts) []Finding {
 			continue
 		}
 		who := strings.Join(tools, " and ")
-		found(Note, names[0], fmt.Sprintf("%s shows that %s changes this schema; when it last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count)", some(names, "table", "tables"), who))
+		verb := "shows"
+		if len(names) > 1 {
+			verb = "show"
+		}
+		found(Note, names[0], fmt.Sprintf("%s %s that %s changes this schema; when it last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count)", some(names, "table", "tables"), verb, who))
 		out[len(out)-1] = out[len(out)-1].among("%s of tools that change schemas; when they last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count): "+would, "table", []string{"tool"}, who)
 	}
 	return out
