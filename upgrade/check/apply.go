@@ -35,13 +35,13 @@ func judgeFiring(f *Facts) []Finding {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: d.Name, Object: schema.Name(t.Schema, t.Table) + "." + schema.Name(t.Name),
 				Says: fmt.Sprintf("%s is enabled %s and would fire again where rows are applied: it is disabled on new until that is opened, and on old while that follows", t, mode),
-			})
+			}.among("%s that would fire again where rows are applied: they are disabled on new until that is opened, and on old while that follows", "trigger", []string{"enabled"}, mode))
 		}
 		for _, r := range d.things("rule") {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: d.Name, Object: r.More + "." + r.Name,
 				Says: fmt.Sprintf("rule %s on %s is enabled ALWAYS or REPLICA: rules do not act on applied rows, but on statements of sessions with session_replication_role = replica", r.Name, r.More),
-			})
+			}.among("%s enabled ALWAYS or REPLICA: rules do not act on applied rows, but on statements of sessions with session_replication_role = replica", "rule", nil))
 		}
 	}
 	return out
@@ -148,7 +148,7 @@ func judgeOwnerRights(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s: its owner %s %s: subscriptions of 16 and later apply as the owner, and the first such change would stop its whole set", t, schema.Name(t.Owner), strings.Join(says, ", and ")),
 				Fix:  lines(append(fix, "which may be taken back after finish; accept it only where nobody writes to the table")...),
-			})
+			}.among("%s that their owners may not write: subscriptions of 16 and later apply as the owner, and the first such change would stop its whole set", "table", []string{"owner", "why"}, t.Owner, strings.Join(says, ", and ")))
 		}
 	}
 	return out
@@ -169,7 +169,7 @@ func judgeUnqualified(f *Facts) []Finding {
 				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
 				Says: fmt.Sprintf("function %s serves %s and seems to name %s%s without a schema: where rows are copied, applied and indexed search_path is empty, and it would fail", t.Name, by, word, more),
 				Fix:  "ALTER FUNCTION " + t.Name + " SET search_path = " + t.More + ";",
-			})
+			}.among("%s that seem to name others without a schema: where rows are copied, applied and indexed search_path is empty, and they would fail", "function", []string{"serves", "names"}, by, word+more))
 		}
 	}
 	return out
@@ -186,7 +186,7 @@ func judgeDisabledKeys(f *Facts) []Finding {
 				Says: fmt.Sprintf("foreign key %s of %s is not enforced (its triggers are disabled): if rows break it, it cannot be made on new, where it is enforced again", schema.Name(t.Detail), t.Name),
 				Fix: lines("see now whether rows break it, and let it be enforced again:",
 					fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s, ADD CONSTRAINT %s %s;", t.Name, name, name, t.More)),
-			})
+			}.among("%s that are not enforced (their triggers are disabled): those that rows break cannot be made on new, where they are enforced again", "foreign key", nil))
 		}
 	}
 	return out

@@ -53,6 +53,7 @@ const strange = `
 	CREATE FUNCTION upper(mood) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT pg_catalog.upper($1::text)';
 	CREATE FUNCTION shouted(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT upper($1)';
 	CREATE FUNCTION shouted(mood) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT upper($1)';
+	CREATE FUNCTION handled() RETURNS fdw_handler LANGUAGE c AS '$libdir/postgres_fdw', 'postgres_fdw_handler';
 	CREATE TABLE shouts (id int PRIMARY KEY, t text CHECK (shouted(t) <> ''), m mood CHECK (shouted(m) <> ''));
 	CREATE TABLE paid (id int PRIMARY KEY, a text CHECK (known(a)), b text CHECK (well_known(b)), c text CHECK (set_known(c)), d numeric CHECK (taxed(d) > 0), e numeric CHECK (twice(e) > 0));
 	CREATE TABLE parent (id int PRIMARY KEY);

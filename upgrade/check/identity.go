@@ -220,7 +220,7 @@ func judgeGenerated(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s: its replica identity %s has the generated column %s, whose values do not travel: the first UPDATE or DELETE would stop its whole set", t, schema.Name(id.Index), schema.Name(column)),
 				Fix:  fix,
-			})
+			}.among("%s whose replica identity has a generated column, whose values do not travel: the first UPDATE or DELETE would stop their whole sets", "table", []string{"index", "column"}, id.Index, column))
 		case 'f':
 			i := slices.IndexFunc(t.Columns, func(c schema.Column) bool { return c.Generated != 0 })
 			if i < 0 || !f.strictGenerated() {
@@ -235,7 +235,7 @@ func judgeGenerated(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s: its replica identity is FULL, and column %s is generated: where PostgreSQL 18 or later publishes it, every UPDATE and DELETE of it by the application fails", t, schema.Name(t.Columns[i].Name)),
 				Fix:  fix,
-			})
+			}.among("%s with REPLICA IDENTITY FULL and a generated column: where PostgreSQL 18 or later publishes them, every UPDATE and DELETE of them by the application fails", "table", []string{"column"}, t.Columns[i].Name))
 		}
 	})
 	return out
