@@ -51,16 +51,18 @@ func judgeEventTriggers(f *Facts) []Finding {
 	var out []Finding
 	for _, d := range f.Databases {
 		for _, e := range d.things("event-trigger") {
-			says := fmt.Sprintf("event trigger %s (%s) is carried over with the schema, last", schema.Name(e.Name), e.More)
+			one, all := "the tool's own DDL does not fire it", "the tool's own DDL does not fire them"
 			switch e.Detail {
 			case "D":
 				continue
 			case "A", "R":
-				says += "; it fires in the tool's sessions too, so that it is disabled where rows are applied until clients are let in"
-			default:
-				says += "; the tool's own DDL does not fire it"
+				one = "it fires in the tool's sessions too, so that it is disabled where rows are applied until clients are let in"
+				all = "they fire in the tool's sessions too, so that they are disabled where rows are applied until clients are let in"
 			}
-			out = append(out, Finding{Level: Note, On: OnOld, Database: d.Name, Object: e.Name, Says: says})
+			out = append(out, Finding{
+				Level: Note, On: OnOld, Database: d.Name, Object: e.Name,
+				Says: fmt.Sprintf("event trigger %s (%s) is carried over with the schema, last; %s", schema.Name(e.Name), e.More, one),
+			}.among("%s carried over with the schema, last; "+all, "event trigger", []string{"function"}, e.More))
 		}
 		for _, e := range pick(d.NewThings, "event-trigger") {
 			if e.Detail == "D" || e.Detail == "O" || f.begun() {

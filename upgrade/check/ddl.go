@@ -68,8 +68,8 @@ var migrating = map[string]string{
 }
 
 // migrates names the tool that keeps a table; "" is none. Several keep one that is
-// called schema_migrations, and tell themselves by its columns.
-func migrates(t schema.Table) string {
+// called schema_migrations: its columns tell which, and of Rails the table beside it.
+func migrates(t schema.Table, inv *schema.Inventory) string {
 	if t.Name != "schema_migrations" {
 		return migrating[t.Name]
 	}
@@ -81,8 +81,8 @@ func migrates(t schema.Table) string {
 		return "Ecto"
 	case has("dirty"):
 		return "golang-migrate"
-	case len(t.Columns) == 1 && strings.HasPrefix(t.Columns[0].Type, "character varying"):
-		return "Rails" // dbmate keeps the same
+	case inv.Find(t.Schema, "ar_internal_metadata") != nil:
+		return "Rails"
 	}
 	return "a migration tool"
 }
@@ -109,7 +109,7 @@ func judgeDDL(f *Facts) []Finding {
 		}
 		var tools, names []string
 		for _, t := range d.Inventory.Tables {
-			tool := migrates(t)
+			tool := migrates(t, d.Inventory)
 			if tool == "" {
 				continue
 			}

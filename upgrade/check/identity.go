@@ -328,29 +328,33 @@ func judgeFull(f *Facts) []Finding {
 // full is the finding of a table under FULL that has no key.
 func (f *Facts) full(d DatabaseFacts, t schema.Table, major int) Finding {
 	cost, index := d.fullCost(t, major)
-	how := "reads the table for its row"
+	how, by := "reads the table for its row", "reading the table"
 	if index != "" {
-		how = "looks for its row by index " + schema.Name(index)
+		how, by = "looks for its row by index "+schema.Name(index), "index "+schema.Name(index)
 	}
-	level, says := Note, fmt.Sprintf("table %s has REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE %s", t, how)
+	level, says, each := Note, fmt.Sprintf("table %s has REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE %s", t, how), ""
 	if cost >= 100*time.Microsecond {
-		says += fmt.Sprintf(" (%d rows: about %.1f ms each)", t.Rows, float64(cost.Microseconds())/1000)
+		each = fmt.Sprintf("%.1f ms", float64(cost.Microseconds())/1000)
+		says += fmt.Sprintf(" (%d rows: about %s each)", t.Rows, each)
 	}
-	changes, counted := t.Updates+t.Deletes, f.At.Sub(d.StatsSince)
+	changes, counted, often := t.Updates+t.Deletes, f.At.Sub(d.StatsSince), ""
 	switch {
 	case changes == 0:
 	case d.StatsSince.IsZero() || counted < shortest:
+		often = fmt.Sprint(changes)
 		says += fmt.Sprintf("; old counts %d of them since its statistics were reset", changes)
 		if t.Rows >= 10_000 && index == "" {
 			level = Warn
 		}
 	default:
 		busy := float64(changes) * cost.Seconds() / counted.Seconds()
-		says += fmt.Sprintf("; old makes %.0f of them an hour (%d since %s): %.2g %% of one worker's time",
-			float64(changes)/counted.Hours(), changes, d.StatsSince.UTC().Format("2006-01-02 15:04 UTC"), 100*busy)
+		hourly, share := float64(changes)/counted.Hours(), fmt.Sprintf("%.2g %% of one worker's time", 100*busy)
+		often = fmt.Sprintf("%.0f an hour: %s", hourly, share)
+		says += fmt.Sprintf("; old makes %.0f of them an hour (%d since %s): %s", hourly, changes, d.StatsSince.UTC().Format("2006-01-02 15:04 UTC"), share)
 		switch {
 		case busy >= hopeless:
 			level = Block
+			often += ", so that its set would never catch up"
 			says += ", so that its set would never catch up"
 		case busy >= noticeable:
 			level = Warn
@@ -358,19 +362,32 @@ func (f *Facts) full(d DatabaseFacts, t schema.Table, major int) Finding {
 	}
 	fix := "give it a primary key"
 	if major >= 16 && index == "" {
-		fix += ", or an index on a column that tells its rows apart, which apply on 16 and later uses"
+		fix += orIndex
 		if column := d.Telling[t.String()]; column != "" && level != Note {
 			fix = lines(fix+":", "CREATE INDEX CONCURRENTLY ON "+t.SQL()+" ("+pg.Ident(column)+");")
 		}
 	}
-	changed := ""
-	if changes > 0 {
-		changed = fmt.Sprint(changes)
-	}
-	_, rest, _ := strings.Cut(says, ": ")
 	return Finding{Level: level, On: OnOld, Database: d.Name, Object: t.String(), Says: says, Fix: fix}.
 		among("%s with REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE has to look for its row", "table",
-			[]string{"rows", "updates and deletes", "how"}, rowCount(t.Rows), changed, rest)
+			[]string{"rows", "found by", "each about", "updates and deletes"}, rowCount(t.Rows), by, each, often).fixedBy(giveKeys)
+}
+
+const orIndex = ", or an index on a column that tells its rows apart, which apply on 16 and later uses"
+
+// giveKeys is the fix of several tables under FULL without a key.
+func giveKeys(all []Finding) string {
+	own, says := slices.Clone(all), "give each a primary key"
+	for i := range own {
+		if strings.Contains(own[i].Fix, orIndex) {
+			says = "give each a primary key" + orIndex
+		}
+		_, own[i].Fix, _ = strings.Cut(own[i].Fix, "\n")
+	}
+	sql := fixes(own)
+	if sql != "" {
+		says += ":"
+	}
+	return lines(says, sql)
 }
 
 func rowCount(n int64) string {

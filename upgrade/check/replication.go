@@ -307,7 +307,7 @@ func judgePublications(f *Facts) []Finding {
 					Level: Note, On: OnOld, Database: d.Name, Object: p.Name,
 					Says: fmt.Sprintf("publication %s is not carried over: subscribers of old find it on new only if it is made there", schema.Name(p.Name)),
 					Fix:  "make it on new in hooks: after_open, with its subscribers' slots",
-				})
+				}.among("%s not carried over: subscribers of old find them on new only if they are made there", "publication", nil))
 			}
 		}
 	}
