@@ -183,7 +183,9 @@ func TestOneOfAKind(t *testing.T) {
 		{"unqualified-names", two("unqualified", func(n string) Thing {
 			return Thing{Name: "public." + n + "(text)", Detail: "index i\x01rates", More: "public", N: 1}
 		}), 2},
-		{"foreign-key-disabled", two("disabled-fk", func(n string) Thing { return Thing{Name: "public." + n, Detail: "k", More: "FOREIGN KEY (a) REFERENCES b"} }), 2},
+		{"foreign-key-disabled", two("disabled-fk", func(n string) Thing {
+			return Thing{Name: "public." + n, Detail: "k", More: "FOREIGN KEY (a) REFERENCES b"}
+		}), 2},
 		{"enum-hash-partitions", two("enum-hash", func(n string) Thing { return Thing{Name: "public." + n, Detail: "m", More: "mood"} }), 0},
 		{"table-oids", two("oids", func(n string) Thing { return Thing{Name: "public." + n} }), 0},
 		{"removed-in-bodies", two("body", func(n string) Thing { return Thing{Name: "public." + n + "()", Detail: "pg_start_backup"} }), 0},
