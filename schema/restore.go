@@ -161,6 +161,8 @@ func restoreOne(ctx context.Context, conn *pgx.Conn, e Entry) error {
 		failed.Err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	switch state := pg.SQLState(err); {
+	case strings.HasPrefix(state, "23") && e.Stage != Before:
+		failed.Hint = "rows of the other side break it: fix them there and run the same command again"
 	case strings.HasPrefix(state, "58"), state == featureNotSupported && e.Type == "EXTENSION":
 		failed.Hint = "install the package of this extension on that server"
 	case state == duplicateTable, state == duplicateObject, state == duplicateFunction, state == duplicateSchema:

@@ -161,10 +161,13 @@ func checkDatabase(b Database, cluster string) check.Database {
 		}
 	}
 	d.Ordered = func(t schema.Table) string {
-		if b.patterned(t) != nil {
-			return "full"
+		switch index, ok := b.patterned(t); {
+		case !ok:
+			return ""
+		case index != "":
+			return "index:" + index
 		}
-		return ""
+		return "full"
 	}
 	for _, id := range b.Identity {
 		if id.Of != nil {

@@ -60,9 +60,9 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	}
 	o.Assign(entries)
 	st.copy = u.ownerFilled("new", runs, o)
-	st.after = u.restoreStep("new", "constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil)
+	st.after = o.Validating(u.restoreStep("new", "constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil))
 	if validate, ok := u.validateStep("new", db, deferred); ok {
-		st.validate = append(st.validate, validate)
+		st.validate = append(st.validate, o.Validating(validate))
 	}
 	return st, nil
 }

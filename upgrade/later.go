@@ -263,6 +263,10 @@ func (u *Upgrade) laterStages(ctx context.Context, s *survey, db, late *database
 		Slot:        func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, late, set) },
 	}
 	o.Assign(entries)
+	st.after = o.Validating(st.after)
+	for i := range st.validate {
+		st.validate[i] = o.Validating(st.validate[i])
+	}
 	if to.Name == "new" {
 		o.SlotEffects = append(o.SlotEffects, markEffects(db.name, late.links)...)
 		st.copy = u.ownerFilled(to.Name, runs, o)

@@ -27,9 +27,12 @@ type Identity struct {
 	At    Position
 	Table TableName
 	Index string // name of the index; "": full, the whole row
-	// Of is a pattern with wildcards, in the place of Table: full for every table
-	// that it matches and that has no other replica identity of its own.
+	// Of is a pattern with wildcards, in the place of Table: for every table that
+	// it matches and that has no other replica identity of its own.
 	Of *Pattern
+	// ByIndex, of a pattern: a table with an index that can serve gets that one, as
+	// check names it, in the place of full.
+	ByIndex bool
 }
 
 // identities are the orders for the tables that there are: each of a pattern is one
@@ -48,25 +51,33 @@ func (db Database) identities(tables []schema.Table) []Identity {
 		if named[name] {
 			continue
 		}
-		if id := db.patterned(t); id != nil {
-			out = append(out, Identity{At: id.At, Table: name})
+		if index, ok := db.patterned(t); ok {
+			out = append(out, Identity{Table: name, Index: index})
 		}
 	}
 	return out
 }
 
-// patterned is the pattern of identity: that stands for a table, or nil. A table
-// that has FULL already is one of them: after prepare all of them have.
-func (db Database) patterned(t schema.Table) *Identity {
-	if !t.Published() || t.Identity.Usable && t.Identity.Kind != 'f' || runbookMatch(db.Exclude, TableName{t.Schema, t.Name}) >= 0 {
-		return nil
+// patterned is what a pattern of identity: orders for a table: an index, "" for
+// full. ok: there is such a pattern. It is the same before prepare and after it: a
+// table that has FULL or an index already keeps it.
+func (db Database) patterned(t schema.Table) (index string, ok bool) {
+	if !t.Published() || t.Identity.Usable && t.Identity.Kind == 'd' || runbookMatch(db.Exclude, TableName{t.Schema, t.Name}) >= 0 {
+		return "", false
 	}
-	for i := range db.Identity {
-		if p := db.Identity[i].Of; p != nil && p.Match(t.Schema, t.Name) {
-			return &db.Identity[i]
+	for _, id := range db.Identity {
+		if id.Of == nil || !id.Of.Match(t.Schema, t.Name) {
+			continue
 		}
+		switch {
+		case t.Identity.Usable && t.Identity.Kind == 'i':
+			return t.Identity.Index, id.ByIndex
+		case t.Identity.Kind != 'f' && id.ByIndex:
+			return t.Identity.Candidate, true
+		}
+		return "", true
 	}
-	return nil
+	return "", false
 }
 
 // Set is a table set: one publication, one slot, one subscription.
@@ -312,11 +323,11 @@ func (r *runbookReader) identity(m *yamlMap, exclude []Pattern) []Identity {
 		}
 		table, ok := p.Exact()
 		if !ok {
-			if what, fine := r.scalar(pair.value, "identity", "full"); fine && what != "full" {
-				r.mistake(pair.value, "identity: %s is for one table; a pattern such as %s takes full alone", runbookShow(what), runbookShow(pair.name))
+			if what, fine := r.scalar(pair.value, "identity", "full"); fine && what != "full" && what != "index" {
+				r.mistake(pair.value, "identity: %s is for one table; a pattern such as %s takes full, or index", runbookShow(what), runbookShow(pair.name))
 			} else if fine {
 				p.At = r.at(pair.key)
-				all = append(all, Identity{At: p.At, Of: &p})
+				all = append(all, Identity{At: p.At, Of: &p, ByIndex: what == "index"})
 			}
 			continue
 		}

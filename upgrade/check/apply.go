@@ -35,13 +35,13 @@ func judgeFiring(f *Facts) []Finding {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: d.Name, Object: schema.Name(t.Schema, t.Table) + "." + schema.Name(t.Name),
 				Says: fmt.Sprintf("%s is enabled %s and would fire again where rows are applied: it is disabled on new until that is opened, and on old while that follows", t, mode),
-			})
+			}.among("%s that would fire again where rows are applied: they are disabled on new until that is opened, and on old while that follows", "trigger", []string{"enabled"}, mode))
 		}
 		for _, r := range d.things("rule") {
 			out = append(out, Finding{
 				Level: Note, On: OnOld, Database: d.Name, Object: r.More + "." + r.Name,
 				Says: fmt.Sprintf("rule %s on %s is enabled ALWAYS or REPLICA: rules do not act on applied rows, but on statements of sessions with session_replication_role = replica", r.Name, r.More),
-			})
+			}.among("%s enabled ALWAYS or REPLICA: rules do not act on applied rows, but on statements of sessions with session_replication_role = replica", "rule", nil))
 		}
 	}
 	return out
@@ -51,16 +51,18 @@ func judgeEventTriggers(f *Facts) []Finding {
 	var out []Finding
 	for _, d := range f.Databases {
 		for _, e := range d.things("event-trigger") {
-			says := fmt.Sprintf("event trigger %s (%s) is carried over with the schema, last", schema.Name(e.Name), e.More)
+			one, all := "the tool's own DDL does not fire it", "the tool's own DDL does not fire them"
 			switch e.Detail {
 			case "D":
 				continue
 			case "A", "R":
-				says += "; it fires in the tool's sessions too, so that it is disabled where rows are applied until clients are let in"
-			default:
-				says += "; the tool's own DDL does not fire it"
+				one = "it fires in the tool's sessions too, so that it is disabled where rows are applied until clients are let in"
+				all = "they fire in the tool's sessions too, so that they are disabled where rows are applied until clients are let in"
 			}
-			out = append(out, Finding{Level: Note, On: OnOld, Database: d.Name, Object: e.Name, Says: says})
+			out = append(out, Finding{
+				Level: Note, On: OnOld, Database: d.Name, Object: e.Name,
+				Says: fmt.Sprintf("event trigger %s (%s) is carried over with the schema, last; %s", schema.Name(e.Name), e.More, one),
+			}.among("%s carried over with the schema, last; "+all, "event trigger", []string{"function"}, e.More))
 		}
 		for _, e := range pick(d.NewThings, "event-trigger") {
 			if e.Detail == "D" || e.Detail == "O" || f.begun() {
@@ -148,7 +150,7 @@ func judgeOwnerRights(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s: its owner %s %s: subscriptions of 16 and later apply as the owner, and the first such change would stop its whole set", t, schema.Name(t.Owner), strings.Join(says, ", and ")),
 				Fix:  lines(append(fix, "which may be reverted after finish; accept it only where no client writes to the table")...),
-			})
+			}.among("%s that their owners may not write: subscriptions of 16 and later apply as the owner, and the first such change would stop its whole set", "table", []string{"owner", "why"}, t.Owner, strings.Join(says, ", and ")))
 		}
 	}
 	return out
@@ -169,7 +171,7 @@ func judgeUnqualified(f *Facts) []Finding {
 				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
 				Says: fmt.Sprintf("function %s serves %s and seems to name %s%s without a schema: where rows are copied, applied and indexed search_path is empty, and it would fail", t.Name, by, word, more),
 				Fix:  "ALTER FUNCTION " + t.Name + " SET search_path = " + t.More + ";",
-			})
+			}.among("%s that seem to name others without a schema: where rows are copied, applied and indexed search_path is empty, and they would fail", "function", []string{"serves", "names"}, by, word+more))
 		}
 	}
 	return out
@@ -186,7 +188,7 @@ func judgeDisabledKeys(f *Facts) []Finding {
 				Says: fmt.Sprintf("foreign key %s of %s is not enforced (its triggers are disabled): if rows break it, it cannot be made on new, where it is enforced again", schema.Name(t.Detail), t.Name),
 				Fix: lines("see now whether rows break it, and let it be enforced again:",
 					fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s, ADD CONSTRAINT %s %s;", t.Name, name, name, t.More)),
-			})
+			}.among("%s that are not enforced (their triggers are disabled): those that rows break cannot be made on new, where they are enforced again", "foreign key", nil))
 		}
 	}
 	return out

@@ -50,6 +50,11 @@ const strange = `
 	CREATE FUNCTION taxed(total numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT total * 1.2';
 	CREATE FUNCTION twice(numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT taxed($1) * 2';
 	CREATE FUNCTION unused(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT EXISTS (SELECT FROM rates WHERE currency = $1)';
+	CREATE FUNCTION upper(mood) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT pg_catalog.upper($1::text)';
+	CREATE FUNCTION shouted(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT upper($1)';
+	CREATE FUNCTION shouted(mood) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT upper($1)';
+	CREATE FUNCTION handled() RETURNS fdw_handler LANGUAGE c AS '$libdir/postgres_fdw', 'postgres_fdw_handler';
+	CREATE TABLE shouts (id int PRIMARY KEY, t text CHECK (shouted(t) <> ''), m mood CHECK (shouted(m) <> ''));
 	CREATE TABLE paid (id int PRIMARY KEY, a text CHECK (known(a)), b text CHECK (well_known(b)), c text CHECK (set_known(c)), d numeric CHECK (taxed(d) > 0), e numeric CHECK (twice(e) > 0));
 	CREATE TABLE parent (id int PRIMARY KEY);
 	CREATE TABLE lax (id int PRIMARY KEY, p int CONSTRAINT "Lax" REFERENCES parent);
@@ -72,7 +77,7 @@ func checked(major int) []string {
 	want := []string{
 		"warn partition-horizon old shop s.days", "warn partition-horizon old shop s.hours", "block enum-hash-partitions old shop s.moods", "block enum-hash-partitions old shop s.humours",
 		"block enum-hash-partitions old shop s.in_domains", "block enum-hash-partitions old shop s.in_arrays", "block enum-hash-partitions old shop s.in_ranges", "block enum-hash-partitions old shop s.of_relations",
-		"warn unqualified-names old shop s.known(text)", "warn unqualified-names old shop s.twice(numeric)", "warn foreign-key-disabled old shop s.lax.Lax", "block large-objects old shop",
+		"warn unqualified-names old shop s.known(text)", "warn unqualified-names old shop s.twice(numeric)", "warn unqualified-names old shop s.shouted(s.mood)", "warn foreign-key-disabled old shop s.lax.Lax", "block large-objects old shop",
 		"warn foreign-tables old shop near", "note foreign-tables old shop far", "warn sequence-exhausted old shop s.wide",
 		"block replica-identity old shop s.candidate", "block security-labels new shop selinux", "note stored-ids old shop columns",
 	}

@@ -49,7 +49,7 @@ func judgeUnlogged(f *Facts) []Finding {
 					Says: fmt.Sprintf("table %s is unlogged: it cannot be published, and is there and empty on new", t),
 					Fix: lines(identity, "ALTER TABLE "+t.SQL()+" SET LOGGED;",
 						fmt.Sprintf("which rewrites it under an exclusive lock; or, where its rows may be lost: accept: [\"unlogged:%s\"]", t)),
-				}.among("%s unlogged: they cannot be published, and are there and empty on new", "table", []string{"rows"}, rowCount(t.Rows)).fixedBy(logged))
+				}.among("%s that are unlogged: they cannot be published, and are there and empty on new", "table", []string{"rows"}, rowCount(t.Rows)).fixedBy(logged))
 			}
 		}
 	}

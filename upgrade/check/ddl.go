@@ -68,8 +68,8 @@ var migrating = map[string]string{
 }
 
 // migrates names the tool that keeps a table; "" is none. Several keep one that is
-// called schema_migrations, and tell themselves by its columns.
-func migrates(t schema.Table) string {
+// called schema_migrations: its columns tell which, and of Rails the table beside it.
+func migrates(t schema.Table, inv *schema.Inventory) string {
 	if t.Name != "schema_migrations" {
 		return migrating[t.Name]
 	}
@@ -81,8 +81,8 @@ func migrates(t schema.Table) string {
 		return "Ecto"
 	case has("dirty"):
 		return "golang-migrate"
-	case len(t.Columns) == 1 && strings.HasPrefix(t.Columns[0].Type, "character varying"):
-		return "Rails" // dbmate keeps the same
+	case inv.Find(t.Schema, "ar_internal_metadata") != nil:
+		return "Rails"
 	}
 	return "a migration tool"
 }
@@ -90,8 +90,8 @@ func migrates(t schema.Table) string {
 // judgeDDL: a column that is added on old stops its set, and a table that is
 // made there is in none.
 func judgeDDL(f *Facts) []Finding {
-	const would = "a column that is added on old stops its set until new has it too, a table that is made there is in no set until prepare is run again, and the cutover's gate wants equal schemas"
-	const fix = "let no deployment or job run DDL between prepare and the cutover; what must be done is done on new first, then on old, then crossfade prepare again"
+	const would = "a column that is added on old stops its set, and a table that is made there is in none, until prepare is run again, and the cutover waits for equal schemas"
+	const fix = "let no deployment or job run DDL between prepare and the cutover; what must be done, do on old, and run crossfade prepare right after it, which takes it along"
 	var out []Finding
 	for _, d := range f.Databases {
 		found := func(level Level, object, says string) {
@@ -109,7 +109,7 @@ func judgeDDL(f *Facts) []Finding {
 		}
 		var tools, names []string
 		for _, t := range d.Inventory.Tables {
-			tool := migrates(t)
+			tool := migrates(t, d.Inventory)
 			if tool == "" {
 				continue
 			}
@@ -122,7 +122,11 @@ func judgeDDL(f *Facts) []Finding {
 			continue
 		}
 		who := strings.Join(tools, " and ")
-		found(Note, names[0], fmt.Sprintf("%s shows that %s changes this schema; when it last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count)", some(names, "table", "tables"), who))
+		verb := "shows"
+		if len(names) > 1 {
+			verb = "show"
+		}
+		found(Note, names[0], fmt.Sprintf("%s %s that %s changes this schema; when it last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count)", some(names, "table", "tables"), verb, who))
 		out[len(out)-1] = out[len(out)-1].among("%s of tools that change schemas; when they last did cannot be seen (track_commit_timestamp is off, and pg_stat_statements does not count): "+would, "table", []string{"tool"}, who)
 	}
 	return out

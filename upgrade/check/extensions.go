@@ -55,13 +55,13 @@ func judgeExtensionVersion(f *Facts) []Finding {
 			if !slices.Contains(x.Versions, e.Detail) {
 				says += fmt.Sprintf(", which does not have %s: look into its release notes for what was removed between", e.Detail)
 			}
+			fix := ""
+			if o, known := f.Old.Extensions[e.Name]; known && o.Default != e.Detail {
+				fix = fmt.Sprintf("the old server can have %s, nearer to new's: there, before prepare: ALTER EXTENSION %s UPDATE", o.Default, pg.Ident(e.Name))
+			}
 			out = append(out, Finding{
-				Level: Note, On: OnNew, Database: d.Name, Object: e.Name, Says: says,
-				Fix: "if old has a newer version of it installed, update there first: ALTER EXTENSION " + pg.Ident(e.Name) + " UPDATE",
-			}.among("%s with another version on new: look into the release notes for what was removed between", "extension", []string{"old", "new"}, e.Detail, x.Default).
-				fixedBy(func([]Finding) string {
-					return "if old has a newer version of one installed, update there first: ALTER EXTENSION … UPDATE"
-				}))
+				Level: Note, On: OnNew, Database: d.Name, Object: e.Name, Says: says, Fix: fix,
+			}.among("%s with another version on new: look into the release notes for what was removed between", "extension", []string{"old", "new"}, e.Detail, x.Default))
 		}
 	}
 	return out

@@ -127,6 +127,7 @@ func columnNames(columns []string) string {
 
 func judgeIdentity(f *Facts) []Finding {
 	var out []Finding
+	orders := f.orders()
 	f.published(func(d DatabaseFacts, t schema.Table, id schema.Identity) {
 		if id.Usable || id.Kind == 'f' {
 			return
@@ -159,9 +160,9 @@ func judgeIdentity(f *Facts) []Finding {
 		const would = "%s cannot be published: every UPDATE and DELETE of them by the application would fail from the moment the publication exists. "
 		switch {
 		case id.Candidate != "":
-			found = found.among(would+"An index of each can serve", "table", []string{"why", "index"}, why, id.Candidate)
+			found = found.among(would+"An index of each can serve", "table", []string{"why", "index"}, why, id.Candidate).fixedBy(orders.fix)
 		case strings.HasSuffix(fix, ";"):
-			found = found.among(would+"None has an index that could serve", "table", []string{"why"}, why).fixedBy(identities())
+			found = found.among(would+"None has an index that could serve", "table", []string{"why"}, why).fixedBy(orders.fix)
 		default:
 			found = found.among(would+"REPLICA IDENTITY FULL cannot serve either", "table", []string{"why", "FULL"}, why, or).fixedBy(firstLines)
 		}
@@ -170,22 +171,39 @@ func judgeIdentity(f *Facts) []Finding {
 	return out
 }
 
-// identities is the fix of tables without a key: a pattern for each schema in the
-// runbook, or a statement for each table.
-func identities() func(all []Finding) string {
-	return func(all []Finding) string {
-		var patterns []string
-		for _, f := range all {
-			schema := f.Object[:schemaEnd(f.Object)]
-			if p := fmt.Sprintf("%q: full", schema+".*"); !slices.Contains(patterns, p) {
-				patterns = append(patterns, p)
-			}
+// orders are the schemas of each database with a table that an index could serve,
+// by the database's name.
+type orders map[string][]string
+
+func (f *Facts) orders() orders {
+	all := orders{}
+	f.published(func(d DatabaseFacts, t schema.Table, id schema.Identity) {
+		if name := schema.Name(t.Schema); !id.Usable && id.Kind != 'f' && id.Candidate != "" && !slices.Contains(all[d.Name], name) {
+			all[d.Name] = append(all[d.Name], name)
 		}
-		return lines(
-			"best is a primary key for each; else in the runbook, for the time of the upgrade, which is for those tables of a pattern that have no key:",
-			"identity: {"+strings.Join(patterns, ", ")+"}",
-			"or on old:", firstLines(all))
+	})
+	return all
+}
+
+// fix is that of tables without a key: a pattern for each schema in the runbook,
+// the same whether an index can serve or not, or a statement for each table.
+func (o orders) fix(all []Finding) string {
+	var patterns []string
+	byIndex := false
+	for _, f := range all {
+		schema, what := f.Object[:schemaEnd(f.Object)], "full"
+		if slices.Contains(o[f.Database], schema) {
+			what, byIndex = "index", true
+		}
+		if p := fmt.Sprintf("%q: %s", schema+".*", what); !slices.Contains(patterns, p) {
+			patterns = append(patterns, p)
+		}
 	}
+	says := "best is a primary key for each; else in the runbook, for the time of the upgrade. Such a pattern is for those of its tables that have no key"
+	if byIndex {
+		says += "; index is the index that can serve, and full where there is none"
+	}
+	return lines(says+":", "identity: {"+strings.Join(patterns, ", ")+"}", "or on old:", firstLines(all))
 }
 
 // firstLines are the first lines of the fixes alone: what follows stands in the table.
@@ -254,8 +272,7 @@ func judgeGenerated(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s: its replica identity %s has the generated column %s, whose values do not travel: the first UPDATE or DELETE would stop its whole set", t, schema.Name(id.Index), schema.Name(column)),
 				Fix:  fix,
-			}.among("%s whose replica identity has a generated column, whose values do not travel: the first UPDATE or DELETE would stop the whole set", "table",
-				[]string{"identity", "generated column"}, schema.Name(id.Index), schema.Name(column)))
+			}.among("%s whose replica identity has a generated column, whose values do not travel: the first UPDATE or DELETE would stop their whole sets", "table", []string{"index", "column"}, id.Index, column))
 		case 'f':
 			i := slices.IndexFunc(t.Columns, func(c schema.Column) bool { return c.Generated != 0 })
 			if i < 0 || !f.strictGenerated() {
@@ -270,8 +287,7 @@ func judgeGenerated(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.String(),
 				Says: fmt.Sprintf("table %s: its replica identity is FULL, and column %s is generated: where PostgreSQL 18 or later publishes it, every UPDATE and DELETE of it by the application fails", t, schema.Name(t.Columns[i].Name)),
 				Fix:  fix,
-			}.among("%s whose replica identity is FULL, and that have a generated column: where PostgreSQL 18 or later publishes them, every UPDATE and DELETE by the application fails", "table",
-				[]string{"generated column"}, schema.Name(t.Columns[i].Name)))
+			}.among("%s with REPLICA IDENTITY FULL and a generated column: where PostgreSQL 18 or later publishes them, every UPDATE and DELETE of them by the application fails", "table", []string{"column"}, t.Columns[i].Name))
 		}
 	})
 	return out
@@ -364,29 +380,33 @@ func judgeFull(f *Facts) []Finding {
 // full is the finding of a table under FULL that has no key.
 func (f *Facts) full(d DatabaseFacts, t schema.Table, major int) Finding {
 	cost, index := d.fullCost(t, major)
-	how := "reads the table for its row"
+	how, by := "reads the table for its row", "reading the table"
 	if index != "" {
-		how = "looks for its row by index " + schema.Name(index)
+		how, by = "looks for its row by index "+schema.Name(index), "index "+schema.Name(index)
 	}
-	level, says := Note, fmt.Sprintf("table %s has REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE %s", t, how)
+	level, says, each := Note, fmt.Sprintf("table %s has REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE %s", t, how), ""
 	if cost >= 100*time.Microsecond {
-		says += fmt.Sprintf(" (%d rows: about %.1f ms each)", t.Rows, float64(cost.Microseconds())/1000)
+		each = fmt.Sprintf("%.1f ms", float64(cost.Microseconds())/1000)
+		says += fmt.Sprintf(" (%d rows: about %s each)", t.Rows, each)
 	}
-	changes, counted := t.Updates+t.Deletes, f.At.Sub(d.StatsSince)
+	changes, counted, often := t.Updates+t.Deletes, f.At.Sub(d.StatsSince), ""
 	switch {
 	case changes == 0:
 	case d.StatsSince.IsZero() || counted < shortest:
+		often = fmt.Sprint(changes)
 		says += fmt.Sprintf("; old counts %d of them since its statistics were reset", changes)
 		if t.Rows >= 10_000 && index == "" {
 			level = Warn
 		}
 	default:
 		busy := float64(changes) * cost.Seconds() / counted.Seconds()
-		says += fmt.Sprintf("; old makes %.0f of them an hour (%d since %s): %.2g %% of one worker's time",
-			float64(changes)/counted.Hours(), changes, d.StatsSince.UTC().Format("2006-01-02 15:04 UTC"), 100*busy)
+		hourly, share := float64(changes)/counted.Hours(), fmt.Sprintf("%.2g %% of one worker's time", 100*busy)
+		often = fmt.Sprintf("%.0f an hour: %s", hourly, share)
+		says += fmt.Sprintf("; old makes %.0f of them an hour (%d since %s): %s", hourly, changes, d.StatsSince.UTC().Format("2006-01-02 15:04 UTC"), share)
 		switch {
 		case busy >= hopeless:
 			level = Block
+			often += ", so that its set would never catch up"
 			says += ", so that its set would never catch up"
 		case busy >= noticeable:
 			level = Warn
@@ -394,19 +414,32 @@ func (f *Facts) full(d DatabaseFacts, t schema.Table, major int) Finding {
 	}
 	fix := "give it a primary key"
 	if major >= 16 && index == "" {
-		fix += ", or an index on a selective column, which apply on 16 and later uses"
+		fix += orIndex
 		if column := d.Telling[t.String()]; column != "" && level != Note {
 			fix = lines(fix+":", "CREATE INDEX CONCURRENTLY ON "+t.SQL()+" ("+pg.Ident(column)+");")
 		}
 	}
-	changed := ""
-	if changes > 0 {
-		changed = fmt.Sprint(changes)
-	}
-	_, rest, _ := strings.Cut(says, ": ")
 	return Finding{Level: level, On: OnOld, Database: d.Name, Object: t.String(), Says: says, Fix: fix}.
 		among("%s with REPLICA IDENTITY FULL and no unique index: on new each UPDATE and DELETE has to look for its row", "table",
-			[]string{"rows", "updates and deletes", "how"}, rowCount(t.Rows), changed, rest)
+			[]string{"rows", "found by", "each about", "updates and deletes"}, rowCount(t.Rows), by, each, often).fixedBy(giveKeys)
+}
+
+const orIndex = ", or an index on a selective column, which apply on 16 and later uses"
+
+// giveKeys is the fix of several tables under FULL without a key.
+func giveKeys(all []Finding) string {
+	own, says := slices.Clone(all), "give each a primary key"
+	for i := range own {
+		if strings.Contains(own[i].Fix, orIndex) {
+			says = "give each a primary key" + orIndex
+		}
+		_, own[i].Fix, _ = strings.Cut(own[i].Fix, "\n")
+	}
+	sql := fixes(own)
+	if sql != "" {
+		says += ":"
+	}
+	return lines(says, sql)
 }
 
 func rowCount(n int64) string {

@@ -38,7 +38,7 @@ func judgeHorizon(f *Facts) []Finding {
 				Says: fmt.Sprintf("the last of %s of %s ends at %s: the next one, made during the upgrade, is a table that is in no set, and its rows are missing on new until prepare is run again",
 					count(t.N, "partition"), t.Name, to.Format("2006-01-02 15:04 UTC")),
 				Fix: lines("make the coming ones now, on old, and pause the job that makes them:", d.coming(t, from, to, f.At.Add(ahead))),
-			})
+			}.among("%s whose last partition ends soon: whoever makes the next one during the upgrade makes a table that is in no set, and its rows are missing on new until prepare is run again", "table", []string{"partitions", "the last ends at"}, fmt.Sprint(t.N), to.Format("2006-01-02 15:04 UTC")))
 		}
 	}
 	return out
@@ -135,7 +135,7 @@ func judgeEnumHash(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.Name,
 				Says: fmt.Sprintf("table %s is partitioned by the hash of column %s (type %s), which is made of OIDs: its values have other hashes on new, whose partitions would refuse the rows that the same partitions of old hold", t.Name, t.Detail, t.More),
 				Fix:  "partition it by list of that column, or by the hash of a column of another type; or exclude its partitions in the runbook and carry them over yourself (pg_dump --load-via-partition-root)",
-			})
+			}.among("%s partitioned by the hash of a column that is made of OIDs: its values have other hashes on new, whose partitions would refuse the rows that the same partitions of old hold", "table", []string{"column", "type"}, t.Detail, t.More))
 		}
 	}
 	return out

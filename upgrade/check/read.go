@@ -270,8 +270,16 @@ func readFileSettings(ctx context.Context, conn *pgx.Conn) (map[string]string, e
 
 const insufficientPrivilege = "42501"
 
+// readConfigErrors reads the lines of the configuration files that the server could
+// not apply. What only waits for a restart is none: the server says the same of a
+// line that its command line overrides, and marks the setting once it was asked.
 func readConfigErrors(ctx context.Context, conn *pgx.Conn) ([]ConfigError, error) {
-	return rows[ConfigError](ctx, conn, `SELECT coalesce(sourcefile, ''), coalesce(sourceline, 0), coalesce(name, ''), error FROM pg_file_settings WHERE error IS NOT NULL ORDER BY 1, 2`)
+	all, err := rows[ConfigError](ctx, conn, `SELECT coalesce(sourcefile, ''), coalesce(sourceline, 0), coalesce(name, ''), error FROM pg_file_settings WHERE error IS NOT NULL ORDER BY 1, 2`)
+	if err != nil || len(all) == 0 {
+		return all, err
+	}
+	waiting, err := column[string](ctx, conn, `SELECT lower(name) FROM pg_settings WHERE pending_restart`)
+	return slices.DeleteFunc(all, func(e ConfigError) bool { return slices.Contains(waiting, strings.ToLower(e.Name)) }), err
 }
 
 func (s *Server) readRoles(ctx context.Context, conn *pgx.Conn) error {

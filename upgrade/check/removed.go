@@ -35,7 +35,7 @@ func judgeRemovedTypes(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.Name,
 				Says: fmt.Sprintf("column %s of %s has type %s, which PostgreSQL 12 removed: its table cannot be made on new", t.Detail, t.Name, t.More),
 				Fix:  "ALTER TABLE " + t.Name + " ALTER COLUMN " + t.Detail + " TYPE timestamptz on old, or interval",
-			})
+			}.among("%s with a column of a type that PostgreSQL 12 removed: they cannot be made on new", "table", []string{"column", "type"}, t.Detail, t.More))
 		}
 		if f.New.ok() && f.New.Major() < 14 {
 			continue
@@ -175,7 +175,7 @@ func judgeRemovedFunctions(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.Name,
 				Says: fmt.Sprintf("%s uses %s, which PostgreSQL %s does not have: it cannot be made on new", t.Name, uses, f.newMajor()),
 				Fix:  "change it on old to what both have, or drop it there and make it on new in another way",
-			})
+			}.among("%s that use what PostgreSQL "+f.newMajor()+" does not have: they cannot be made on new", "object", []string{"uses"}, uses))
 		}
 		for _, t := range d.things("over-builtin") {
 			oid, err := strconv.ParseUint(t.Detail, 10, 32)
@@ -204,7 +204,7 @@ func judgeRemovedInBodies(f *Facts) []Finding {
 				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
 				Says: fmt.Sprintf("the body of function %s calls %s, which PostgreSQL %s does not have: it is carried over, and fails when it is called", t.Name, t.Detail, f.newMajor()),
 				Fix:  "change it on new once prepare has made it, or on old so that it asks server_version_num",
-			})
+			}.among("%s whose bodies call what PostgreSQL "+f.newMajor()+" does not have: they are carried over, and fail when they are called", "function", []string{"calls"}, t.Detail))
 		}
 	}
 	return out
@@ -235,7 +235,7 @@ func judgeRemovedColumns(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: view,
 				Says: fmt.Sprintf("view %s reads %s, which PostgreSQL %s does not have: it cannot be made on new", view, strings.Join(slices.Compact(missing[view]), ", "), f.newMajor()),
 				Fix:  lines("drop it on old, and make it on new by what is there instead:", "DROP VIEW "+view+";"),
-			})
+			}.among("%s that read what PostgreSQL "+f.newMajor()+" does not have: they cannot be made on new", "view", []string{"reads"}, strings.Join(slices.Compact(missing[view]), ", ")))
 		}
 	}
 	return out
@@ -249,7 +249,7 @@ func judgeNotImmutable(f *Facts) []Finding {
 				Level: Block, On: OnOld, Database: d.Name, Object: t.Name,
 				Says: fmt.Sprintf("%s computes what is not immutable any more in PostgreSQL %s (an interval as text depends on IntervalStyle, from 15 on): it cannot be made on new", t.Name, f.newMajor()),
 				Fix:  "compute it by a function of your own that is IMMUTABLE and sets what it depends on, or store what it computes",
-			})
+			}.among("%s that compute what is not immutable any more in PostgreSQL "+f.newMajor()+" (an interval as text depends on IntervalStyle, from 15 on): they cannot be made on new", "object", nil))
 		}
 	}
 	return out
@@ -263,7 +263,7 @@ func judgeTableOIDs(f *Facts) []Finding {
 				Level: Warn, On: OnOld, Database: d.Name, Object: t.Name,
 				Says: fmt.Sprintf("table %s was made WITH OIDS, which PostgreSQL 12 removed: column oid is not carried over", t.Name),
 				Fix:  "ALTER TABLE " + t.Name + " SET WITHOUT OIDS; once nothing reads that column (it rewrites the table)",
-			})
+			}.among("%s made WITH OIDS, which PostgreSQL 12 removed: column oid is not carried over", "table", nil))
 		}
 	}
 	return out

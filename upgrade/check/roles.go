@@ -56,7 +56,7 @@ func judgeCreateRole(f *Facts) []Finding {
 			Says: fmt.Sprintf("role %s has CREATEROLE: on %d it may alter, drop and grant every role but superusers; on %d only those that it makes there or holds WITH ADMIN OPTION, so that what it does to others would fail",
 				schema.Name(r.Name), f.Old.Major(), f.New.Major()),
 			Fix: fmt.Sprintf("on new, once prepare has made the roles, for each role that it is to manage: GRANT … TO %s WITH ADMIN OPTION", pg.Ident(r.Name)),
-		})
+		}.among(fmt.Sprintf("%%s with CREATEROLE: on %d they may alter, drop and grant every role but superusers; on %d only those that they make there or hold WITH ADMIN OPTION, so that what they do to others would fail", f.Old.Major(), f.New.Major()), "role", nil))
 	}
 	return out
 }
@@ -99,7 +99,7 @@ func judgeHasMore(f *Facts) []Finding {
 			Level: Warn, On: OnNew, Object: r.Name,
 			Says: fmt.Sprintf("role %s is on new already and has %s there, which it has not on old: prepare gives roles what they lack and takes nothing from them", schema.Name(r.Name), strings.Join(more, ", ")),
 			Fix:  "ALTER ROLE " + pg.Ident(r.Name) + " NO" + strings.Join(more, " NO") + ";",
-		})
+		}.among("%s on new already with more there than on old: prepare gives roles what they lack and takes nothing from them", "role", []string{"has"}, strings.Join(more, ", ")))
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"crossfade/schema"
 	"crossfade/upgrade/flow"
@@ -65,11 +66,51 @@ func (o Options) restore(ctx context.Context, conn *pgx.Conn, e schema.Entry) er
 		hint := ""
 		switch pg.SQLState(err) {
 		case foreignViolation:
-			hint = "old has rows that break this foreign key: its triggers did not fire for them there, which happens in the replica role or while they are disabled; fix the rows on old, and run again"
+			hint = "old has rows that break this foreign key: its triggers did not fire for them there, which happens in the replica role or while they are disabled; fix the rows on old and run the same command again, which copies them again"
 		case uniqueViolation:
-			hint = "old has rows that break this key, or its index there is damaged (collations may have changed below it): look with amcheck"
+			hint = "old has rows that break this key, or its index there is damaged (collations may have changed below it): look with amcheck, fix the rows on old and run the same command again, which copies them again"
 		}
 		return fail("build "+e.Object(), o.New, hint, err)
 	}
 	return nil
+}
+
+// Validating is a step of the same plan that makes on the copied rows what they
+// may break: where they do, the sets of o that nothing is applied to yet are copied
+// again when the plan is run again, so that it finds what was fixed on old.
+func (o Options) Validating(s flow.Step) flow.Step {
+	o = o.ready()
+	do := s.Do
+	s.Do = func(ctx context.Context, t *flow.Turn) error { return o.orAgain(ctx, do(ctx, t)) }
+	return s
+}
+
+// orAgain forgets the sets of o where err is of their rows, and returns err. A
+// set with a subscription stays: its rows follow old.
+func (o Options) orAgain(ctx context.Context, err error) error {
+	const integrity = "23" // the class of violated constraints
+	if !strings.HasPrefix(pg.SQLState(err), integrity) {
+		return err
+	}
+	forget := func() error {
+		conn, err := o.New.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer pg.Leave(conn)
+		for _, s := range o.Sets {
+			point, valid, err := o.Slot(ctx, s.Name)
+			if err != nil {
+				return err
+			}
+			if valid && point == 0 {
+				continue
+			}
+			if err := pg.Exec(ctx, conn, o.forget(s.Name).SQL); err != nil {
+				return fail("forget the marks of set "+s.Name, o.New, "", err)
+			}
+		}
+		return nil
+	}
+	return errors.Join(err, forget())
 }

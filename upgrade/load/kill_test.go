@@ -205,7 +205,7 @@ func TestAgainBehindForeignKeys(t *testing.T) {
 }
 
 // TestForeignKeys: those between copied tables are there after the copy, and
-// valid; one that rows break is reported by name, with what to do.
+// valid; one that rows break is named, and the next run copies what was fixed.
 func TestForeignKeys(t *testing.T) {
 	w := newWorld(t, 15, 18, lab.Options{},
 		"CREATE TABLE a (id int PRIMARY KEY, up int REFERENCES a); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a, b int REFERENCES b); CREATE TABLE c (b int PRIMARY KEY REFERENCES b, a int REFERENCES a)",
@@ -221,7 +221,6 @@ func TestForeignKeys(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 	w.lab.Exec(w.old, db, "DELETE FROM c WHERE a = 9999")
-	w.lab.Exec(w.old, db, "SELECT pg_drop_replication_slot('"+slotOf("main")+"')")
 	w.must(o)
 	valid := w.lab.Value(w.new, db, "SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE contype = 'f' AND convalidated")
 	if want := "a_up_fkey b_a_fkey b_b_fkey c_a_fkey c_b_fkey"; valid != want {

@@ -9,7 +9,9 @@
 // A snapshot does not outlive the process. A set whose every table is marked
 // with the consistent point of its slot stays; any other set starts again,
 // with a new slot, a new snapshot and emptied tables. Indexes that were built
-// by then stay and make the second copy of their table slower.
+// by then stay and make the second copy of their table slower. Sets whose rows
+// break what is made on them start again too: only then do the rows of the next
+// run hold what was fixed on old.
 package load
 
 import (
@@ -195,7 +197,7 @@ func Step(o Options) flow.Step {
 		Done: o.done,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			l := newLoader(o, work, t)
-			return l.do(ctx)
+			return o.orAgain(ctx, l.do(ctx))
 		},
 	}
 }

@@ -18,7 +18,7 @@ used AS MATERIALIZED (
 -- what their bodies name without a schema: relations behind FROM or JOIN, and
 -- functions in front of a parenthesis
 word AS MATERIALIZED (
-  SELECT DISTINCT p.oid, p.proname, u.by, m.calls, lower(m.word) AS word
+  SELECT DISTINCT p.oid, p.proname, p.prosrc, p.proargtypes::oid[] AS types, u.by, m.calls, lower(m.word) AS word
   FROM used u JOIN pg_proc p ON p.oid = u.oid JOIN pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('internal', 'c'),
        LATERAL (SELECT false, r[1] FROM regexp_matches(p.prosrc, '\m(?:FROM|JOIN|ONLY)\s+([[:alpha:]_]\w*)(?!\w|\s*[.(])', 'gi') r
                 UNION ALL
@@ -38,7 +38,12 @@ FROM (SELECT w.oid AS fn, w.by, w.word, quote_ident(n.nspname) AS nspname
       FROM word w JOIN pg_class c ON c.relname = w.word AND NOT w.calls AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') JOIN ns n ON n.oid = c.relnamespace
       UNION ALL
       SELECT w.oid, w.by, w.word, quote_ident(n.nspname)
-      FROM word w JOIN pg_proc p ON p.proname = w.word AND w.calls AND w.word <> w.proname JOIN ns n ON n.oid = p.pronamespace) f
+      FROM word w JOIN pg_proc p ON p.proname = w.word AND w.calls AND w.word <> w.proname JOIN ns n ON n.oid = p.pronamespace
+      -- a function of pg_catalog of that name is found instead, if all that tells
+      -- the two apart is a type that the caller does not speak of
+      WHERE NOT (EXISTS (SELECT FROM pg_proc own WHERE own.proname = w.word AND own.pronamespace = 'pg_catalog'::regnamespace)
+                 AND EXISTS (SELECT FROM unnest(p.proargtypes) a(t) JOIN pg_type t ON t.oid = a.t WHERE t.typnamespace <> 'pg_catalog'::regnamespace
+                             AND a.t <> ALL (w.types) AND w.prosrc !~* ('\m' || t.typname || '\M')))) f
 GROUP BY f.fn
 UNION ALL -- views over the server's own; detail: the relation; more: the column
 SELECT DISTINCT 'view-column', quote_ident(n.nspname) || '.' || quote_ident(v.relname), s.nspname || '.' || c.relname, a.attname::text, 0::bigint
