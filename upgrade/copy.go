@@ -266,7 +266,7 @@ func (u *Upgrade) compareTables(ctx context.Context, s *survey, db *database, li
 			t.Progress(done, total, "bytes", says)
 		}
 	}
-	runs, err := u.runs(ctx, s, db)
+	runs, err := u.runsAnywhere(ctx, s, db)
 	if err != nil {
 		return nil, err
 	}

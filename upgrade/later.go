@@ -89,7 +89,7 @@ func (u *Upgrade) follows(ctx context.Context, s *survey) (bool, error) {
 // laterPlan takes along what was made on the serving side since a cutover or a
 // rollback.
 func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
-	p := flow.Plan{Name: "prepare", Cluster: string(u.part)}
+	p := flow.Plan{Name: "prepare", Cluster: string(u.part), Steps: []flow.Step{u.functionsStep(s)}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	side := s.applying().Name
 	some := make([]*database, len(s.databases))
