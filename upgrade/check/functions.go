@@ -46,10 +46,6 @@ func (d DatabaseFacts) code() *rights.Map {
 	return d.Rights.Without(func(s, t string) bool { return stays[pg.Ident(s, t)] })
 }
 
-// lastAsOwner is the last major whose apply workers run all code as the owner of
-// the subscription, a superuser; later ones switch to the table's owner.
-const lastAsOwner = 15
-
 // lastLooksFirst is the last major whose apply workers look for an index to find the
 // rows of a table with REPLICA IDENTITY FULL by before they switch to its owner: its
 // expressions and predicates are simplified with the rights of the subscription's.
@@ -57,10 +53,6 @@ const (
 	firstLooksFirst = 16
 	lastLooksFirst  = 17
 )
-
-// firstNotValid is the first major whose foreign keys of partitioned tables can be
-// made NOT VALID, and validated by their owner.
-const firstNotValid = 18
 
 // judgeFunctions names what PostgreSQL itself would run with more rights.
 func judgeFunctions(f *Facts) []Finding {
@@ -77,7 +69,7 @@ func judgeFunctions(f *Facts) []Finding {
 		for _, s := range sides {
 			out = append(out, all.applied(s.Side, s.Major())...)
 		}
-		out = append(out, all.made(OnOld, f.New.ok() && f.New.Major() < firstNotValid, f.firesForTool())...)
+		out = append(out, all.made(OnOld, f.New.ok() && f.New.Major() < rights.FirstNotValid, f.firesForTool())...)
 	}
 	return out
 }
@@ -92,7 +84,7 @@ type Running struct {
 // major, to, that applies, and makes what was made on the other one, from, since a
 // cutover or a rollback.
 func (r Running) Taken(from, to string, major int, accepts func(Finding) bool) []Finding {
-	all := append(r.applied(to, major), r.made(from, major < firstNotValid, false)...)
+	all := append(r.applied(to, major), r.made(from, major < rights.FirstNotValid, false)...)
 	for i := range all {
 		all[i].ID, all[i].Acceptable = FunctionRights, true
 		all[i].Accepted = accepts(all[i])
@@ -107,7 +99,7 @@ func (r Running) applied(side string, major int) []Finding {
 		when = "on the way back"
 	}
 	switch {
-	case major <= lastAsOwner:
+	case major <= rights.LastAsOwner:
 		return r.functions(side, pickCode(r.Map, rights.Code.OnApply),
 			fmt.Sprintf("PostgreSQL %d applies rows as the owner of the subscription, a superuser: %s, these functions of ordinary roles run with all rights, and may give their owners any", major, when),
 			waysOut(back))
@@ -141,7 +133,7 @@ func (r Running) made(side string, foreign, fires bool) []Finding {
 		r.functions(side, pickCode(r.Map, func(c rights.Code) bool {
 			return foreign && !c.OwnerSuper && c.Kind == rights.ForeignKey && c.Partitioned
 		}),
-			fmt.Sprintf("foreign keys of partitioned tables compare by casts, or over indexes, that call functions of ordinary roles: before %d PostgreSQL validates them as soon as they are made, with the rights of the tool", firstNotValid), waysOut(false)),
+			fmt.Sprintf("foreign keys of partitioned tables compare by casts, or over indexes, that call functions of ordinary roles: before %d PostgreSQL validates them as soon as they are made, with the rights of the tool", rights.FirstNotValid), waysOut(false)),
 		r.functions(side, pickCode(r.Map, func(c rights.Code) bool { return c.Kind == rights.Literal }),
 			"checks of domains call functions of ordinary roles, and run while the schema is restored, with the rights of the tool, because expressions hold values of arrays, rows or ranges over these domains or partitions are bounded by them", waysOut(false)),
 		r.functions(side, pickCode(r.Map, func(c rights.Code) bool { return c.Kind == rights.EventTrigger && fires }),

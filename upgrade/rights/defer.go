@@ -32,13 +32,18 @@ func (v Validation) Valid(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	return valid, nil
 }
 
+// FirstNotValid is the first major whose foreign keys of partitioned tables can be
+// made NOT VALID, and validated with the rights of their owner.
+const FirstNotValid = 18
+
 // Defer changes what is restored so that none of it runs a function of an
 // ordinary role. Constraints whose function would run while they are made are made
 // NOT VALID; those of domains, whose functions run wherever a literal of the domain
 // is read (in a view, a default, the bound of a partition), come last of all. What
 // is to be validated when all rows are there is the second result. Foreign keys of
-// tables that are partitioned cannot be NOT VALID before 18 and stay as they are.
-func (m *Map) Defer(entries []schema.Entry, partitioned func(table string) bool) ([]schema.Entry, []Validation) {
+// tables that are partitioned stay as they are where major, on which they are made, is
+// before FirstNotValid.
+func (m *Map) Defer(entries []schema.Entry, major int, partitioned func(table string) bool) ([]schema.Entry, []Validation) {
 	if m == nil || len(m.Code)+len(m.Domains) == 0 {
 		return entries, nil
 	}
@@ -61,7 +66,7 @@ func (m *Map) Defer(entries []schema.Entry, partitioned func(table string) bool)
 			last = append([]schema.Entry{e}, last...)
 			continue
 		}
-		if owner, name := m.runsWhenMade(e); owner != "" && !(e.Type == "FK CONSTRAINT" && partitioned(e.Table)) && notValid(&e) {
+		if owner, name := m.runsWhenMade(e); owner != "" && !(e.Type == "FK CONSTRAINT" && major < FirstNotValid && partitioned(e.Table)) && notValid(&e) {
 			todo = append(todo, Validation{Owner: owner, Table: e.Table, Constraint: name, SQL: "ALTER TABLE ONLY " + e.Table + " VALIDATE CONSTRAINT " + pg.Ident(name)})
 		}
 		out = append(out, e)
@@ -98,8 +103,8 @@ func (d Domain) as() string {
 
 // Trial is Defer for a database in which everything belongs to the tool: without the
 // indexes whose functions PostgreSQL would run, as their tables' owner, to plan them.
-func (m *Map) Trial(entries []schema.Entry, partitioned func(table string) bool) []schema.Entry {
-	entries, _ = m.Defer(entries, partitioned)
+func (m *Map) Trial(entries []schema.Entry, major int, partitioned func(table string) bool) []schema.Entry {
+	entries, _ = m.Defer(entries, major, partitioned)
 	return slices.DeleteFunc(slices.Clone(entries), func(e schema.Entry) bool {
 		return (e.Stage == schema.Index || e.Type == "INDEX") && m.Folds(e.Table) // those of materialized views come late
 	})

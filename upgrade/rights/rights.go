@@ -43,6 +43,10 @@ func query(name string, version int) string {
 	return pg.Spelled(b.String(), version)
 }
 
+// LastAsOwner is the last major whose apply workers run all code as the owner of the
+// subscription, a superuser; later ones switch to the table's owner.
+const LastAsOwner = 15
+
 // Kind is what of a table runs a function.
 type Kind string
 
@@ -90,18 +94,19 @@ type Code struct {
 // Name is the table as schema.Table.SQL writes it.
 func (c Code) Name() string { return pg.Ident(c.Schema, c.Table) }
 
-// OnApply says whether it runs where a row is applied. Triggers do not: the tool
-// disables those that would.
-func (c Code) OnApply() bool {
+// OnApply says whether it may run where a row is applied: a default for a column that
+// the row comes without, because the serving side has dropped it; a trigger that
+// fires on apply until the tool, which makes it there, disables it.
+func (c Code) OnApply() bool { return c.written() || c.Kind == Default || c.Kind == Trigger }
+
+// written says whether it runs where a row with all its columns is written.
+func (c Code) written() bool {
 	switch c.Kind {
-	case Check, Generated, Index, Exclusion, OfDomain, Partition, Default:
+	case Check, Generated, Index, Exclusion, OfDomain, Partition:
 		return !c.Materialized
 	}
 	return false
 }
-
-// written says whether it runs where a row with all its columns is written.
-func (c Code) written() bool { return c.OnApply() && c.Kind != Default }
 
 // Domain is a check of a domain that runs functions of ordinary roles.
 type Domain struct {
