@@ -21,6 +21,10 @@ found(kind, relid, what, fn, exprs) AS (
   SELECT 'generated', f.adrelid, 'column ' || a.attname, r.fn, f.adbin::text
   FROM reach r JOIN pg_attrdef f ON r.classid = 'pg_attrdef'::regclass AND f.oid = r.objid
   JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum WHERE a.attgenerated <> ''
+  UNION ALL -- before 15 the column depends on the function, and not its expression
+  SELECT 'generated', f.adrelid, 'column ' || a.attname, r.fn, f.adbin::text
+  FROM reach r JOIN pg_depend d ON d.refclassid = r.classid AND d.refobjid = r.objid AND d.classid = 'pg_class'::regclass
+  JOIN pg_attribute a ON a.attrelid = d.objid AND a.attnum = d.objsubid AND a.attgenerated <> '' JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
   {{end}}UNION ALL -- it runs where a row is applied that comes without the column
   SELECT 'default', f.adrelid, 'the default of column ' || a.attname, r.fn, ''
   FROM reach r JOIN pg_attrdef f ON r.classid = 'pg_attrdef'::regclass AND f.oid = r.objid
