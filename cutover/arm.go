@@ -138,7 +138,7 @@ func (x *crossing) guards(db *Database) []string {
 	if x.rehearsal != nil && len(db.Hush) == 0 {
 		return x.Part.lenient()
 	}
-	return x.Part.guards(x.Upgrade)
+	return x.Part.Guards(x.Upgrade)
 }
 
 // announce opens the sessions of this attempt and writes the row that names them.

@@ -122,7 +122,7 @@ func (p Part) TriggerOn(table string) string {
 // TriggerOff is the statement that takes the fence off a table.
 func TriggerOff(table string) string { return "DROP TRIGGER IF EXISTS " + Trigger + " ON " + table }
 
-// lenient are the statements that watch DDL as guards do and let it pass: a
+// lenient are the statements that watch DDL as Guards do and let it pass: a
 // rehearsal refuses nothing.
 func (p Part) lenient() []string {
 	let := ` RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
@@ -138,12 +138,12 @@ var guarding = []string{
 	"CREATE EVENT TRIGGER " + dropGuard + " ON sql_drop EXECUTE FUNCTION crossfade.refuse_drop()",
 }
 
-// guards are the statements that refuse DDL of everybody else from arm to the
-// end of a crossing, and after a closed fence. What happens in a session's own
+// Guards are the statements that refuse DDL of everybody else from arm to the
+// end of a crossing, and after it where the fence is closed. What happens in a session's own
 // temporary schema passes. A client that may try again soon gets 55006; one
 // that must go to the other side 25006, as by the fence. What is refused is
 // counted, as the fence does.
-func (p Part) guards(upgrade string) []string {
+func (p Part) Guards(upgrade string) []string {
 	raise := `PERFORM nextval('crossfade.refused');
     IF EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
       WHERE n.nspname = 'crossfade' AND p.proname = 'fence' AND p.prosrc LIKE '%RAISE EXCEPTION%') THEN
@@ -166,6 +166,16 @@ BEGIN
   END IF;
 END $guard$`,
 	}, guarding...))
+}
+
+// Guarded reports whether the guards of a database are there.
+func (p Part) Guarded(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	there := 0
+	err := conn.QueryRow(ctx, p.Own("SELECT count(*) FROM pg_event_trigger WHERE evtname IN ('"+ddlGuard+"', '"+dropGuard+"')")).Scan(&there)
+	if err != nil {
+		return false, fmt.Errorf("look whether DDL is refused: %w", err)
+	}
+	return there == 2, nil
 }
 
 // Unguard are the statements that let DDL pass again.

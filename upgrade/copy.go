@@ -47,7 +47,7 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	if err != nil {
 		return st, err
 	}
-	entries, deferred := runs.Defer(entries, db.partitioned)
+	entries, deferred := runs.Defer(entries, s.new.Version/10000, db.partitioned)
 	before := schema.Entries(entries, schema.Before)
 	after := schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late)
 	st.before = u.restoreStep("new", "schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
@@ -266,7 +266,7 @@ func (u *Upgrade) compareTables(ctx context.Context, s *survey, db *database, li
 			t.Progress(done, total, "bytes", says)
 		}
 	}
-	runs, err := u.runs(ctx, s, db)
+	runs, err := u.runsAnywhere(ctx, s, db)
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func (u *Upgrade) follows(ctx context.Context, s *survey) (bool, error) {
 // laterPlan takes along what was made on the serving side since a cutover or a
 // rollback.
 func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
-	p := flow.Plan{Name: "prepare", Cluster: string(u.part)}
+	p := flow.Plan{Name: "prepare", Cluster: string(u.part), Steps: []flow.Step{u.functionsStep(s)}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	side := s.applying().Name
 	some := make([]*database, len(s.databases))
@@ -124,7 +124,7 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 		if identity, ok := u.identityStep(s, side, late.only()); ok {
 			add(identity)
 		}
-		add(u.fenceStep(side, db), u.publicationsStep(late, late.way), u.compareStep(s, db))
+		add(u.fenceStep(side, db, false), u.publicationsStep(late, late.way), u.compareStep(s, db))
 		if len(late.sets) > 0 {
 			add(u.linkSettingsStep(s, side, db))
 			add(u.subscribeStep(s, late), u.catchupStep(s, late), u.laterDoneStep(s, late))
@@ -243,7 +243,7 @@ func (u *Upgrade) laterStages(ctx context.Context, s *survey, db, late *database
 	if err != nil {
 		return st, err
 	}
-	entries, deferred := runs.Defer(entries, db.partitioned)
+	entries, deferred := runs.Defer(entries, to.Version/10000, db.partitioned)
 	if validate, ok := u.validateStep(to.Name, db, deferred); ok {
 		st.validate = append(st.validate, validate)
 	}

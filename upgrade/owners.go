@@ -28,14 +28,81 @@ func (u *Upgrade) runs(ctx context.Context, s *survey, db *database) (*rights.Ma
 	if s.serving().Name == "new" {
 		side, version = u.new, s.new.Version
 	}
-	err := u.sessions.Do(ctx, side.With(db.name), func(conn *pgx.Conn) (err error) {
-		db.runs, err = rights.Read(ctx, conn, version)
+	m, err := u.runsOn(ctx, side, version, db)
+	if err == nil {
+		db.runs = m
+	}
+	return m, err
+}
+
+func (u *Upgrade) runsOn(ctx context.Context, side *pg.Server, version int, db *database) (m *rights.Map, err error) {
+	err = u.sessions.Do(ctx, side.With(db.name), func(conn *pgx.Conn) (err error) {
+		m, err = rights.Read(ctx, conn, version)
 		return err
 	})
 	if err != nil {
 		return nil, &pg.Error{Doing: "read the functions of " + db.name, On: side.String(), Err: err}
 	}
-	return db.runs, nil
+	return m, nil
+}
+
+// runsAnywhere is runs with what the side that applies has beside it: the owner of a
+// table can put an index on it there as well.
+func (u *Upgrade) runsAnywhere(ctx context.Context, s *survey, db *database) (*rights.Map, error) {
+	m, err := u.runs(ctx, s, db)
+	if err != nil {
+		return nil, err
+	}
+	side, version := u.new, s.new.Version
+	if s.serving().Name == "new" {
+		side, version = u.old, s.old.Version
+	}
+	other, err := u.runsOn(ctx, side, version, db)
+	if err != nil {
+		return nil, err
+	}
+	return m.And(other), nil
+}
+
+// stays are the tables, quoted, that are not moved, or to another cluster.
+func (db *database) stays() []string {
+	names := slices.Clone(db.tablesApart)
+	for _, t := range db.excluded {
+		names = append(names, t.SQL())
+	}
+	return names
+}
+
+// functionsStep looks for functions of ordinary roles that would run with more rights
+// than theirs, where what was made since a cutover or a rollback is taken along.
+func (u *Upgrade) functionsStep(s *survey) flow.Step {
+	from, to := s.serving(), s.applying()
+	look := func(ctx context.Context) (blocking []check.Finding, err error) {
+		for _, db := range s.databases {
+			m, err := u.runs(ctx, s, db)
+			if err != nil {
+				return nil, err
+			}
+			m = m.Without(func(schema, table string) bool { return slices.Contains(db.stays(), pg.Ident(schema, table)) })
+			r := check.Running{Database: db.name, Map: m}
+			blocking = append(blocking, check.Blocking(r.Taken(from.Name, to.Name, to.Version/10000, func(f check.Finding) bool { return u.accepted(f.ID, f.Object) }))...)
+		}
+		return blocking, nil
+	}
+	return flow.Step{
+		ID: "check", Title: "Look for functions of ordinary roles that would run with more rights than they have",
+		Done: func(ctx context.Context) (bool, error) {
+			blocking, err := look(ctx)
+			return err == nil && len(blocking) == 0, err
+		},
+		Do: func(ctx context.Context, _ *flow.Turn) error {
+			blocking, err := look(ctx)
+			if err == nil && len(blocking) > 0 {
+				err = blocks(blocking)
+			}
+			return err
+		},
+	}
 }
 
 // logins let the tool in on each side with the rights of owners of tables.
@@ -67,7 +134,7 @@ func (l logins) close(ctx context.Context) error {
 // not let the tool in that way and the runbook accepts that, it is the tool's own.
 func (u *Upgrade) as(ctx context.Context, l *rights.Logins, side *pg.Server, role, database string) (*pg.Server, error) {
 	at, err := l.As(ctx, role, database)
-	if err != nil || !u.accepts(check.OwnerLogin, role) {
+	if err != nil || !u.accepted(check.OwnerLogin, role) {
 		return at, err
 	}
 	conn, err := at.Connect(ctx)
@@ -78,10 +145,6 @@ func (u *Upgrade) as(ctx context.Context, l *rights.Logins, side *pg.Server, rol
 	}
 	pg.Leave(conn)
 	return at, err
-}
-
-func (u *Upgrade) accepts(id, object string) bool {
-	return slices.ContainsFunc(u.rb.Accept, func(a Accept) bool { return a.ID == id && (a.Object == "" || a.Object == object) })
 }
 
 // ownerFilled lets o fill tables of a side with the rights of their owners, and
@@ -114,7 +177,11 @@ func (u *Upgrade) ownerFilled(side string, m *rights.Map, o load.Options) flow.S
 func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Validation) (step flow.Step, ok bool) {
 	var does []flow.Effect
 	for _, v := range deferred {
-		does = append(does, effect(side, db.name, v.SQL+" -- with the rights of "+v.Owner))
+		sql := v.SQL
+		if v.Owner != "" {
+			sql += " -- with the rights of " + v.Owner
+		}
+		does = append(does, effect(side, db.name, sql))
 	}
 	return flow.Step{
 		ID: "validate/" + db.name, Title: "Validate, with the rights of their owners, the constraints of " + db.name + " that call functions of ordinary roles",
@@ -143,9 +210,11 @@ func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Vali
 			defer func() { err = errors.Join(err, l.close(ctx)) }()
 			for i, v := range deferred {
 				t.Progress(int64(i), int64(len(deferred)), "constraints", v.Constraint)
-				at, err := u.as(ctx, l.of(side), u.side(side), v.Owner, db.name)
-				if err != nil {
-					return err
+				at := u.side(side).With(db.name)
+				if v.Owner != "" {
+					if at, err = u.as(ctx, l.of(side), u.side(side), v.Owner, db.name); err != nil {
+						return err
+					}
 				}
 				conn, err := at.Connect(ctx)
 				if err != nil {

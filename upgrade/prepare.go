@@ -14,6 +14,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/rights"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -125,14 +126,20 @@ func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 }
 
 // fenceStep puts the closed fence on every table of the side that applies, and
-// keeps triggers that fire on apply from firing until that side takes clients.
-func (u *Upgrade) fenceStep(side string, db *database) flow.Step {
+// keeps triggers that fire on apply from firing until that side takes clients. guard:
+// DDL there is refused as well.
+func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 	var does []flow.Effect
 	for _, t := range db.inventory.Tables {
 		does = append(does, effect(side, db.name, u.part.TriggerOn(t.SQL())))
 	}
 	for _, t := range db.inventory.Triggers {
 		does = append(does, effect(side, db.name, t.Disable()))
+	}
+	if guard {
+		for _, sql := range append(u.part.Unguard(), u.part.Guards(u.rb.Upgrade)...) {
+			does = append(does, effect(side, db.name, sql))
+		}
 	}
 	return flow.Step{
 		ID: "fence/" + db.name, Title: "Close every table of " + db.name + " on " + side, Does: does,
@@ -144,7 +151,10 @@ func (u *Upgrade) fenceStep(side string, db *database) flow.Step {
 					return err
 				}
 				firing, err := schema.FiringTriggers(ctx, conn)
-				done = len(open) == 0 && len(firing) == 0
+				done = err == nil && len(open) == 0 && len(firing) == 0
+				if done && guard {
+					done, err = u.part.Guarded(ctx, conn)
+				}
 				return err
 			})
 			return done, err
@@ -198,10 +208,14 @@ func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
 	}
 }
 
+// guarded: new refuses DDL from its first day, because its apply workers run what the
+// owner of a table puts on it there with all rights.
+func (s *survey) guarded() bool { return s.new.Version/10000 <= rights.LastAsOwner }
+
 // byHand says how a person changes the schema of the side that is closed.
 func (u *Upgrade) byHand(s *survey) string {
-	if s.serving().Name == "new" {
-		return "on old, SET session_replication_role = replica and BEGIN READ WRITE come before it"
+	if to := s.applying(); to.Name == "old" || s.guarded() {
+		return "on " + to.Name + ", SET session_replication_role = replica and BEGIN READ WRITE come before it"
 	}
 	return "on new, BEGIN READ WRITE comes before it"
 }

@@ -52,7 +52,7 @@ func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([
 	}
 	var rejected []check.Finding
 	if err == nil {
-		rejected, err = u.restoreScratch(ctx, s, observe)
+		rejected, err = u.restoreScratch(ctx, s, check.Blocking(found), observe)
 	}
 	if err != nil && ctx.Err() == nil && len(check.Blocking(found)) > 0 {
 		// What blocks checking blocks the restore.
@@ -64,8 +64,10 @@ func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([
 	return append(rejected, found...), err
 }
 
-// restoreScratch restores every database of the upgrade, one after the other.
-func (u *Upgrade) restoreScratch(ctx context.Context, s *survey, observe func(flow.Event)) (found []check.Finding, err error) {
+// restoreScratch restores every database of the upgrade, one after the other, apart
+// from those in which the restore may run functions with the tool's rights, by what
+// blocks.
+func (u *Upgrade) restoreScratch(ctx context.Context, s *survey, blocking []check.Finding, observe func(flow.Event)) (found []check.Finding, err error) {
 	lock, err := u.scratchLock(ctx)
 	if err != nil {
 		return nil, err
@@ -84,6 +86,14 @@ func (u *Upgrade) restoreScratch(ctx context.Context, s *survey, observe func(fl
 		return nil, err
 	}
 	for _, db := range s.databases {
+		if slices.ContainsFunc(blocking, func(f check.Finding) bool { return f.ID == check.FunctionRights && f.Database == db.name }) {
+			found = append(found, check.Finding{
+				ID: schemaRejected, Level: check.Warn, On: check.OnNew, Database: db.name, Object: "database " + db.name,
+				Says: "the schema was not restored: that may run functions of ordinary roles with the rights of the tool, as " + check.FunctionRights + " says",
+				Fix:  "fix or accept " + check.FunctionRights + ", and run crossfade check --restore again",
+			})
+			continue
+		}
 		some, err := u.restoreOne(ctx, lock, s, db, observe)
 		found = append(found, some...)
 		if err != nil {

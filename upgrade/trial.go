@@ -27,9 +27,9 @@ const schemaDiffers = "schema-differs"
 // materialized views, which needs rows, and what would run functions of ordinary
 // roles (rights.Map.Trial). left is what is not seen in the scratch database
 // because of the latter.
-func tried(runs *rights.Map, db *database, entries []schema.Entry) (some []schema.Entry, left func(schema.Difference) bool) {
-	all, deferred := runs.Defer(entries, db.partitioned)
-	kept := runs.Trial(entries, db.partitioned)
+func tried(runs *rights.Map, db *database, major int, entries []schema.Entry) (some []schema.Entry, left func(schema.Difference) bool) {
+	all, deferred := runs.Defer(entries, major, db.partitioned)
+	kept := runs.Trial(entries, major, db.partitioned)
 	has, out := map[string]bool{}, map[string]bool{}
 	for _, e := range kept {
 		has[e.Key()] = true
@@ -70,7 +70,7 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entrie
 	if err != nil {
 		return flow.Step{}, err
 	}
-	some, _ := tried(runs, db, entries)
+	some, _ := tried(runs, db, s.new.Version/10000, entries)
 	does := []flow.Effect{
 		effect("new", "", dropScratch(name)),
 		effect("new", "", create), effect("new", "", markScratch(name)),
@@ -185,7 +185,7 @@ func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey, db *dat
 	if err != nil {
 		return nil, err
 	}
-	some, left := tried(runs, db, entries)
+	some, left := tried(runs, db, major, entries)
 	rejected, err := schema.TryOut(ctx, conn, some, roles, func(n int) {
 		t.Progress(int64(n), int64(len(some)), "objects", db.name)
 	})

@@ -341,7 +341,7 @@ func readPublished(ctx context.Context, conn *pgx.Conn, links []link.Link) (map[
 		SELECT p.pubname::text, p.oid, coalesce((SELECT array_agg(r.oid) FROM pg_publication_rel r WHERE r.prpubid = p.oid), '{}'),
 		  coalesce(t.oids, '{}'), coalesce(t.schemas, '{}'), coalesce(t.names, '{}')
 		FROM pg_publication p, LATERAL (
-		  SELECT array_agg(c.oid ORDER BY c.oid) oids, array_agg(n.nspname::text ORDER BY c.oid) schemas, array_agg(c.relname::text ORDER BY c.oid) names
+		  SELECT array_agg(c.oid ORDER BY c.oid) AS oids, array_agg(n.nspname::text ORDER BY c.oid) AS schemas, array_agg(c.relname::text ORDER BY c.oid) AS names
 		  FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 		  WHERE r.prpubid = p.oid AND n.nspname <> 'crossfade') t
 		WHERE p.pubname = ANY ($1)`, linkNames(links))

@@ -298,6 +298,19 @@ var applyCases = []judged{
 	{"function-rights", "a superuser's table", func(f *Facts) {
 		runs(f, rights.Code{Kind: rights.Statistics, OwnerSuper: true})
 	}, []string{"block function-rights old shop shop"}},
+	{"function-rights", "a superuser's domain", func(f *Facts) {
+		f.Databases[0].Rights = &rights.Map{Domains: []rights.Domain{{Schema: "public", Name: "amount", OwnerSuper: true, Constraint: "c", Function: "public.f(integer)"}}}
+	}, []string{"block function-rights old shop shop"}},
+	{"function-rights", "a partitioned table's foreign key on 18", func(f *Facts) {
+		runs(f, rights.Code{Kind: rights.ForeignKey, Partitioned: true})
+		f.Want.Back = false
+		f.New.Self.Address = "10.1.1.1"
+	}, nil},
+	{"function-rights", "an index that is no table's identity, on 18", func(f *Facts) {
+		runs(f, rights.Code{Kind: rights.Index, Folds: true, Unidentified: true})
+		f.Want.Back = false
+		f.Old.Self.Address, f.New.Self.Address = "10.1.1.1", "10.1.1.1"
+	}, nil},
 	{"owner-login", "peer on a socket", func(f *Facts) {
 		runs(f, rights.Code{Kind: rights.Check})
 		f.Want.Back = false

@@ -14,12 +14,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// FunctionRights is the id of the check that functions of ordinary roles run with no
+// more rights than they have.
+const FunctionRights = "function-rights"
+
 // OwnerLogin is the id of the check that the tool may log in with the rights of
 // owners of tables.
 const OwnerLogin = "owner-login"
 
 var functionChecks = []Check{
-	{ID: "function-rights", Title: "Functions of ordinary roles run with no more rights than they have", Levels: onlyBlock, Acceptable: true, Judge: judgeFunctions},
+	{ID: FunctionRights, Title: "Functions of ordinary roles run with no more rights than they have", Levels: onlyBlock, Acceptable: true, Judge: judgeFunctions},
 	{ID: OwnerLogin, Title: "The tool can log in with the rights of table owners whose functions would run as it works", Levels: onlyBlock, Acceptable: true, Judge: judgeOwnerLogins},
 }
 
@@ -42,37 +46,98 @@ func (d DatabaseFacts) code() *rights.Map {
 	return d.Rights.Without(func(s, t string) bool { return stays[pg.Ident(s, t)] })
 }
 
-// lastAsOwner is the last major whose apply workers run all code as the owner of
-// the subscription, a superuser; later ones switch to the table's owner.
-const lastAsOwner = 15
+// lastLooksFirst is the last major whose apply workers look for an index to find the
+// rows of a table with REPLICA IDENTITY FULL by before they switch to its owner: its
+// expressions and predicates are simplified with the rights of the subscription's.
+const (
+	firstLooksFirst = 16
+	lastLooksFirst  = 17
+)
 
 // judgeFunctions names what PostgreSQL itself would run with more rights.
 func judgeFunctions(f *Facts) []Finding {
 	var out []Finding
 	for _, d := range f.Databases {
-		all := d.code()
-		for _, side := range []struct {
-			on   *Server
-			when string
-		}{{f.New, "while it follows"}, {f.Old, "on the way back"}} {
-			if !side.on.ok() || side.on.Major() > lastAsOwner || side.on == f.Old && !f.Want.Back {
-				continue
-			}
-			out = append(out, functions(side.on.Side, d.Name, pickCode(all, rights.Code.OnApply),
-				fmt.Sprintf("PostgreSQL %d applies rows as the owner of the subscription, a superuser: %s, these functions of ordinary roles run with all rights, and may give their owners any", side.on.Major(), side.when),
-				waysOut(side.on == f.Old)))
+		all := Running{d.Name, d.code()}
+		var sides []*Server
+		if f.New.ok() {
+			sides = append(sides, f.New)
 		}
-		out = append(out,
-			functions(OnOld, d.Name, pickCode(all, func(c rights.Code) bool { return c.OwnerSuper && (c.Kind != rights.OfDomain) }),
-				"tables of superusers call functions of ordinary roles, which run with the rights of the table's owner where rows are copied, applied and indexed", waysOut(false)),
-			functions(OnOld, d.Name, pickCode(all, func(c rights.Code) bool { return !c.OwnerSuper && c.Kind == rights.Partition && c.Folds }),
-				"keys of partitioned tables call functions of ordinary roles with constants alone, or in SQL: PostgreSQL runs them as soon as a partition is attached, with the rights of the tool", waysOut(false)),
-			functions(OnOld, d.Name, pickCode(all, func(c rights.Code) bool { return c.Kind == rights.Literal }),
-				"checks of domains call functions of ordinary roles, and run while the schema is restored, with the rights of the tool, because expressions hold values of arrays, rows or ranges over these domains or partitions are bounded by them", waysOut(false)),
-			functions(OnOld, d.Name, pickCode(all, func(c rights.Code) bool { return c.Kind == rights.EventTrigger && f.firesForTool() }),
-				"event triggers that are enabled ALWAYS or REPLICA call functions of ordinary roles, and fire for what the tool does", waysOut(false)))
+		if f.Old.ok() && f.Want.Back {
+			sides = append(sides, f.Old)
+		}
+		for _, s := range sides {
+			out = append(out, all.applied(s.Side, s.Major())...)
+		}
+		out = append(out, all.made(OnOld, f.New.ok() && f.New.Major() < rights.FirstNotValid, f.firesForTool())...)
 	}
-	return slices.DeleteFunc(out, func(f Finding) bool { return f.Table == nil })
+	return out
+}
+
+// Running is what of one database runs functions of ordinary roles.
+type Running struct {
+	Database string
+	Map      *rights.Map
+}
+
+// Taken are the findings (function-rights, which are acceptable) about a side of a
+// major, to, that applies, and makes what was made on the other one, from, since a
+// cutover or a rollback.
+func (r Running) Taken(from, to string, major int, accepts func(Finding) bool) []Finding {
+	all := append(r.applied(to, major), r.made(from, major < rights.FirstNotValid, false)...)
+	for i := range all {
+		all[i].ID, all[i].Acceptable = FunctionRights, true
+		all[i].Accepted = accepts(all[i])
+	}
+	return all
+}
+
+// applied names what runs on a side where rows are applied.
+func (r Running) applied(side string, major int) []Finding {
+	back, when := side == OnOld, "while it follows"
+	if back {
+		when = "on the way back"
+	}
+	switch {
+	case major <= rights.LastAsOwner:
+		return r.functions(side, pickCode(r.Map, rights.Code.OnApply),
+			fmt.Sprintf("PostgreSQL %d applies rows as the owner of the subscription, a superuser: %s, these functions of ordinary roles run with all rights, and may give their owners any", major, when),
+			waysOut(back))
+	case major >= firstLooksFirst && major <= lastLooksFirst:
+		return r.functions(side, pickCode(r.Map, func(c rights.Code) bool {
+			return !c.OwnerSuper && c.Folds && c.Unidentified && !c.Materialized && (c.Kind == rights.Index || c.Kind == rights.Exclusion)
+		}), fmt.Sprintf("tables without a primary key or another index as their replica identity have indexes that call functions of ordinary roles with constants alone, or in SQL: %s, PostgreSQL %d runs these to find the rows of an UPDATE or DELETE, as the owner of the subscription, a superuser", when, major),
+			lines("give the tables a primary key, or a unique index as their replica identity", waysOut(back)))
+	}
+	return nil
+}
+
+// made names what runs where rows are copied and the schema is made, from the side
+// that serves. foreign: foreign keys of partitioned tables are validated as soon as
+// they are made. fires: event triggers fire for the tool.
+func (r Running) made(side string, foreign, fires bool) []Finding {
+	super := pickCode(r.Map, func(c rights.Code) bool { return c.OwnerSuper && c.Kind != rights.EventTrigger })
+	for _, d := range r.Map.Domains {
+		if d.OwnerSuper {
+			super = append(super, rights.Code{
+				Kind: rights.OfDomain, Schema: d.Schema, Table: d.Name, Owner: d.Owner, OwnerSuper: true,
+				What: "constraint " + d.Constraint + " of the domain", Function: d.Function, FunctionOwner: d.FunctionOwner,
+			})
+		}
+	}
+	return slices.Concat(
+		r.functions(side, super,
+			"tables, materialized views or domains of superusers call functions of ordinary roles, which run with the rights of that owner, all rights, where rows are copied, applied, indexed, validated and refreshed", waysOut(false)),
+		r.functions(side, pickCode(r.Map, func(c rights.Code) bool { return !c.OwnerSuper && c.Kind == rights.Partition && c.Folds }),
+			"keys of partitioned tables call functions of ordinary roles with constants alone, or in SQL: PostgreSQL runs them as soon as a partition is attached, with the rights of the tool", waysOut(false)),
+		r.functions(side, pickCode(r.Map, func(c rights.Code) bool {
+			return foreign && !c.OwnerSuper && c.Kind == rights.ForeignKey && c.Partitioned
+		}),
+			fmt.Sprintf("foreign keys of partitioned tables compare by casts, or over indexes, that call functions of ordinary roles: before %d PostgreSQL validates them as soon as they are made, with the rights of the tool", rights.FirstNotValid), waysOut(false)),
+		r.functions(side, pickCode(r.Map, func(c rights.Code) bool { return c.Kind == rights.Literal }),
+			"checks of domains call functions of ordinary roles, and run while the schema is restored, with the rights of the tool, because expressions hold values of arrays, rows or ranges over these domains or partitions are bounded by them", waysOut(false)),
+		r.functions(side, pickCode(r.Map, func(c rights.Code) bool { return c.Kind == rights.EventTrigger && fires }),
+			"event triggers that are enabled ALWAYS or REPLICA call functions of ordinary roles, and fire for what the tool does", waysOut(false)))
 }
 
 // firesForTool: from 17 on the tool's sessions have event triggers off.
@@ -93,21 +158,21 @@ func waysOut(back bool) string {
 		with, "or accept it: their owners are trusted as superusers are")
 }
 
-// functions is one finding about code; without any it has no table.
-func functions(on, database string, code []rights.Code, says, fix string) Finding {
-	f := Finding{Level: Block, On: on, Database: database, Object: database, Says: says, Fix: fix}
+// functions is one finding about code; none where there is no code.
+func (r Running) functions(on string, code []rights.Code, says, fix string) []Finding {
+	if len(code) == 0 {
+		return nil
+	}
+	t := &Table{Columns: []string{"function", "its owner", "called by", "of table", "the table's owner"}}
 	names := map[string]bool{}
 	for _, c := range code {
-		if f.Table == nil {
-			f.Table = &Table{Columns: []string{"function", "its owner", "called by", "of table", "the table's owner"}}
-		}
-		f.Table.Rows = append(f.Table.Rows, []string{c.Function, c.FunctionOwner, c.What, tableName(c), c.Owner})
+		t.Rows = append(t.Rows, []string{c.Function, c.FunctionOwner, c.What, tableName(c), c.Owner})
 		names[c.Function] = true
 	}
-	if len(names) > 0 {
-		f.Says += ": " + some(slices.Sorted(maps.Keys(names)), "function", "functions")
-	}
-	return f
+	return []Finding{{
+		Level: Block, On: on, Database: r.Database, Object: r.Database, Fix: fix, Table: t,
+		Says: says + ": " + some(slices.Sorted(maps.Keys(names)), "function", "functions"),
+	}}
 }
 
 func tableName(c rights.Code) string {

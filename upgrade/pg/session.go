@@ -104,15 +104,20 @@ func (s *Server) connect(ctx context.Context, settings map[string]string, copyin
 	return conn, nil
 }
 
-// ConnectAsClient opens a session as a program of somebody else would: nothing
-// pinned but application_name and the search_path left as the server has it.
-// It is for proving that a client is let in, or that its write is refused.
+// ConnectAsClient opens a session as a program of somebody else would: nothing is
+// pinned but application_name and, once it is let in, search_path (pg_catalog): the
+// owner of the database can give it another one, in which functions of their own
+// stand before those of pg_catalog. It is for proving that a client is let in, or
+// that its write is refused.
 func (s *Server) ConnectAsClient(ctx context.Context) (*pgx.Conn, error) {
 	conf := s.conf.Copy()
 	conf.RuntimeParams["application_name"] = s.app()
 	conn, err := pgx.ConnectConfig(ctx, conf)
 	if err != nil {
 		return nil, s.failed(ctx, "connect", err)
+	}
+	if err := Exec(ctx, conn, "SET search_path = pg_catalog"); err != nil {
+		return nil, s.failed(ctx, "pin the session's search_path", joinClose(err, conn.Close(ctx)))
 	}
 	return conn, nil
 }

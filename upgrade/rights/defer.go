@@ -14,7 +14,7 @@ import (
 
 // Validation is a constraint that was made NOT VALID, and is valid on old.
 type Validation struct {
-	Owner string // with whose rights its function runs
+	Owner string // with whose rights its function runs; "": the tool's, which the runbook accepts
 	SQL   string
 	// Table and Domain are whose it is, quoted; one of them is "".
 	Table, Domain, Constraint string
@@ -32,13 +32,18 @@ func (v Validation) Valid(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	return valid, nil
 }
 
+// FirstNotValid is the first major whose foreign keys of partitioned tables can be
+// made NOT VALID, and validated with the rights of their owner.
+const FirstNotValid = 18
+
 // Defer changes what is restored so that none of it runs a function of an
 // ordinary role. Constraints whose function would run while they are made are made
 // NOT VALID; those of domains, whose functions run wherever a literal of the domain
 // is read (in a view, a default, the bound of a partition), come last of all. What
 // is to be validated when all rows are there is the second result. Foreign keys of
-// tables that are partitioned cannot be NOT VALID before 18 and stay as they are.
-func (m *Map) Defer(entries []schema.Entry, partitioned func(table string) bool) ([]schema.Entry, []Validation) {
+// tables that are partitioned stay as they are where major, on which they are made, is
+// before FirstNotValid.
+func (m *Map) Defer(entries []schema.Entry, major int, partitioned func(table string) bool) ([]schema.Entry, []Validation) {
 	if m == nil || len(m.Code)+len(m.Domains) == 0 {
 		return entries, nil
 	}
@@ -55,13 +60,13 @@ func (m *Map) Defer(entries []schema.Entry, partitioned func(table string) bool)
 		case d != nil && e.Type == "CHECK CONSTRAINT":
 			apart[d.SQL()+"."+d.Constraint] = true
 			e.Stage = schema.Late
-			if v := (Validation{Owner: d.Owner, Domain: d.SQL(), Constraint: d.Constraint, SQL: "ALTER DOMAIN " + d.SQL() + " VALIDATE CONSTRAINT " + pg.Ident(d.Constraint)}); notValid(&e) && !d.OwnerSuper {
+			if v := (Validation{Owner: d.as(), Domain: d.SQL(), Constraint: d.Constraint, SQL: "ALTER DOMAIN " + d.SQL() + " VALIDATE CONSTRAINT " + pg.Ident(d.Constraint)}); notValid(&e) {
 				todo = append(todo, v)
 			}
 			last = append([]schema.Entry{e}, last...)
 			continue
 		}
-		if owner, name := m.runsWhenMade(e); owner != "" && !(e.Type == "FK CONSTRAINT" && partitioned(e.Table)) && notValid(&e) {
+		if owner, name := m.runsWhenMade(e); owner != "" && !(e.Type == "FK CONSTRAINT" && major < FirstNotValid && partitioned(e.Table)) && notValid(&e) {
 			todo = append(todo, Validation{Owner: owner, Table: e.Table, Constraint: name, SQL: "ALTER TABLE ONLY " + e.Table + " VALIDATE CONSTRAINT " + pg.Ident(name)})
 		}
 		out = append(out, e)
@@ -78,7 +83,7 @@ func (m *Map) Defer(entries []schema.Entry, partitioned func(table string) bool)
 					SQL: "ALTER DOMAIN " + d.SQL() + " ADD CONSTRAINT " + pg.Ident(d.Constraint) + " " + d.Definition + ";",
 				}
 				if notValid(&add) {
-					todo = append(todo, Validation{Owner: d.Owner, Domain: d.SQL(), Constraint: d.Constraint, SQL: "ALTER DOMAIN " + d.SQL() + " VALIDATE CONSTRAINT " + pg.Ident(d.Constraint)})
+					todo = append(todo, Validation{Owner: d.as(), Domain: d.SQL(), Constraint: d.Constraint, SQL: "ALTER DOMAIN " + d.SQL() + " VALIDATE CONSTRAINT " + pg.Ident(d.Constraint)})
 				}
 				last = append([]schema.Entry{add}, last...)
 			}
@@ -87,11 +92,22 @@ func (m *Map) Defer(entries []schema.Entry, partitioned func(table string) bool)
 	return append(out, last...), todo
 }
 
+// as is the role with whose rights the check of a domain is validated; "" where
+// that is a superuser, whom nobody can be a member of without being one.
+func (d Domain) as() string {
+	if d.OwnerSuper {
+		return ""
+	}
+	return d.Owner
+}
+
 // Trial is Defer for a database in which everything belongs to the tool: without the
 // indexes whose functions PostgreSQL would run, as their tables' owner, to plan them.
-func (m *Map) Trial(entries []schema.Entry, partitioned func(table string) bool) []schema.Entry {
-	entries, _ = m.Defer(entries, partitioned)
-	return slices.DeleteFunc(slices.Clone(entries), func(e schema.Entry) bool { return e.Stage == schema.Index && m.Folds(e.Table) })
+func (m *Map) Trial(entries []schema.Entry, major int, partitioned func(table string) bool) []schema.Entry {
+	entries, _ = m.Defer(entries, major, partitioned)
+	return slices.DeleteFunc(slices.Clone(entries), func(e schema.Entry) bool {
+		return (e.Stage == schema.Index || e.Type == "INDEX") && m.Folds(e.Table) // those of materialized views come late
+	})
 }
 
 // domainOf is the domain whose check an entry makes by itself, or speaks about.
@@ -118,19 +134,11 @@ func (m *Map) domainOf(e schema.Entry) *Domain {
 
 // runsWhenMade is the owner of a table with a constraint that runs functions where
 // rows are there already, and the constraint's name.
-func (m *Map) runsWhenMade(e schema.Entry) (owner, constraint string) {
+func (m *Map) runsWhenMade(e schema.Entry) (owner, name string) {
 	for _, c := range m.Of(e.Table) {
-		name, ok := strings.CutPrefix(c.What, "constraint ")
+		name, ok := strings.CutPrefix(c.What, constraint)
 		if !c.OwnerSuper && ok && (c.Kind == Check && e.Type == "CHECK CONSTRAINT" || c.Kind == ForeignKey && e.Type == "FK CONSTRAINT") && e.Name == c.Table+" "+name {
 			return c.Owner, name
-		}
-	}
-	if e.Type != "FK CONSTRAINT" || m.Reader(e.Table) == "" && m.Reader(e.References) == "" || m.super[e.Owner] {
-		return "", ""
-	}
-	for i := range e.Name { // "table constraint", and both may have blanks
-		if e.Name[i] == ' ' && pg.Ident(e.Schema, e.Name[:i]) == e.Table {
-			return e.Owner, e.Name[i+1:]
 		}
 	}
 	return "", ""

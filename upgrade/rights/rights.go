@@ -43,6 +43,10 @@ func query(name string, version int) string {
 	return pg.Spelled(b.String(), version)
 }
 
+// LastAsOwner is the last major whose apply workers run all code as the owner of the
+// subscription, a superuser; later ones switch to the table's owner.
+const LastAsOwner = 15
+
 // Kind is what of a table runs a function.
 type Kind string
 
@@ -56,12 +60,17 @@ const (
 	Trigger    Kind = "trigger" // enabled ALWAYS or REPLICA
 	OfDomain   Kind = "domain"  // the type of a column
 	Partition  Kind = "partition"
-	ForeignKey Kind = "foreign-key" // an implicit cast by which it compares
+	Default    Kind = "default" // of a column, for rows that are applied without it
+	// ForeignKey calls an implicit cast to compare, or is over a table of which Folds
+	// is true: it is validated by a query.
+	ForeignKey Kind = "foreign-key"
 	// Literal is a stored expression that runs the check of a domain when it is read,
 	// where that check must be there before it. It belongs to no table.
 	Literal Kind = "literal"
 	// EventTrigger belongs to no table, and is enabled ALWAYS or REPLICA.
 	EventTrigger Kind = "event-trigger"
+	// Query is that of a superuser's materialized view, with all that it leads to.
+	Query Kind = "query"
 )
 
 // Code is a function of a role that is no superuser, and what of a table runs it.
@@ -70,6 +79,9 @@ type Code struct {
 	Schema, Table string
 	Owner         string // of the table
 	OwnerSuper    bool
+	Materialized  bool // the table is a materialized view, which nobody but REFRESH writes
+	Partitioned   bool
+	Unidentified  bool   // no index of the table is its primary key or replica identity
 	What          string // "constraint c", "index i", "column x"
 	Function      string // with its arguments
 	FunctionOwner string
@@ -82,12 +94,16 @@ type Code struct {
 // Name is the table as schema.Table.SQL writes it.
 func (c Code) Name() string { return pg.Ident(c.Schema, c.Table) }
 
-// OnApply says whether it runs where a row is applied. Triggers do not: the tool
-// disables those that would.
-func (c Code) OnApply() bool {
+// OnApply says whether it may run where a row is applied: a default for a column that
+// the row comes without, because the serving side has dropped it; a trigger that
+// fires on apply until the tool, which makes it there, disables it.
+func (c Code) OnApply() bool { return c.written() || c.Kind == Default || c.Kind == Trigger }
+
+// written says whether it runs where a row with all its columns is written.
+func (c Code) written() bool {
 	switch c.Kind {
 	case Check, Generated, Index, Exclusion, OfDomain, Partition:
-		return true
+		return !c.Materialized
 	}
 	return false
 }
@@ -102,6 +118,8 @@ type Domain struct {
 	// Contained: a column has it inside an array, a row or a range. Then PostgreSQL
 	// cannot validate the check any more once the table is there.
 	Contained bool
+	// Function is one that the check runs, with its arguments.
+	Function, FunctionOwner string
 }
 
 // SQL is the quoted name of the domain.
@@ -126,12 +144,17 @@ func Read(ctx context.Context, conn *pgx.Conn, version int) (*Map, error) {
 		var c Code
 		var exprs string
 		var all, sql []uint32
-		_, err = pgx.ForEachRow(rows, []any{&c.Kind, &c.Schema, &c.Table, &c.Owner, &c.OwnerSuper, &c.What, &c.Function, &c.FunctionOwner, &exprs, &all, &sql}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&c.Kind, &c.Schema, &c.Table, &c.Owner, &c.OwnerSuper, &c.Materialized, &c.Partitioned, &c.Unidentified, &c.What, &c.Function, &c.FunctionOwner, &exprs, &all, &sql}, func() error {
 			c.Folds = folds(exprs, all, sql)
-			m.Code = append(m.Code, c)
-			m.of[c.Name()] = append(m.of[c.Name()], c)
+			m.add(c)
 			return nil
 		})
+	}
+	if err == nil {
+		err = m.readQueries(ctx, conn, version)
+	}
+	if err == nil && slices.ContainsFunc(m.Code, func(c Code) bool { return c.Folds }) {
+		err = m.readKeys(ctx, conn, version)
 	}
 	if err == nil {
 		if rows, err = conn.Query(ctx, eventTriggers); err == nil {
@@ -167,6 +190,66 @@ func Read(ctx context.Context, conn *pgx.Conn, version int) (*Map, error) {
 	}
 	return m, nil
 }
+
+// add adds code of a table.
+func (m *Map) add(c Code) {
+	m.Code = append(m.Code, c)
+	m.of[c.Name()] = append(m.of[c.Name()], c)
+}
+
+// readQueries reads what superusers' materialized views run. Where one reads a
+// table, its query is planned, which may run what belongs to that table.
+func (m *Map) readQueries(ctx context.Context, conn *pgx.Conn, version int) error {
+	rows, err := conn.Query(ctx, query("matviews", version))
+	if err != nil {
+		return err
+	}
+	type row struct {
+		Schema, View, Owner                                   string
+		Function, FunctionOwner, What, TableSchema, TableName *string
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+	for _, r := range all {
+		c := Code{Kind: Query, Schema: r.Schema, Table: r.View, Owner: r.Owner, OwnerSuper: true, Materialized: true}
+		if r.Function != nil {
+			c.Function, c.FunctionOwner, c.What = *r.Function, *r.FunctionOwner, *r.What
+			m.add(c)
+			continue
+		}
+		for _, of := range m.Of(pg.Ident(*r.TableSchema, *r.TableName)) {
+			if of.Folds && of.Name() != c.Name() {
+				c.Function, c.FunctionOwner, c.What = of.Function, of.FunctionOwner, of.What+" of "+of.Name()
+				m.add(c)
+			}
+		}
+	}
+	return err
+}
+
+// readKeys reads the foreign keys over tables of which Folds is true.
+func (m *Map) readKeys(ctx context.Context, conn *pgx.Conn, version int) error {
+	rows, err := conn.Query(ctx, query("keys", version))
+	if err != nil {
+		return err
+	}
+	c := Code{Kind: ForeignKey}
+	var name, schema, table string
+	_, err = pgx.ForEachRow(rows, []any{&c.Schema, &c.Table, &c.Owner, &c.OwnerSuper, &c.Partitioned, &name, &schema, &table}, func() error {
+		for _, over := range slices.Compact([]string{c.Name(), pg.Ident(schema, table)}) {
+			for _, of := range m.Of(over) {
+				if c := c; of.Folds {
+					c.What, c.Function, c.FunctionOwner = constraint+name, of.Function, of.FunctionOwner
+					m.add(c)
+				}
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// constraint begins What of a constraint.
+const constraint = "constraint "
 
 const eventTriggers = `
 	SELECT o.rolname::text, o.rolsuper, 'event trigger ' || e.evtname, p.oid::regprocedure::text, r.rolname::text
@@ -210,9 +293,7 @@ func (m *Map) Folds(table string) bool {
 
 // Refiller is Filler where indexes and the checks of domains may be there already.
 func (m *Map) Refiller(table string) string {
-	return m.owner(table, func(c Code) bool {
-		return c.Kind != Statistics && c.Kind != Trigger && c.Kind != ForeignKey || c.Folds
-	})
+	return m.owner(table, func(c Code) bool { return c.written() || c.Folds })
 }
 
 func (m *Map) owner(table string, runs func(Code) bool) string {
@@ -232,8 +313,16 @@ func (m *Map) Owners() []string {
 	}
 	var all []string
 	for _, c := range m.Code {
-		if !c.OwnerSuper && c.Owner != "" && c.Kind != EventTrigger && (c.Kind != Trigger && (c.Kind != OfDomain || m.contained()) && c.Kind != Statistics && c.Kind != Index && c.Kind != Exclusion || c.Folds) {
+		if c.OwnerSuper || c.Materialized {
+			continue
+		}
+		switch c.Kind {
+		case Check, Generated, Partition, ForeignKey:
 			all = append(all, c.Owner)
+		default:
+			if c.Folds || c.Kind == OfDomain && m.contained() {
+				all = append(all, c.Owner)
+			}
 		}
 	}
 	for _, d := range m.Domains {
@@ -249,7 +338,7 @@ func (m *Map) Owners() []string {
 func (m *Map) Readers() []string {
 	var all []string
 	for _, c := range m.Code {
-		if !c.OwnerSuper && c.Folds {
+		if !c.OwnerSuper && !c.Materialized && c.Folds {
 			all = append(all, c.Owner)
 		}
 	}
@@ -257,13 +346,23 @@ func (m *Map) Readers() []string {
 	return slices.Compact(all)
 }
 
+// And is m with what the same database has on the other side.
+func (m *Map) And(other *Map) *Map {
+	out := m.Without(func(string, string) bool { return false })
+	for _, c := range other.Code {
+		if !slices.Contains(out.Code, c) {
+			out.add(c)
+		}
+	}
+	return out
+}
+
 // Without is m without the tables of which drop is true.
 func (m *Map) Without(drop func(schema, table string) bool) *Map {
 	out := &Map{Domains: m.Domains, super: m.super, of: map[string][]Code{}}
 	for _, c := range m.Code {
 		if !drop(c.Schema, c.Table) {
-			out.Code = append(out.Code, c)
-			out.of[c.Name()] = append(out.of[c.Name()], c)
+			out.add(c)
 		}
 	}
 	return out
