@@ -38,7 +38,7 @@ func judgeHorizon(f *Facts) []Finding {
 				Says: fmt.Sprintf("the last of %s of %s ends at %s: the next one, made during the upgrade, is a table that is in no set, and its rows are missing on new until prepare is run again",
 					count(t.N, "partition"), t.Name, to.Format("2006-01-02 15:04 UTC")),
 				Fix: lines("make the coming ones now, on old, and pause the job that makes them:", d.coming(t, from, to, f.At.Add(ahead))),
-			}.among("%s whose last partition ends soon: whoever makes the next one during the upgrade makes a table that is in no set, and its rows are missing on new until prepare is run again", "table", []string{"partitions", "the last ends at"}, fmt.Sprint(t.N), to.Format("2006-01-02 15:04 UTC")))
+			}.among("%s whose last partition ends soon: the next one, made during the upgrade, is a table that is in no set, and its rows are missing on new until prepare is run again", "table", []string{"partitions", "the last ends at"}, fmt.Sprint(t.N), to.Format("2006-01-02 15:04 UTC")))
 		}
 	}
 	return out
