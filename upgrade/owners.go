@@ -53,11 +53,7 @@ func (u *Upgrade) runsAnywhere(ctx context.Context, s *survey, db *database) (*r
 	if err != nil {
 		return nil, err
 	}
-	side, version := u.new, s.new.Version
-	if s.serving().Name == "new" {
-		side, version = u.old, s.old.Version
-	}
-	other, err := u.runsOn(ctx, side, version, db)
+	other, err := u.runsOn(ctx, s.applying().Server, s.applying().Version, db)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +79,11 @@ func (u *Upgrade) functionsStep(s *survey) flow.Step {
 			if err != nil {
 				return nil, err
 			}
-			m = m.Without(func(schema, table string) bool { return slices.Contains(db.stays(), pg.Ident(schema, table)) })
+			there, err := u.runsOn(ctx, to.Server, to.Version, db)
+			if err != nil {
+				return nil, err
+			}
+			m = m.Beyond(there).Without(func(schema, table string) bool { return slices.Contains(db.stays(), pg.Ident(schema, table)) })
 			r := check.Running{Database: db.name, Map: m}
 			blocking = append(blocking, check.Blocking(r.Taken(from.Name, to.Name, to.Version/10000, func(f check.Finding) bool { return u.accepted(f.ID, f.Object) }))...)
 		}

@@ -100,7 +100,7 @@ func Positions(ctx context.Context, from, to *pgx.Conn, links []Link) (map[strin
 		}
 	}
 	if to != nil {
-		if err := readApplier(ctx, to, links[0].To.Version, names, all); err != nil {
+		if err := readApplier(ctx, to, names, all); err != nil {
 			return nil, &pg.Error{Doing: "read the subscriptions", On: links[0].To.Server.String(), Err: err}
 		}
 	}
@@ -135,9 +135,9 @@ func readSender(ctx context.Context, conn *pgx.Conn, names []string, all map[str
 	return rows.Err()
 }
 
-func readApplier(ctx context.Context, conn *pgx.Conn, version int, names []string, all map[string]*Position) error {
+func readApplier(ctx context.Context, conn *pgx.Conn, names []string, all map[string]*Position) error {
 	errors := "0::bigint"
-	if version >= 150000 {
+	if pg.Major(conn) >= 15 { // of the session: that of the other end is asked for what a crossing has left
 		errors = "coalesce((SELECT st.apply_error_count FROM pg_stat_subscription_stats st WHERE st.subid = s.oid), 0)"
 	}
 	rows, err := conn.Query(ctx, fmt.Sprintf(applierSQL, errors), names)

@@ -26,22 +26,22 @@ const silence = `(VALUES
 // privilege on a setting can be granted.
 func maySet(conn *pgx.Conn) string {
 	may := "(s.context = 'user' OR s.context = 'superuser' AND (current_setting('is_superuser') = 'on'"
-	if major := conn.PgConn().ParameterStatus("server_version"); !oldMajor(major, 15) {
+	if Major(conn) >= 15 {
 		may += " OR has_parameter_privilege(s.name, 'SET')"
 	}
 	return may + "))"
 }
 
-// oldMajor reports whether a server_version, like 14.3 or 18beta1, is below major.
-func oldMajor(version string, major int) bool {
+// Major is the major version of the server of a session, of which it needs no query.
+func Major(conn *pgx.Conn) int {
 	n := 0
-	for _, c := range version {
+	for _, c := range conn.PgConn().ParameterStatus("server_version") { // like 14.3 or 18beta1
 		if c < '0' || c > '9' {
 			break
 		}
 		n = n*10 + int(c-'0')
 	}
-	return n < major
+	return n
 }
 
 // ExecEffect is Exec for the SQL of e with its secrets filled in, which are kept

@@ -24,7 +24,7 @@ type Validation struct {
 func (v Validation) Valid(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	var valid bool
 	err := conn.QueryRow(ctx, `SELECT coalesce((SELECT convalidated FROM pg_constraint
-		WHERE conname = $1 AND (conrelid <> 0 AND conrelid = to_regclass($2) OR contypid <> 0 AND contypid = to_regtype($3))), false)`,
+		WHERE conname = $1 AND (conrelid <> 0 AND conrelid = to_regclass(nullif($2, '')) OR contypid <> 0 AND contypid = to_regtype(nullif($3, '')))), false)`,
 		v.Constraint, v.Table, v.Domain).Scan(&valid)
 	if err != nil {
 		return false, fmt.Errorf("look whether constraint %s is valid: %w", v.Constraint, err)

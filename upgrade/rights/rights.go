@@ -357,6 +357,24 @@ func (m *Map) And(other *Map) *Map {
 	return out
 }
 
+// Beyond is what of m the other side of the same database has not.
+func (m *Map) Beyond(other *Map) *Map {
+	out := &Map{super: m.super, of: map[string][]Code{}}
+	for _, c := range m.Code {
+		if !slices.Contains(other.Code, c) {
+			out.add(c)
+		}
+	}
+	for _, d := range m.Domains {
+		if !slices.ContainsFunc(other.Domains, func(o Domain) bool {
+			return o.SQL() == d.SQL() && o.Constraint == d.Constraint && o.Function == d.Function && o.OwnerSuper == d.OwnerSuper
+		}) {
+			out.Domains = append(out.Domains, d)
+		}
+	}
+	return out
+}
+
 // Without is m without the tables of which drop is true.
 func (m *Map) Without(drop func(schema, table string) bool) *Map {
 	out := &Map{Domains: m.Domains, super: m.super, of: map[string][]Code{}}
