@@ -379,25 +379,13 @@ func (d *draft) writeDatabases() {
 	}
 	for _, db := range d.databases {
 		var rows, tables int64
-		var identity, accept []string
 		for _, t := range db.inv.Tables {
-			if !t.Published() {
-				if t.Persistence == 'u' {
-					accept = append(accept, "unlogged:"+t.String())
-				}
-				continue
+			if t.Published() {
+				tables++
+				rows += max(t.Rows, 0)
 			}
-			tables++
-			rows += max(t.Rows, 0)
-			if t.Identity.Usable {
-				continue
-			}
-			how := "full"
-			if t.Identity.Candidate != "" {
-				how = "index:" + t.Identity.Candidate
-			}
-			identity = append(identity, scalar(t.String())+": "+scalar(how))
 		}
+		identity := draftIdentity(db.inv.Tables)
 		d.line("  - name: %s   # %s, %d tables, about %d rows", scalar(db.name), report.Size(db.bytes), tables, rows)
 		if len(identity) > 0 {
 			d.line("    # Without a key UPDATE and DELETE would fail on old once these are published: set for the time of the upgrade.")
@@ -409,8 +397,66 @@ func (d *draft) writeDatabases() {
 		if db.inv.LargeObjects > 0 {
 			d.line("    # %d large objects are not carried over: crossfade check says what can be done.", db.inv.LargeObjects)
 		}
-		for _, a := range accept {
+		for _, a := range draftUnlogged(db.inv.Tables) {
 			d.line("    # to go on without these rows: accept: [%s] at the top level", scalar(a))
 		}
 	}
+}
+
+// fewTables are as many tables of a schema as are named one by one; more of them
+// are a pattern.
+const fewTables = 5
+
+// bySchema are tables by their schema, in the order of their schemas.
+func bySchema(tables []schema.Table, want func(schema.Table) bool) [][]schema.Table {
+	var all [][]schema.Table
+	at := map[string]int{}
+	for _, t := range tables {
+		if !want(t) {
+			continue
+		}
+		i, seen := at[t.Schema]
+		if !seen {
+			i, at[t.Schema] = len(all), len(all)
+			all = append(all, nil)
+		}
+		all[i] = append(all[i], t)
+	}
+	return all
+}
+
+// draftIdentity are the lines under identity: for the tables without a key.
+func draftIdentity(tables []schema.Table) []string {
+	var lines []string
+	for _, some := range bySchema(tables, func(t schema.Table) bool { return t.Published() && !t.Identity.Usable }) {
+		pattern := "full"
+		for _, t := range some {
+			how := "full"
+			if t.Identity.Candidate != "" {
+				how, pattern = "index:"+t.Identity.Candidate, "index"
+			}
+			if len(some) <= fewTables {
+				lines = append(lines, scalar(t.String())+": "+scalar(how))
+			}
+		}
+		if len(some) > fewTables {
+			lines = append(lines, fmt.Sprintf("%s: %s   # %d tables", scalar(runbookIdent(some[0].Schema)+".*"), pattern, len(some)))
+		}
+	}
+	return lines
+}
+
+// draftUnlogged are what accept: would say of unlogged tables.
+func draftUnlogged(tables []schema.Table) []string {
+	var accept []string
+	for _, some := range bySchema(tables, func(t schema.Table) bool { return !t.Published() && t.Persistence == 'u' }) {
+		if len(some) > fewTables {
+			accept = append(accept, "unlogged:"+runbookIdent(some[0].Schema)+".*")
+			continue
+		}
+		for _, t := range some {
+			accept = append(accept, "unlogged:"+t.String())
+		}
+	}
+	return accept
 }

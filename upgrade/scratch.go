@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // schemaRejected is the finding of a statement of old's schema that new refuses.
@@ -249,10 +251,17 @@ func (u *Upgrade) scratchNeeds(ctx context.Context, lock *pgx.Conn, database, na
 	return create, roles, err
 }
 
+// notFound are the states of a function, table or type that is not there.
+var notFound = []string{"42883", "42P01", "42704"}
+
 // rejection is the finding of a refused statement.
 func rejection(database, object, sql string, major int, err error, because *schema.Rejected, undo string) check.Finding {
 	f := check.Finding{ID: schemaRejected, Level: check.Block, On: check.OnNew, Database: database, Object: object}
-	f.Says = fmt.Sprintf("PostgreSQL %d refuses %s of old: %s; the statement: %s", major, object, pg.Said(err), pg.Brief(sql))
+	said := pg.Said(err)
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Where != "" {
+		said += ", in " + pg.Brief(e.Where)
+	}
+	f.Says = fmt.Sprintf("PostgreSQL %d refuses %s of old: %s; the statement: %s", major, object, said, pg.Brief(sql))
 	state := pg.SQLState(err)
 	switch {
 	case undo != "":
@@ -263,8 +272,12 @@ func rejection(database, object, sql string, major int, err error, because *sche
 		f.Fix = "install the package of this extension on new, or drop the extension on old"
 	case state == "42501":
 		f.Fix = "let crossfade log in to new as a superuser"
+	case slices.Contains(notFound, state):
+		f.Fix = "where a function that it calls names others without a schema, which search_path does not find here: " +
+			"ALTER FUNCTION … SET search_path = … on old, as the finding unqualified-names prints it; " +
+			fmt.Sprintf("else change or drop it on old so that PostgreSQL %d takes it. Then run the same command again", major)
 	default:
-		f.Fix = fmt.Sprintf("change or drop it on old so that PostgreSQL %d takes it, then run crossfade check --restore again", major)
+		f.Fix = fmt.Sprintf("change or drop it on old so that PostgreSQL %d takes it, then run the same command again", major)
 	}
 	return f
 }

@@ -72,8 +72,8 @@ func TestRealSchema(t *testing.T) {
 		t.Fatalf("check does not warn of the function\n%s", r)
 	}
 	tried := w.do(3, "prepare", "--json")
-	if f := tried.finding("schema-rejected", "new", ""); f == nil && !strings.Contains(tried.stdout, "people_name") {
-		t.Errorf("the trial does not name the index\n%s", tried)
+	if f := tried.finding("schema-rejected", "new", "index public.people_name"); f == nil || !strings.Contains(fmt.Sprint(f["says"]), "sorted") || !strings.Contains(fmt.Sprint(f["fix"]), "unqualified-names") {
+		t.Errorf("the trial does not name the index, the function and the finding that has the fix\n%s", tried)
 	}
 	if n := w.Value(w.old, "shop", "SELECT count(*) FROM pg_publication"); n != "0" {
 		t.Errorf("%s publications before the trial succeeds", n)
