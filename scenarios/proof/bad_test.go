@@ -45,6 +45,7 @@ var silent = map[string]string{
 	"password-logged":            "the tool is a superuser",
 	"function-rights":            "no table here calls a function of an ordinary role; TestFunctionRights",
 	"owner-login":                "no table here calls a function of an ordinary role",
+	"owner-schema":               "no table here calls a function of an ordinary role",
 	"database-missing":           "a mistake of the runbook, which is said before anything is asked",
 	"name-too-long":              "the runbook takes no name that is too long",
 	"attribute-version":          "needs an old of a minor that stores pg_attver",

@@ -2,11 +2,13 @@ package check
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"crossfade/schema"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/rights"
 )
 
 var applyChecks = []Check{
@@ -14,6 +16,7 @@ var applyChecks = []Check{
 	{ID: "event-triggers", Title: "Event triggers do not block the apply workers", Levels: warnNote, Acceptable: true, Judge: judgeEventTriggers},
 	{ID: "row-security", Title: "Row-level security does not hide rows from the tool", Levels: onlyBlock, Judge: judgeRowSecurity},
 	{ID: "owner-rights", Title: "Owners may write to their tables where apply runs as them", Levels: onlyBlock, Acceptable: true, Judge: judgeOwnerRights},
+	{ID: "owner-schema", Title: "Owners may use the schemas of their tables where the tool works with their rights", Levels: onlyBlock, Judge: judgeOwnerSchemas},
 	{ID: "unqualified-names", Title: "What checks and indexes rows finds its tables without a search_path", Levels: onlyWarn, Acceptable: true, Judge: judgeUnqualified},
 	{ID: "foreign-key-disabled", Title: "Every foreign key is enforced", Levels: onlyWarn, Acceptable: true, Judge: judgeDisabledKeys},
 }
@@ -151,6 +154,62 @@ func judgeOwnerRights(f *Facts) []Finding {
 				Says: fmt.Sprintf("table %s: its owner %s %s: subscriptions of 16 and later apply as the owner, and the first such change would stop its whole set", t, schema.Name(t.Owner), strings.Join(says, ", and ")),
 				Fix:  lines(append(fix, "which may be reverted after finish; accept it only where no client writes to the table")...),
 			}.among("%s that their owners may not write: subscriptions of 16 and later apply as the owner, and the first such change would stop its whole set", "table", []string{"owner", "why"}, t.Owner, strings.Join(says, ", and ")))
+		}
+	}
+	return out
+}
+
+// judgeOwnerSchemas: where the tool works with the rights of owners, these must be able
+// to name their tables.
+func judgeOwnerSchemas(f *Facts) []Finding {
+	var out []Finding
+	for _, d := range f.Databases {
+		outside := map[string]Thing{}
+		for _, t := range d.things("owner-outside") {
+			outside[t.Name] = t
+		}
+		if len(outside) == 0 || d.Inventory == nil {
+			continue
+		}
+		blocked := map[[2]string][]string{} // schema and owner → tables
+		for _, t := range d.asOwners() {
+			if o, ok := outside[t]; ok {
+				key := [2]string{o.Detail, o.More}
+				blocked[key] = append(blocked[key], t)
+			}
+		}
+		for _, key := range slices.SortedFunc(maps.Keys(blocked), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
+			out = append(out, Finding{
+				Level: Block, On: OnOld, Database: d.Name, Object: key[1],
+				Says: fmt.Sprintf("role %s lacks USAGE on schema %s. It owns tables there that call functions of ordinary roles, or refer to such tables: crossfade would work on them with its rights, and be refused: %s",
+					schema.Name(key[1]), schema.Name(key[0]), some(blocked[key], "table", "tables")),
+				Fix: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s;", pg.Ident(key[0]), pg.Ident(key[1])),
+			})
+		}
+	}
+	return out
+}
+
+// asOwners are the tables, as SQL, that the tool fills, reads or validates with the
+// rights of their owners.
+func (d DatabaseFacts) asOwners() []string {
+	all := d.code()
+	var out []string
+	add := func(table string) {
+		if !slices.Contains(out, table) {
+			out = append(out, table)
+		}
+	}
+	for _, c := range all.Code {
+		if c.Table != "" && !c.OwnerSuper && (all.Filler(pg.Ident(c.Schema, c.Table)) != "" || c.Kind == rights.ForeignKey) {
+			add(pg.Ident(c.Schema, c.Table))
+		}
+	}
+	tables := d.byOID()
+	for _, e := range d.Inventory.ForeignKeys {
+		from, to := tables[e.From], tables[e.To]
+		if from != nil && to != nil && (all.Reader(from.SQL()) != "" || all.Reader(to.SQL()) != "") {
+			add(from.SQL())
 		}
 	}
 	return out

@@ -315,11 +315,22 @@ var applyCases = []judged{
 		runs(f, rights.Code{Kind: rights.Check})
 		f.Want.Back = false
 	}, []string{"block owner-login new shop app"}},
+	{"owner-schema", "a table with a function", func(f *Facts) {
+		runs(f, rights.Code{Kind: rights.Check})
+		f.New.Self.Address, f.Want.Back = "10.1.1.1", false
+		outside(f)
+	}, []string{"block owner-schema old shop app"}},
+	{"owner-schema", "a table without one", outside, nil},
 	{"owner-login", "a password", func(f *Facts) {
 		runs(f, rights.Code{Kind: rights.Check})
 		f.Want.Back = false
 		f.New.Self.Address = "10.1.1.1"
 	}, nil},
+}
+
+// outside lets app not use the schema of table orders, which is its own.
+func outside(f *Facts) {
+	f.thing(Thing{Kind: "owner-outside", Name: f.Databases[0].Inventory.Tables[0].SQL(), Detail: "public", More: "app"})
 }
 
 // runs makes table orders, which is app's, run a function of app.

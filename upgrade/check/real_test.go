@@ -142,6 +142,7 @@ func Test15(t *testing.T) {
 	t.Run("held up", func(t *testing.T) { heldUp(t, old, nw) })
 	t.Run("sets", func(t *testing.T) { crosses(t, l, old, nw) })
 	t.Run("publications", func(t *testing.T) { narrows(t, l, old, nw) })
+	t.Run("schemas of owners", func(t *testing.T) { outsiders(t, l, old, nw) })
 	t.Run("identity", func(t *testing.T) { identityLost(t, l, old, nw) })
 	t.Run("disks", func(t *testing.T) { disks(t, old, nw) })
 	t.Run("pooler", func(t *testing.T) { pooled(t, l, old, nw) })
@@ -492,6 +493,29 @@ func narrows(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
 		}
 	}
 	l.Exec(old, "shop", "DROP TABLE narrow, filtered, inserted, root", "DROP PUBLICATION narrow", "DROP PUBLICATION by_root", "DROP PUBLICATION inserts")
+}
+
+// outsiders: an owner that may not use the schema of its table, whose function is to run
+// with its rights.
+func outsiders(t *testing.T, l *labtest.Lab, old, nw *lab.Cluster) {
+	l.Exec(old, "shop", "CREATE ROLE arch", "CREATE SCHEMA inside", "CREATE FUNCTION arches(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN true; END'", "ALTER FUNCTION arches OWNER TO arch",
+		"CREATE TABLE inside.checked (id int PRIMARY KEY CHECK (arches(id)))", "CREATE TABLE inside.plain (id int PRIMARY KEY)", "ALTER TABLE inside.checked OWNER TO arch", "ALTER TABLE inside.plain OWNER TO arch")
+	found := func() (says []string) {
+		for _, x := range run(t, pair(t, old, nw)) {
+			if x.ID == "owner-schema" {
+				says = append(says, x.Says)
+			}
+		}
+		return says
+	}
+	if says := found(); len(says) != 1 || !strings.Contains(says[0], "checked") || strings.Contains(says[0], "plain") {
+		t.Errorf("without USAGE on the schema: %q", says)
+	}
+	l.Exec(old, "shop", "GRANT USAGE ON SCHEMA inside TO arch")
+	if says := found(); len(says) > 0 {
+		t.Errorf("with USAGE on the schema: %q", says)
+	}
+	l.Exec(old, "shop", "DROP SCHEMA inside CASCADE", "DROP FUNCTION arches", "DROP ROLE arch")
 }
 
 // heldUp: what cannot be read for a lock is said to be unknown, and what to do.

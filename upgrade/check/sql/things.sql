@@ -111,6 +111,10 @@ SELECT 'owner-lacks', '"' || replace(n.nspname, '"', '""') || '"."' || replace(c
 FROM pg_class c JOIN ns n ON n.oid = c.relnamespace, (VALUES (1, 'INSERT'), (2, 'UPDATE'), (3, 'DELETE'), (4, 'TRUNCATE')) r(i, what)
 WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.relacl IS NOT NULL AND NOT has_table_privilege(c.relowner, c.oid, r.what)
 GROUP BY n.nspname, c.relname, c.relowner
+UNION ALL -- tables whose owner may not even name them; detail: the schema; more: the owner
+SELECT 'owner-outside', '"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"', n.nspname::text, pg_get_userbyid(c.relowner)::text, 0
+FROM pg_class c JOIN ns n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT has_schema_privilege(c.relowner, n.oid, 'USAGE')
 {{if not (since 13)}}UNION ALL -- functions over opaque, which 13 removed
 SELECT 'opaque', p.oid::regprocedure::text, '', '', 0 FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace WHERE p.prorettype = 2282 OR 2282 = ANY (p.proargtypes::oid[])
 {{end}}ORDER BY 1, 2
