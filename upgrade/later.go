@@ -243,7 +243,11 @@ func (u *Upgrade) laterStages(ctx context.Context, s *survey, db, late *database
 	if err != nil {
 		return st, err
 	}
-	entries, deferred := runs.Defer(entries, to.Version/10000, db.partitioned)
+	there, err := u.runsOn(ctx, to.Server, to.Version, db)
+	if err != nil {
+		return st, err
+	}
+	entries, deferred := runs.Making(there).Defer(entries, to.Version/10000, db.partitioned)
 	if validate, ok := u.validateStep(to.Name, db, deferred); ok {
 		st.validate = append(st.validate, validate)
 	}

@@ -267,12 +267,12 @@ func (m *Map) Of(table string) []Code {
 	return m.of[table]
 }
 
-// Filler is the role with whose rights rows must be written into a table of new
-// before anything is indexed; "" is anybody's. Domains count only where their checks
-// cannot come when all rows are there (Defer).
+// Filler is the role with whose rights rows must be written into a table before
+// anything of it is indexed; "" is anybody's. The checks of domains count: they come
+// when all rows are there (Defer), but of a table that is made later they are there.
 func (m *Map) Filler(table string) string {
 	return m.owner(table, func(c Code) bool {
-		return c.Kind == Check || c.Kind == Generated || c.Kind == Partition || c.Folds || c.Kind == OfDomain && m.contained()
+		return c.written() && c.Kind != Index && c.Kind != Exclusion || c.Folds
 	})
 }
 
@@ -317,10 +317,10 @@ func (m *Map) Owners() []string {
 			continue
 		}
 		switch c.Kind {
-		case Check, Generated, Partition, ForeignKey:
+		case Check, Generated, Partition, ForeignKey, OfDomain:
 			all = append(all, c.Owner)
 		default:
-			if c.Folds || c.Kind == OfDomain && m.contained() {
+			if c.Folds {
 				all = append(all, c.Owner)
 			}
 		}
@@ -373,6 +373,14 @@ func (m *Map) Beyond(other *Map) *Map {
 		}
 	}
 	return out
+}
+
+// Making is m for what is restored on the other side of the same database: of the
+// domains, those whose checks are not there yet.
+func (m *Map) Making(other *Map) *Map {
+	out := *m
+	out.Domains = m.Beyond(other).Domains
+	return &out
 }
 
 // Without is m without the tables of which drop is true.
