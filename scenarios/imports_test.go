@@ -15,6 +15,7 @@ import (
 var layers = [][]string{
 	{"cmd/crossfade"},
 	{"upgrade"},
+	{"upgrade/runbook"},
 	{"cutover", "upgrade/check", "upgrade/load", "upgrade/verify", "upgrade/standby", "upgrade/manager", "upgrade/forecast", "upgrade/report"},
 	{"cutover/traffic", "upgrade/link", "upgrade/rights"},
 	{"schema"},

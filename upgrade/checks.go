@@ -9,6 +9,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/verify"
 )
 
@@ -77,7 +78,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		o.Databases = append(o.Databases, checkDatabase(b, string(u.part)))
 	}
 	for _, a := range u.rb.Accept {
-		o.Accept = append(o.Accept, check.Accept{ID: a.ID, Object: a.Object, Match: a.matches})
+		o.Accept = append(o.Accept, check.Accept{ID: a.ID, Object: a.Object, Match: a.Matches})
 	}
 	for _, sb := range u.rb.Old.Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
@@ -95,7 +96,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 			return o, nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 		}
 		up := sb.Upstream
-		if up == UpstreamPrimary {
+		if up == runbook.UpstreamPrimary {
 			up = ""
 		}
 		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot, After: sb.After})
@@ -141,14 +142,14 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 }
 
 // host is where a server's machine is asked; nil where the runbook gives none.
-func host(h Host) pg.Host {
-	if h == HostLocal {
+func host(h runbook.Host) pg.Host {
+	if h == runbook.HostLocal {
 		return pg.Local{}
 	}
 	return nil
 }
 
-func checkDatabase(b Database, cluster string) check.Database {
+func checkDatabase(b runbook.Database, cluster string) check.Database {
 	d := check.Database{Name: b.Name, Identity: map[string]string{}}
 	if len(b.Exclude) > 0 {
 		d.Exclude = func(schema, table string) bool {
@@ -161,7 +162,7 @@ func checkDatabase(b Database, cluster string) check.Database {
 		}
 	}
 	d.Ordered = func(t schema.Table) string {
-		switch index, ok := b.patterned(t); {
+		switch index, ok := b.Patterned(t); {
 		case !ok:
 			return ""
 		case index != "":
@@ -183,7 +184,7 @@ func checkDatabase(b Database, cluster string) check.Database {
 		db := &database{name: b.Name, book: b, inventory: inv}
 		db.assign()
 		if cluster != "" {
-			db.sets = slices.DeleteFunc(db.sets, func(set schema.Set) bool { to, _ := b.to(set.Name); return to != cluster })
+			db.sets = slices.DeleteFunc(db.sets, func(set schema.Set) bool { to, _ := b.To(set.Name); return to != cluster })
 		}
 		return db.sets
 	}

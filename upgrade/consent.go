@@ -10,6 +10,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/runbook"
 )
 
 // outside refuses what begins outside its window, unless it waits for it or
@@ -41,9 +42,9 @@ func (u *Upgrade) mayCross(ctx context.Context, o CutoverOptions) error {
 		}
 	}
 	switch u.rb.Cutover.Approve {
-	case ApproveAuto:
+	case runbook.ApproveAuto:
 		return nil
-	case ApprovePrompt:
+	case runbook.ApprovePrompt:
 		if !o.Approved {
 			return refused("type the upgrade's name when asked, or give --yes", "not approved")
 		}

@@ -414,7 +414,7 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 // accepted reports whether the runbook accepts a finding.
 func (u *Upgrade) accepted(id, object string) bool {
 	for _, a := range u.rb.Accept {
-		if a.ID == id && a.matches(object) {
+		if a.ID == id && a.Matches(object) {
 			return true
 		}
 	}

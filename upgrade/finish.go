@@ -13,6 +13,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -368,7 +369,7 @@ func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 		for _, t := range db.inventory.Tables {
 			clause, ok := s.before("identity/" + db.name + "/" + t.SQL())
 			if s.zero() == nil { // a plan drawn before prepare: as it will be remembered
-				ok = slices.ContainsFunc(db.book.Identity, func(id Identity) bool { return id.Table == TableName{t.Schema, t.Name} })
+				ok = slices.ContainsFunc(db.book.Identity, func(id runbook.Identity) bool { return id.Table == runbook.TableName{Schema: t.Schema, Name: t.Name} })
 				clause = identityClause(t.Identity.Kind, t.Identity.Index)
 			}
 			if ok {

@@ -10,6 +10,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -83,7 +84,7 @@ func (u *Upgrade) asked(facts *forecast.Facts, plans []flow.Plan) {
 	facts.MaxWAL, facts.Stable = rb.Catchup.MaxWAL, rb.Catchup.Stable
 	facts.MaxBlocked, facts.LockTimeout = rb.Cutover.MaxBlocked, rb.Cutover.LockTimeout
 	facts.Poolers, facts.Back = len(rb.Cutover.Traffic), rb.Cutover.Back
-	facts.Verify = rb.Verify.Mode == VerifyFull
+	facts.Verify = rb.Verify.Mode == runbook.VerifyFull
 	for _, sb := range rb.New[0].Standbys {
 		if sb.After {
 			continue // prepare does not build it

@@ -11,6 +11,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 )
 
 // told is what hooks are given of a crossing that runs.
@@ -60,7 +61,7 @@ func (u *Upgrade) hookSteps() (before, after []flow.Step) {
 	return before, after
 }
 
-func (u *Upgrade) hookStep(id, title string, h *Hook) flow.Step {
+func (u *Upgrade) hookStep(id, title string, h *runbook.Hook) flow.Step {
 	return flow.Step{
 		ID: id, Title: title, Does: []flow.Effect{{On: "local", Run: h.Run}}, Done: never, Timeout: h.Timeout + 15*time.Second,
 		Late: id == "hook/after",

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
+
+var update = flag.Bool("update", false, "write docs/checks.md anew")
 
 const (
 	checksPage = "../docs/checks.md"

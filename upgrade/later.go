@@ -14,6 +14,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/runbook"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -130,7 +131,7 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 			add(u.subscribeStep(s, late), u.catchupStep(s, late), u.laterDoneStep(s, late))
 			analyze := load.Analyze(load.Options{New: s.applying().Server, Database: db.name, Jobs: u.rb.Copy.Jobs}, late.tables())
 			add(facing(side, analyze))
-			if u.rb.Verify.Mode != VerifyOff {
+			if u.rb.Verify.Mode != runbook.VerifyOff {
 				add(u.laterVerifyStep(s, late))
 			}
 		}

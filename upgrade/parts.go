@@ -11,6 +11,7 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 )
 
 // Parts are what is cut over by itself: one for each new cluster, in the order
@@ -83,7 +84,7 @@ func (u *Upgrade) about(err error) error {
 	if _, ok := errors.AsType[*ErrFindings](err); ok {
 		return err
 	}
-	if _, ok := errors.AsType[*RunbookError](err); ok {
+	if _, ok := errors.AsType[*runbook.Error](err); ok {
 		return err
 	}
 	e := *Exit(err)
@@ -100,7 +101,7 @@ func (u *Upgrade) about(err error) error {
 func (u *Upgrade) named(found []check.Finding) []check.Finding {
 	if u.whole != nil {
 		found = slices.DeleteFunc(found, func(f check.Finding) bool {
-			return f.ID == "database-left" && slices.ContainsFunc(u.whole.rb.Databases, func(db Database) bool { return db.Name == f.Object })
+			return f.ID == "database-left" && slices.ContainsFunc(u.whole.rb.Databases, func(db runbook.Database) bool { return db.Name == f.Object })
 		})
 	}
 	for i := range found {
@@ -264,7 +265,7 @@ func (u *Upgrade) nothingLeft(ctx context.Context, out Leftovers) (Leftovers, er
 // and then each is, one after the other, at its own next window. told is given
 // what each has measured; nil where it takes writes already.
 func (u *Upgrade) RunParts(ctx context.Context, started time.Time, observe func(flow.Event), told func(*Upgrade, *report.Cutover, error) error) error {
-	if u.rb.Cutover.Approve == ApprovePrompt {
+	if u.rb.Cutover.Approve == runbook.ApprovePrompt {
 		return exitf(ExitUsage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
 	}
 	ready := true

@@ -7,6 +7,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 )
 
 // lockPause is how long writers go on undisturbed between two tries to have a
@@ -110,7 +111,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		return p, err
 	}
 	add(u.settingStep("new", s.new.Version, during))
-	if u.rb.Verify.Mode != VerifyOff {
+	if u.rb.Verify.Mode != runbook.VerifyOff {
 		for _, db := range s.databases {
 			add(u.verifyStep(s, db))
 		}

@@ -10,6 +10,7 @@ import (
 	"crossfade/schema"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/runbook"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -22,7 +23,7 @@ type rename struct {
 	oid      uint32
 	set      string
 	link     string
-	from, to TableName
+	from, to runbook.TableName
 	// taken: another replicated table had the name before. Changes of this one may
 	// have been applied to that one.
 	taken bool
@@ -34,7 +35,7 @@ func (r rename) String() string {
 
 // renames are the replicated tables of a database that old has renamed.
 func (db *database) renames(made map[string]madeLink) []rename {
-	had := map[TableName]bool{}
+	had := map[runbook.TableName]bool{}
 	for _, m := range made {
 		for _, t := range m.names {
 			had[t] = true
@@ -47,7 +48,7 @@ func (db *database) renames(made map[string]madeLink) []rename {
 			if t == nil || t.Schema == was.Schema && t.Name == was.Name {
 				continue
 			}
-			now := TableName{t.Schema, t.Name}
+			now := runbook.TableName{Schema: t.Schema, Name: t.Name}
 			all = append(all, rename{oid: oid, set: l.Set, link: l.Name, from: was, to: now, taken: had[now]})
 		}
 	}
@@ -62,10 +63,10 @@ func renameSQL(all []rename, owners map[string]string) (string, error) {
 	var away, back []string
 	for _, r := range all {
 		between := fmt.Sprintf("crossfade_renamed_%d", r.oid)
-		loaded := func(t TableName) string {
+		loaded := func(t runbook.TableName) string {
 			return pg.Literal("loaded/" + r.set + "/" + schema.Name(t.Schema, t.Name))
 		}
-		middle := TableName{r.from.Schema, between}
+		middle := runbook.TableName{Schema: r.from.Schema, Name: between}
 		name, err := json.Marshal(storedName(r.to))
 		if err != nil {
 			return "", err

@@ -11,6 +11,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 )
 
 // Run prepares, and cuts over at the next window: unattended. started is when
@@ -22,7 +23,7 @@ import (
 // failure: it waits for the next one. The result is nil where new takes writes
 // already.
 func (u *Upgrade) Run(ctx context.Context, started time.Time, observe func(flow.Event)) (*report.Cutover, error) {
-	if u.rb.Cutover.Approve == ApprovePrompt {
+	if u.rb.Cutover.Approve == runbook.ApprovePrompt {
 		return nil, exitf(ExitUsage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
 	}
 	for {
@@ -196,7 +197,7 @@ func (v *vigil) approval(ctx context.Context, started, until time.Time, need tim
 	if !until.IsZero() {
 		until = until.Add(-need)
 	}
-	if v.u.rb.Cutover.Approve == ApproveAuto {
+	if v.u.rb.Cutover.Approve == runbook.ApproveAuto {
 		return true, nil
 	}
 	path := v.u.rb.Cutover.ApproveFile

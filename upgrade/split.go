@@ -12,6 +12,7 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/runbook"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -33,7 +34,7 @@ func (u *Upgrade) divide(ctx context.Context, s *survey, db *database) error {
 		return nil
 	}
 	db.sets = slices.DeleteFunc(db.sets, func(set schema.Set) bool {
-		to, known := db.book.to(set.Name)
+		to, known := db.book.To(set.Name)
 		return known && to != string(u.part)
 	})
 	if s.oldErr != nil {
@@ -85,7 +86,7 @@ func (u *Upgrade) divide(ctx context.Context, s *survey, db *database) error {
 func (db *database) clusters() map[uint32]string {
 	to := map[uint32]string{}
 	for _, set := range db.sets {
-		cluster, _ := db.book.to(set.Name)
+		cluster, _ := db.book.To(set.Name)
 		for _, t := range set.Tables {
 			to[t.OID] = cluster
 		}
@@ -112,16 +113,16 @@ func (db *database) clusters() map[uint32]string {
 
 // ofThis leaves of what has been published what this part has published, and
 // returns the names of all sets, which no other may take.
-func (u *Upgrade) ofThis(db *database, published map[string][]TableName) (taken []string) {
+func (u *Upgrade) ofThis(db *database, published map[string][]runbook.TableName) (taken []string) {
 	taken = slices.Sorted(maps.Keys(published))
 	if u.part == "" {
 		return taken
 	}
-	maps.DeleteFunc(published, func(set string, tables []TableName) bool {
-		if to, known := db.book.to(set); known {
+	maps.DeleteFunc(published, func(set string, tables []runbook.TableName) bool {
+		if to, known := db.book.To(set); known {
 			return to != string(u.part)
 		}
-		return !slices.ContainsFunc(tables, func(t TableName) bool { return db.inventory.Find(t.Schema, t.Name) != nil })
+		return !slices.ContainsFunc(tables, func(t runbook.TableName) bool { return db.inventory.Find(t.Schema, t.Name) != nil })
 	})
 	return taken
 }
@@ -179,7 +180,7 @@ func (u *Upgrade) apartFrom(ctx context.Context, s *survey, db *database, d *cut
 			return &pg.Error{Doing: "look for the links of other clusters", On: u.old.String(), Err: err}
 		}
 		for _, p := range u.siblings() {
-			if !db.book.goes(string(p.part)) {
+			if !db.book.Goes(string(p.part)) {
 				continue
 			}
 			up, err := p.part.Up(ctx, conn)

@@ -10,6 +10,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/standby"
 
 	"github.com/jackc/pgx/v5"
@@ -63,7 +64,7 @@ func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Option
 
 // predecessor is old's standby of that name, whose host new's gets.
 func (u *Upgrade) predecessor(name string) (*standby.Predecessor, error) {
-	i := slices.IndexFunc(u.rb.Old.Standbys, func(sb OldStandby) bool { return sb.Name == name })
+	i := slices.IndexFunc(u.rb.Old.Standbys, func(sb runbook.OldStandby) bool { return sb.Name == name })
 	if i < 0 {
 		return nil, exitf(ExitUsage, "name it under old.standbys, with host and data", "there is no old standby %s to replace (build: after)", name)
 	}
@@ -274,7 +275,7 @@ func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Stat
 	}
 	for _, sb := range cluster.Standbys {
 		if !seenNew[sb.Name] {
-			st.Standbys = append(st.Standbys, report.Standby{Cluster: cluster.Cluster, Name: sb.Name, Upstream: first(sb.Upstream, UpstreamPrimary)})
+			st.Standbys = append(st.Standbys, report.Standby{Cluster: cluster.Cluster, Name: sb.Name, Upstream: first(sb.Upstream, runbook.UpstreamPrimary)})
 		}
 	}
 }
@@ -285,7 +286,7 @@ func (u *Upgrade) statusTree(ctx context.Context, st *report.Status, cluster, si
 	if silent != nil {
 		return seen // the status says so already
 	}
-	states, err := u.statesOf(ctx, primary, UpstreamPrimary)
+	states, err := u.statesOf(ctx, primary, runbook.UpstreamPrimary)
 	if err != nil {
 		st.Silent = append(st.Silent, report.Silence{On: side, Says: err.Error()})
 	}

@@ -14,6 +14,7 @@ import (
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/rights"
+	"crossfade/upgrade/runbook"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -39,13 +40,13 @@ type database struct {
 	name      string
 	oid       uint32
 	encoding  string // of old's database
-	book      Database
+	book      runbook.Database
 	inventory *schema.Inventory // of the side that serves, or of old
 	sets      []schema.Set
 	excluded  []schema.Table
 	links     []link.Link // old → new
 	way       []link.Link // new → old
-	problems  []Problem
+	problems  []runbook.Problem
 	published map[string]bool // the sets that the side which serves publishes
 	runs      *rights.Map     // nil: not read yet (Upgrade.runs)
 
@@ -225,7 +226,7 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &encoding, &template, &shut}, func() error {
 			oids[name], encodings[name] = oid, encoding
 			if u.rb.Databases == nil && !template && !shut {
-				books = append(books, DefaultDatabase(name))
+				books = append(books, runbook.DefaultDatabase(name))
 			}
 			return nil
 		})
@@ -236,7 +237,7 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 	}
 	for _, b := range books {
 		if _, there := oids[b.Name]; !there && s.oldErr == nil {
-			return &RunbookError{Problems: []Problem{u.rb.Problem(b.At, fmt.Sprintf("database %s does not exist on old; name one that does", b.Name))}}
+			return &runbook.Error{Problems: []runbook.Problem{u.rb.Problem(b.At, fmt.Sprintf("database %s does not exist on old; name one that does", b.Name))}}
 		}
 		s.databases = append(s.databases, &database{name: b.Name, oid: oids[b.Name], encoding: encodings[b.Name], book: b})
 	}
@@ -379,7 +380,7 @@ func (u *Upgrade) lookTables(ctx context.Context, s *survey) error {
 
 // lookAtTables is lookTables for who needs less, or more, of what they hold.
 func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filter) error {
-	var problems []Problem
+	var problems []runbook.Problem
 	for _, db := range s.databases {
 		err := u.sessions.Do(ctx, s.serving().Server.With(db.name), func(conn *pgx.Conn) error {
 			want := want
@@ -391,7 +392,7 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 		if err != nil {
 			return &pg.Error{Doing: "read what database " + db.name + " holds", On: s.serving().Server.String(), Err: err}
 		}
-		db.book.Identity = db.book.identities(db.inventory.Tables)
+		db.book.Identity = db.book.Identities(db.inventory.Tables)
 		db.assign()
 		if u.part == "" || s.serving().Name == "old" { // new has the tables of its own sets alone
 			problems = append(problems, db.problems...)
@@ -404,7 +405,7 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 		}
 		u.linkUp(s, db)
 	}
-	var mistakes []Problem
+	var mistakes []runbook.Problem
 	for _, p := range problems {
 		if !p.Warning {
 			p.File = u.rb.File
@@ -412,7 +413,7 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 		}
 	}
 	if len(mistakes) > 0 {
-		return &RunbookError{Problems: mistakes}
+		return &runbook.Error{Problems: mistakes}
 	}
 	return nil
 }
@@ -422,8 +423,8 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 // their own names. Where the tool is to make the sets, patterns say only what
 // is excluded.
 func (db *database) assign() {
-	var names []TableName
-	leaves := map[TableName][]TableName{}
+	var names []runbook.TableName
+	leaves := map[runbook.TableName][]runbook.TableName{}
 	roots := db.roots()
 	for i := range db.inventory.Tables {
 		t := &db.inventory.Tables[i]
@@ -437,16 +438,16 @@ func (db *database) assign() {
 		if t.Kind != 'r' || t.Persistence != 'p' || t.Extension != "" && !t.ExtConfig {
 			continue
 		}
-		name := TableName{t.Schema, t.Name}
+		name := runbook.TableName{Schema: t.Schema, Name: t.Name}
 		if db.named(root) {
 			name = root
 		}
 		if leaves[name] == nil {
 			names = append(names, name)
 		}
-		leaves[name] = append(leaves[name], TableName{t.Schema, t.Name})
+		leaves[name] = append(leaves[name], runbook.TableName{Schema: t.Schema, Name: t.Name})
 	}
-	a := Assign(db.book, names)
+	a := runbook.Assign(db.book, names)
 	db.problems = a.Problems
 	for _, set := range a.Sets {
 		out := schema.Set{Name: set.Name}
@@ -472,7 +473,7 @@ func (u *Upgrade) assigned(ctx context.Context, s *survey, db *database) error {
 	if z := s.zero(); z == nil {
 		return nil
 	}
-	published := map[string][]TableName{}
+	published := map[string][]runbook.TableName{}
 	prefix := link.Name(true, u.rb.Upgrade, u.tag(s, db), "")
 	side := s.serving()
 	if side.Name == "new" {
@@ -490,9 +491,9 @@ func (u *Upgrade) assigned(ctx context.Context, s *survey, db *database) error {
 		var set string
 		var schema, name *string
 		_, err = pgx.ForEachRow(rows, []any{&set, &schema, &name}, func() error {
-			published[set] = append(published[set], TableName{})
+			published[set] = append(published[set], runbook.TableName{})
 			if schema != nil && *schema != "crossfade" {
-				published[set] = append(published[set], TableName{*schema, *name})
+				published[set] = append(published[set], runbook.TableName{Schema: *schema, Name: *name})
 			}
 			return nil
 		})
@@ -516,8 +517,8 @@ const laterSet = "later"
 
 // keep makes the sets what published says; what is in none is a set of its
 // own, named later1, later2 …, but none of taken.
-func (db *database) keep(published map[string][]TableName, taken []string) {
-	in := map[TableName]string{}
+func (db *database) keep(published map[string][]runbook.TableName, taken []string) {
+	in := map[runbook.TableName]string{}
 	for set, tables := range published {
 		for _, t := range tables {
 			in[t] = set
@@ -540,7 +541,7 @@ func (db *database) keep(published map[string][]TableName, taken []string) {
 	var fresh []schema.Table
 	for _, set := range db.sets {
 		for _, t := range set.Tables {
-			if name, ok := in[TableName{t.Schema, t.Name}]; ok {
+			if name, ok := in[runbook.TableName{Schema: t.Schema, Name: t.Name}]; ok {
 				sets[at[name]].Tables = append(sets[at[name]].Tables, t)
 				continue
 			}
@@ -567,7 +568,7 @@ func (db *database) keep(published map[string][]TableName, taken []string) {
 
 // named reports whether a set's pattern, other than the one for everything,
 // matches a table.
-func (db *database) named(t TableName) bool {
+func (db *database) named(t runbook.TableName) bool {
 	for _, set := range db.book.Sets {
 		for _, p := range set.Tables {
 			if !p.Everything() && p.Match(t.Schema, t.Name) {
@@ -580,8 +581,8 @@ func (db *database) named(t TableName) bool {
 
 // roots are the topmost partitioned tables above every table, itself where
 // there is none.
-func (db *database) roots() map[uint32]TableName {
-	roots := make(map[uint32]TableName, len(db.inventory.Tables))
+func (db *database) roots() map[uint32]runbook.TableName {
+	roots := make(map[uint32]runbook.TableName, len(db.inventory.Tables))
 	by := make(map[uint32]*schema.Table, len(db.inventory.Tables))
 	for i := range db.inventory.Tables {
 		by[db.inventory.Tables[i].OID] = &db.inventory.Tables[i]
@@ -590,7 +591,7 @@ func (db *database) roots() map[uint32]TableName {
 		for t.Partition && len(t.Parents) > 0 && by[t.Parents[0]] != nil {
 			t = by[t.Parents[0]]
 		}
-		roots[oid] = TableName{t.Schema, t.Name}
+		roots[oid] = runbook.TableName{Schema: t.Schema, Name: t.Name}
 	}
 	return roots
 }

@@ -17,6 +17,7 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/standby"
 
 	"github.com/jackc/pgx/v5"
@@ -153,7 +154,7 @@ func (u *Upgrade) withoutTaken(ctx context.Context, names []string) (ok bool, sa
 }
 
 // upstream is the server that a standby of new receives from.
-func (u *Upgrade) upstream(sb Standby) (*pg.Server, error) {
+func (u *Upgrade) upstream(sb runbook.Standby) (*pg.Server, error) {
 	for _, other := range u.rb.New[0].Standbys {
 		if other.Name == sb.Upstream {
 			server, err := pg.Parse(other.Name, other.Conninfo, other.Bin)

@@ -11,6 +11,7 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/standby"
 
 	"github.com/jackc/pgx/v5"
@@ -29,7 +30,7 @@ func (u *Upgrade) topology(ctx context.Context, s *survey) (old, fresh report.Cl
 	listed = nil
 	for _, sb := range u.rb.New[0].Standbys {
 		n := &report.Node{Name: sb.Name, AppName: sb.Name, Planned: true, Delay: sb.ApplyDelay}
-		if sb.Upstream != UpstreamPrimary {
+		if sb.Upstream != runbook.UpstreamPrimary {
 			n.Upstream = sb.Upstream
 		}
 		listed = append(listed, u.relay(ctx, sb.Name, sb.Conninfo, n))

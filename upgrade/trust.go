@@ -15,6 +15,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -242,7 +243,7 @@ func (u *Upgrade) doubtLink(s *survey, l link.Link, p *link.Position, m madeLink
 	if !fork.found {
 		return "", ""
 	}
-	return fork.judge(p, m, l.Reaches(m.conninfo) && p.Active, string(u.rb.Verify.Mode) == string(VerifyFull))
+	return fork.judge(p, m, l.Reaches(m.conninfo) && p.Active, string(u.rb.Verify.Mode) == string(runbook.VerifyFull))
 }
 
 // forked is where the timeline that links were made with ended.
@@ -297,7 +298,7 @@ type madeLink struct {
 	publication uint32
 	tables      []uint32
 	conninfo    string
-	names       map[uint32]TableName // by OID on old; nil: not written down
+	names       map[uint32]runbook.TableName // by OID on old; nil: not written down
 }
 
 // linkMark is the value of link/<name> in crossfade.ledger: written when a
@@ -312,7 +313,7 @@ type linkMark struct {
 
 // storedName is a TableName in JSON: in a database without an encoding it may be
 // no UTF-8, which JSON cannot hold.
-type storedName TableName
+type storedName runbook.TableName
 
 type storedBytes struct{ SchemaBytes, NameBytes []byte }
 
@@ -320,7 +321,7 @@ func (n storedName) MarshalJSON() ([]byte, error) {
 	if !utf8.ValidString(n.Schema) || !utf8.ValidString(n.Name) {
 		return json.Marshal(storedBytes{[]byte(n.Schema), []byte(n.Name)})
 	}
-	return json.Marshal(TableName(n))
+	return json.Marshal(runbook.TableName(n))
 }
 
 func (n *storedName) UnmarshalJSON(b []byte) error {
@@ -332,7 +333,7 @@ func (n *storedName) UnmarshalJSON(b []byte) error {
 		*n = storedName{string(raw.SchemaBytes), string(raw.NameBytes)}
 		return nil
 	}
-	return json.Unmarshal(b, (*TableName)(n))
+	return json.Unmarshal(b, (*runbook.TableName)(n))
 }
 
 // readPublished reads what is published now, by link, of one database of old.
@@ -415,9 +416,9 @@ func (u *Upgrade) readLinks(ctx context.Context, db *database) (map[string]madeL
 					return fmt.Errorf("crossfade.ledger, link/%s: %w", name, err)
 				}
 				m.point, m.publication, m.tables = mark.Point, mark.Publication, mark.Tables
-				m.names = map[uint32]TableName{}
+				m.names = map[uint32]runbook.TableName{}
 				for oid, n := range mark.Names {
-					m.names[oid] = TableName(n)
+					m.names[oid] = runbook.TableName(n)
 				}
 			}
 			made[name] = m

@@ -17,6 +17,7 @@ import (
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/runbook"
 )
 
 // Upgrade is one upgrade: a runbook and the servers that it names. Where the
@@ -27,7 +28,7 @@ type Upgrade struct {
 	whole *Upgrade     // that this is a part of, or nil
 	part  cutover.Part // the cluster that this part is for; "": it is none
 
-	rb       *Runbook
+	rb       *runbook.Runbook
 	app      string
 	run      runID // of this process
 	old, new *pg.Server
@@ -61,7 +62,7 @@ type Activity struct {
 }
 
 // Open reads the servers' addresses from the runbook. Nothing is connected.
-func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
+func Open(_ context.Context, rb *runbook.Runbook) (*Upgrade, error) {
 	if err := acceptable(rb); err != nil {
 		return nil, err
 	}
@@ -85,10 +86,10 @@ func Open(_ context.Context, rb *Runbook) (*Upgrade, error) {
 }
 
 // appOf begins the application_name of every session of an upgrade.
-func appOf(rb *Runbook) string { return "crossfade " + rb.Upgrade }
+func appOf(rb *runbook.Runbook) string { return "crossfade " + rb.Upgrade }
 
 // open is Open for one new cluster.
-func open(rb *Runbook, app string, run runID) (*Upgrade, error) {
+func open(rb *runbook.Runbook, app string, run runID) (*Upgrade, error) {
 	u := &Upgrade{rb: rb, app: app, run: run, pace: load.NewPace(rb.Copy.Limit)}
 	cluster := rb.New[0]
 	for _, s := range []struct {
@@ -116,7 +117,7 @@ func open(rb *Runbook, app string, run runID) (*Upgrade, error) {
 
 // acceptable refuses accept: entries that name no finding, or one that nobody
 // can answer for.
-func acceptable(rb *Runbook) error {
+func acceptable(rb *runbook.Runbook) error {
 	may := map[string]bool{}
 	for _, c := range check.Checks() {
 		may[c.ID] = c.Acceptable
@@ -124,7 +125,7 @@ func acceptable(rb *Runbook) error {
 	for _, k := range otherKinds() {
 		may[k.id] = k.acceptable
 	}
-	var problems []Problem
+	var problems []runbook.Problem
 	for _, a := range rb.Accept {
 		ok, known := may[a.ID]
 		switch {
@@ -135,7 +136,7 @@ func acceptable(rb *Runbook) error {
 		}
 	}
 	if len(problems) > 0 {
-		return &RunbookError{Problems: problems}
+		return &runbook.Error{Problems: problems}
 	}
 	return nil
 }
@@ -172,7 +173,7 @@ func (u *Upgrade) Close() error {
 }
 
 // Runbook is what the upgrade was opened with.
-func (u *Upgrade) Runbook() *Runbook { return u.rb }
+func (u *Upgrade) Runbook() *runbook.Runbook { return u.rb }
 
 // fleet executes effects on old and new, in kept sessions.
 func (u *Upgrade) fleet() pg.Fleet {

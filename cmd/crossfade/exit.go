@@ -10,6 +10,7 @@ import (
 	"crossfade/upgrade"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 )
 
 // exits is every exit code and what it means, in the words of docs/contract.md.
@@ -52,7 +53,7 @@ func failure(ctx context.Context, err error) *report.Error {
 		return nil
 	}
 	var usage *usageError
-	var runbook *upgrade.RunbookError
+	var runbook *runbook.Error
 	var unwritten *unwrittenError
 	switch {
 	case errors.As(err, &usage):
@@ -81,7 +82,7 @@ func before(a, b int) bool {
 // what to type next.
 func failureText(err error, e *report.Error) string {
 	var b strings.Builder
-	var runbook *upgrade.RunbookError
+	var runbook *runbook.Error
 	if errors.As(err, &runbook) {
 		for _, p := range runbook.Problems {
 			b.WriteString(p.String() + "\n" + p.Excerpt())

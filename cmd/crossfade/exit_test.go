@@ -15,6 +15,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 )
 
 func TestFailure(t *testing.T) {
@@ -29,7 +30,7 @@ func TestFailure(t *testing.T) {
 	}{
 		{"nothing", nil, 0, 0},
 		{"usage", &usageError{says: "x"}, 2, 2},
-		{"runbook", &upgrade.RunbookError{Problems: []upgrade.Problem{{File: "f", Line: 1, Column: 2, Says: "wrong"}}}, 2, 2},
+		{"runbook", &runbook.Error{Problems: []runbook.Problem{{File: "f", Line: 1, Column: 2, Says: "wrong"}}}, 2, 2},
 		{"failed", code(1), 1, 130},
 		{"plain", errors.New("x"), 1, 130},
 		{"findings", code(3), 3, 130},
@@ -119,7 +120,7 @@ func TestEveryExitSaysWhatToDo(t *testing.T) {
 	gate := &cutover.ErrGate{Closed: []cutover.GateState{{ID: "lag", Says: "behind"}}}
 	errs = append(errs,
 		errors.New("x"), &usageError{}, &crash{value: "x"}, &unwrittenError{syscall.EPIPE}, &unwrittenError{syscall.ENOSPC},
-		&upgrade.RunbookError{Problems: []upgrade.Problem{{Says: "x"}}}, &pg.Error{Doing: "x", Err: errors.New("y")},
+		&runbook.Error{Problems: []runbook.Problem{{Says: "x"}}}, &pg.Error{Doing: "x", Err: errors.New("y")},
 		context.DeadlineExceeded, upgrade.ErrInterrupted, flow.ErrHeld, gate, cutover.ErrPatience, cutover.ErrTakenOver, &flow.Panic{Value: "x"},
 	)
 	for _, undone := range []bool{false, true} {

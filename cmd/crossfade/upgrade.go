@@ -11,12 +11,13 @@ import (
 	"crossfade/upgrade"
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/verify"
 )
 
 // readRunbook reads the runbook that o names and tells its warnings.
-func readRunbook(o common, out *output) (*upgrade.Runbook, error) {
-	rb, warnings, err := upgrade.Read(o.runbook)
+func readRunbook(o common, out *output) (*runbook.Runbook, error) {
+	rb, warnings, err := runbook.Read(o.runbook)
 	for _, w := range warnings {
 		out.sayf("%s", w)
 	}
@@ -28,7 +29,7 @@ func readRunbook(o common, out *output) (*upgrade.Runbook, error) {
 // A panic that reaches this point was caught by nobody who could undo: what it
 // means is asked of the servers. behind is the phase that lies after the
 // command's point of no return; "" where it has none.
-func with(ctx context.Context, rb *upgrade.Runbook, behind report.Phase, f func(*upgrade.Upgrade) error) error {
+func with(ctx context.Context, rb *runbook.Runbook, behind report.Phase, f func(*upgrade.Upgrade) error) error {
 	u, err := upgrade.Open(ctx, rb)
 	if err != nil {
 		return err

@@ -1,9 +1,7 @@
-package upgrade
+package runbook
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"crossfade/schema"
@@ -12,7 +10,7 @@ import (
 // Wildcards of accept: are those outside of double quotes.
 func TestAcceptMatches(t *testing.T) {
 	t.Parallel()
-	rb := runbookMust(t, runbookHead+`accept: [large-objects, "unlogged:cache.*", "unlogged:public.t?", 'unlogged:public."a*"', "unlogged:public.plain"]`+"\n")
+	rb := must(t, head+`accept: [large-objects, "unlogged:cache.*", "unlogged:public.t?", 'unlogged:public."a*"', "unlogged:public.plain"]`+"\n")
 	for _, c := range []struct {
 		id, object string
 		want       bool
@@ -33,7 +31,7 @@ func TestAcceptMatches(t *testing.T) {
 		{"unlogged", "public.plainer", false},
 		{"matview-left", "cache.c1", false},
 	} {
-		got := slices.ContainsFunc(rb.Accept, func(a Accept) bool { return a.ID == c.id && a.matches(c.object) })
+		got := slices.ContainsFunc(rb.Accept, func(a Accept) bool { return a.ID == c.id && a.Matches(c.object) })
 		if got != c.want {
 			t.Errorf("%s:%s is accepted: %t", c.id, c.object, got)
 		}
@@ -72,10 +70,10 @@ func TestIdentityPatterns(t *testing.T) {
 		{"full", []string{"api.bare full", "api.candidate full", "api.full full", "api.named by_k", "api.nothing full", "api.wasteful full", "public.log full"}},
 		{"index", []string{"api.bare full", "api.candidate serves", "api.full full", "api.indexed serves", "api.named by_k", "api.nothing full", "api.wasteful full", "public.log full"}},
 	} {
-		rb := runbookMust(t, runbookHead+`databases: [{name: shop, exclude: ["api.gone"], identity: {"api.*": `+c.pattern+`, public.log: full, api.named: "index:by_k"}}]`+"\n")
+		rb := must(t, head+`databases: [{name: shop, exclude: ["api.gone"], identity: {"api.*": `+c.pattern+`, public.log: full, api.named: "index:by_k"}}]`+"\n")
 		orders := func(tables []schema.Table) (got []string, set []schema.Table) {
 			set = slices.Clone(tables)
-			for _, id := range rb.Databases[0].identities(tables) {
+			for _, id := range rb.Databases[0].Identities(tables) {
 				what, kind := "full", byte('f')
 				if id.Index != "" {
 					what, kind = id.Index, 'i'
@@ -97,39 +95,5 @@ func TestIdentityPatterns(t *testing.T) {
 		if got, _ = orders(set); !slices.Equal(got, c.want) {
 			t.Errorf("%s, when it is set: %q, not %q", c.pattern, got, c.want)
 		}
-	}
-}
-
-// TestDraftNamesSchemas: a draft names a few tables without a key, and of many their
-// schema; what it writes is read as it was meant.
-func TestDraftNamesSchemas(t *testing.T) {
-	t.Parallel()
-	var tables []schema.Table
-	add := func(in string, n int, persistence byte, candidate string) {
-		for i := range n {
-			tables = append(tables, schema.Table{Schema: in, Name: fmt.Sprintf("%s%d", candidate+"t", i), Kind: 'r', Persistence: persistence, Identity: schema.Identity{Kind: 'd', Candidate: candidate}})
-		}
-	}
-	add("public", 2, 'p', "k")
-	add("Api", 499, 'p', "")
-	add("app", 40, 'p', "k")
-	add("app", 30, 'p', "")
-	add("cache", 9, 'u', "k")
-	add("public", 1, 'u', "k")
-	lines := draftIdentity(tables)
-	want := []string{`public.kt0: "index:k"`, `public.kt1: "index:k"`, `"\"Api\".*": full   # 499 tables`, `"app.*": index   # 70 tables`}
-	if !slices.Equal(lines, want) {
-		t.Errorf("identity: %q, not %q", lines, want)
-	}
-	rb := runbookMust(t, runbookHead+"databases:\n  - name: shop\n    identity:\n      "+strings.Join(lines, "\n      ")+"\n")
-	orders := map[string]int{}
-	for _, id := range rb.Databases[0].identities(tables) {
-		orders[id.Index]++
-	}
-	if orders["k"] != 42 || orders[""] != 529 {
-		t.Errorf("read as %v", orders)
-	}
-	if got := draftUnlogged(tables); !slices.Equal(got, []string{"unlogged:cache.*", "unlogged:public.kt0"}) {
-		t.Errorf("unlogged: %q", got)
 	}
 }

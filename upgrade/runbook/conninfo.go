@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"errors"
@@ -30,8 +30,8 @@ var libpqWords = []string{
 // libpqSecrets are those whose value nobody else may read.
 var libpqSecrets = []string{"password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"}
 
-// runbookBetter is where a password belongs.
-const runbookBetter = "pgpass, a service file, PGPASSWORD or a certificate work as with psql"
+// better is where a password belongs.
+const better = "pgpass, a service file, PGPASSWORD or a certificate work as with psql"
 
 // conninfo is a conninfo or URI as libpq takes it, checked by its form.
 // Nothing of its text goes into a message, and where it is wrong its lines are
@@ -69,7 +69,7 @@ func conninfoCheck(words []conninfoWord) error {
 	secret := false
 	for _, w := range words {
 		if !slices.Contains(libpqWords, w.key) {
-			near := runbookNearest(w.key, libpqWords)
+			near := nearest(w.key, libpqWords)
 			switch {
 			case near != "":
 				return fmt.Errorf("a keyword that libpq does not know (did you mean %s?)", near)
@@ -199,13 +199,13 @@ func conninfoURI(s string) ([]conninfoWord, error) {
 }
 
 // password warns of a secret in n, once.
-func (r *runbookReader) password(n *yaml.Node, key string) {
+func (r *reader) password(n *yaml.Node, key string) {
 	if r.warned[n] {
 		return
 	}
 	r.warned[n] = true
 	r.covered[n] = true
-	p := r.at(n).Problem(key + ": holds a password; keep it out of the runbook: " + runbookBetter)
+	p := r.at(n).Problem(key + ": holds a password; keep it out of the runbook: " + better)
 	p.Warning = true
 	r.warnings = append(r.warnings, p)
 }
@@ -213,12 +213,12 @@ func (r *runbookReader) password(n *yaml.Node, key string) {
 // secrets warns of what looks like a password anywhere in the runbook, hooks'
 // arguments included, and hides every line that a covered value stands on: a
 // value of several lines ends, at the latest, before the next one begins.
-func (r *runbookReader) secrets(root *yaml.Node) {
+func (r *reader) secrets(root *yaml.Node) {
 	var order []*yaml.Node
 	var walk func(n *yaml.Node, key string)
 	walk = func(n *yaml.Node, key string) {
 		order = append(order, n)
-		if n.Kind == yaml.ScalarNode && runbookSecretHere.MatchString(n.Value) {
+		if n.Kind == yaml.ScalarNode && secretHere.MatchString(n.Value) {
 			r.password(n, key)
 		}
 		for i, c := range n.Content {

@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"math"
@@ -16,7 +16,7 @@ import (
 )
 
 // scalar is the text of n, which may be nothing but text. right is an example.
-func (r *runbookReader) scalar(n *yaml.Node, key, right string) (string, bool) {
+func (r *reader) scalar(n *yaml.Node, key, right string) (string, bool) {
 	switch {
 	case n.Kind != yaml.ScalarNode:
 		r.mistake(n, "%s: %s where text belongs, like %s", key, yamlKind(n), right)
@@ -47,7 +47,7 @@ func (m *yamlMap) word(key string, pattern *regexp.Regexp, right string) (string
 	_, example, _ := strings.Cut(right, ", like ")
 	s, ok := m.text(key, example)
 	if ok && !pattern.MatchString(s) {
-		m.r.mistake(m.value(key), "%s: %s is not valid; it is %s", key, runbookShow(s), right)
+		m.r.mistake(m.value(key), "%s: %s is not valid; it is %s", key, show(s), right)
 		return "", false
 	}
 	return s, ok
@@ -55,15 +55,15 @@ func (m *yamlMap) word(key string, pattern *regexp.Regexp, right string) (string
 
 // Names that objects carry, and what to say of them.
 var (
-	runbookName = regexp.MustCompile(`^[a-z][a-z0-9]{0,14}$`)
-	runbookSlot = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
-	runbookNode = regexp.MustCompile(`^[!-~]([ -~]{0,61}[!-~])?$`)
+	nameForm = regexp.MustCompile(`^[a-z][a-z0-9]{0,14}$`)
+	slotForm = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+	nodeForm = regexp.MustCompile(`^[!-~]([ -~]{0,61}[!-~])?$`)
 )
 
 const (
-	runbookNameRight = "a lower-case letter and at most 14 letters or digits, like wacken17"
-	runbookSlotRight = "1 to 63 lower-case letters, digits or underscores, like metal"
-	runbookNodeRight = "1 to 63 printable ASCII characters, like metal"
+	nameRight = "a lower-case letter and at most 14 letters or digits, like wacken17"
+	slotRight = "1 to 63 lower-case letters, digits or underscores, like metal"
+	nodeRight = "1 to 63 printable ASCII characters, like metal"
 )
 
 // choice is one of the words of allowed, otherwise.
@@ -74,7 +74,7 @@ func (m *yamlMap) choice(key, otherwise string, allowed ...string) string {
 	case !ok:
 		return otherwise
 	case !slices.Contains(allowed, s):
-		m.r.mistake(m.value(key), "%s: %s is none of its values; it is %s", key, runbookShow(s), right)
+		m.r.mistake(m.value(key), "%s: %s is none of its values; it is %s", key, show(s), right)
 		return otherwise
 	}
 	return s
@@ -121,14 +121,14 @@ func yamlShown(n *yaml.Node) string {
 	case n.Kind != yaml.ScalarNode:
 		return yamlKind(n)
 	case n.ShortTag() == "!!str":
-		return runbookShow(n.Value)
+		return show(n.Value)
 	}
-	return strings.Trim(runbookShow(n.Value), `"`)
+	return strings.Trim(show(n.Value), `"`)
 }
 
 var (
-	runbookSize  = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)$`)
-	runbookUnits = []struct {
+	sizeForm  = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)$`)
+	spanUnits = []struct {
 		name  string
 		bytes int64
 	}{{"B", 1}, {"kB", 1 << 10}, {"MB", 1 << 20}, {"GB", 1 << 30}, {"TB", 1 << 40}}
@@ -143,12 +143,12 @@ func (m *yamlMap) size(key string, otherwise, least int64, right string) int64 {
 		return otherwise
 	}
 	const units = "a number with kB, MB, GB or TB (1024-based), or B"
-	part := runbookSize.FindStringSubmatch(n.Value)
+	part := sizeForm.FindStringSubmatch(n.Value)
 	if n.Kind != yaml.ScalarNode || part == nil {
 		m.r.mistake(n, "%s: %s is no size; it is %s, like %s", key, yamlShown(n), units, right)
 		return otherwise
 	}
-	for _, u := range runbookUnits {
+	for _, u := range spanUnits {
 		if part[2] != u.name {
 			continue
 		}
@@ -158,14 +158,14 @@ func (m *yamlMap) size(key string, otherwise, least int64, right string) int64 {
 		case err != nil || bytes >= 1<<62:
 			m.r.mistake(n, "%s: %s is more than there is; write a size like %s", key, yamlShown(n), right)
 		case bytes < float64(least):
-			m.r.mistake(n, "%s: %s is too small; it is at least %s", key, yamlShown(n), runbookBytes(least))
+			m.r.mistake(n, "%s: %s is too small; it is at least %s", key, yamlShown(n), sizeText(least))
 		default:
 			return int64(math.Round(bytes))
 		}
 		return otherwise
 	}
 	hint := "the unit is missing"
-	for _, u := range runbookUnits {
+	for _, u := range spanUnits {
 		if strings.EqualFold(part[2], u.name) {
 			hint = "upper and lower case count: " + part[1] + u.name
 		} else if part[2] != "" && hint == "the unit is missing" {
@@ -176,10 +176,10 @@ func (m *yamlMap) size(key string, otherwise, least int64, right string) int64 {
 	return otherwise
 }
 
-// runbookBytes is a size as PostgreSQL writes it, in its largest whole unit.
-func runbookBytes(bytes int64) string {
-	unit := runbookUnits[0]
-	for _, u := range runbookUnits {
+// sizeText is a size as PostgreSQL writes it, in its largest whole unit.
+func sizeText(bytes int64) string {
+	unit := spanUnits[0]
+	for _, u := range spanUnits {
 		if bytes%u.bytes == 0 {
 			unit = u
 		}
@@ -202,9 +202,9 @@ func (m *yamlMap) duration(key string, otherwise, least time.Duration, right str
 	case d < 0:
 		m.r.mistake(n, "%s: %s is negative; a duration is written like %s", key, yamlShown(n), right)
 	case d < least:
-		m.r.mistake(n, "%s: %s is too short; it is at least %s", key, yamlShown(n), runbookSpan(least))
+		m.r.mistake(n, "%s: %s is too short; it is at least %s", key, yamlShown(n), span(least))
 	case d > most:
-		m.r.mistake(n, "%s: %s is too long; it is at most %s", key, yamlShown(n), runbookSpan(most.Truncate(time.Hour)))
+		m.r.mistake(n, "%s: %s is too long; it is at most %s", key, yamlShown(n), span(most.Truncate(time.Hour)))
 	case d%time.Millisecond != 0:
 		m.r.mistake(n, "%s: %s is too fine; it is whole milliseconds, like %s", key, yamlShown(n), right)
 	default:
@@ -213,8 +213,8 @@ func (m *yamlMap) duration(key string, otherwise, least time.Duration, right str
 	return otherwise
 }
 
-// runbookSpan is a duration without the zeros that Go adds: 10m, not 10m0s.
-func runbookSpan(d time.Duration) string {
+// span is a duration without the zeros that Go adds: 10m, not 10m0s.
+func span(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -237,7 +237,7 @@ func (m *yamlMap) argv(key, right string) []string {
 		case i == 0 && n.Value == "":
 			m.r.mistake(n, "%s: no program; the first word is one, like %s", key, right)
 		case i == 0 && strings.Contains(n.Value, "/") && !filepath.IsAbs(n.Value):
-			m.r.mistake(n, "%s: %s is relative; give the program's absolute path, or a bare name that PATH has", key, runbookShow(n.Value))
+			m.r.mistake(n, "%s: %s is relative; give the program's absolute path, or a bare name that PATH has", key, show(n.Value))
 		}
 		argv = append(argv, n.Value)
 	}
@@ -251,7 +251,7 @@ func (m *yamlMap) absolute(key, right string) string {
 		return ""
 	}
 	if !filepath.IsAbs(s) || filepath.Clean(s) == "/" {
-		m.r.mistake(m.value(key), "%s: %s is not valid; it is an absolute path, like %s", key, runbookShow(s), right)
+		m.r.mistake(m.value(key), "%s: %s is not valid; it is an absolute path, like %s", key, show(s), right)
 		return ""
 	}
 	if strings.ContainsAny(s, "\"$`\\") {
@@ -264,7 +264,7 @@ func (m *yamlMap) absolute(key, right string) string {
 
 // beside is a path on this machine; a relative one begins in the runbook's
 // folder, so that it means the same wherever a command is typed.
-func (r *runbookReader) beside(n *yaml.Node, key, path string) string {
+func (r *reader) beside(n *yaml.Node, key, path string) string {
 	switch {
 	case strings.HasPrefix(path, "~"):
 		r.mistake(n, "%s: ~ is not read; write the path out, absolute or beginning in the runbook's folder", key)
@@ -278,7 +278,7 @@ func (r *runbookReader) beside(n *yaml.Node, key, path string) string {
 	return filepath.Join(r.dir, path)
 }
 
-var runbookSSH = regexp.MustCompile(`^ssh://([^/@\s]+@)?[^/@\s]+(/.*)?$`)
+var sshForm = regexp.MustCompile(`^ssh://([^/@\s]+@)?[^/@\s]+(/.*)?$`)
 
 // host is where commands run.
 func (m *yamlMap) host(key string) Host {

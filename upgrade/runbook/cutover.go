@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"regexp"
@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-func (r *runbookReader) cutover(top *yamlMap, c *Cutover) {
+func (r *reader) cutover(top *yamlMap, c *Cutover) {
 	n := top.value("cutover")
 	if n == nil {
 		return
@@ -40,28 +40,28 @@ func (r *runbookReader) cutover(top *yamlMap, c *Cutover) {
 
 // times checks the times of a cutover against each other, where both were
 // written: a default gives way (lock_timeout is cut to what is left).
-func (r *runbookReader) times(m *yamlMap, c *Cutover) {
+func (r *reader) times(m *yamlMap, c *Cutover) {
 	if m.value("max_blocked") == nil {
 		return
 	}
 	if n := m.value("lock_timeout"); n != nil && c.LockTimeout > c.MaxBlocked {
 		r.mistake(n, "lock_timeout: %s is longer than max_blocked, %s; one try for the locks is a part of an attempt",
-			runbookSpan(c.LockTimeout), runbookSpan(c.MaxBlocked))
+			span(c.LockTimeout), span(c.MaxBlocked))
 	}
 	if w := c.Window; w.Zone != nil && w.To-w.From < c.MaxBlocked {
 		r.mistake(m.value("window"), "window: it lasts %s, less than max_blocked, %s; no attempt fits in",
-			runbookSpan(w.To-w.From), runbookSpan(c.MaxBlocked))
+			span(w.To-w.From), span(c.MaxBlocked))
 	}
 }
 
 var (
-	runbookDays  = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"} // as time.Weekday counts
-	runbookClock = regexp.MustCompile(`^(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)$`)
+	weekdays  = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"} // as time.Weekday counts
+	clockForm = regexp.MustCompile(`^(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)$`)
 )
 
 // window reads when a cutover may begin. One with a mistake in it is no
 // window: nothing more is said of it.
-func (r *runbookReader) window(n *yaml.Node) Window {
+func (r *reader) window(n *yaml.Node) Window {
 	const midnight = 24 * time.Hour
 	before := len(r.mistakes)
 	m := r.mapping(n, "window", "window")
@@ -70,20 +70,20 @@ func (r *runbookReader) window(n *yaml.Node) Window {
 	if name, ok := m.text("zone", "Europe/Brussels"); ok {
 		zone, err := time.LoadLocation(name)
 		if err != nil || name == "Local" { // Local differs from machine to machine
-			r.mistake(m.value("zone"), "zone: %s is no time zone; it is an IANA name, like Europe/Brussels or UTC", runbookShow(name))
+			r.mistake(m.value("zone"), "zone: %s is no time zone; it is an IANA name, like Europe/Brussels or UTC", show(name))
 		}
 		w.Zone = zone
 	}
 	w.Days = r.days(m)
 	clock := func(key string, otherwise time.Duration) time.Duration {
-		s, ok := m.word(key, runbookClock, `hours and minutes of two digits each, like "02:00"`)
+		s, ok := m.word(key, clockForm, `hours and minutes of two digits each, like "02:00"`)
 		switch {
 		case !ok:
 			return otherwise
 		case s == "24:00":
 			return midnight
 		}
-		t, _ := time.Parse("15:04", s) // runbookClock matches nothing else
+		t, _ := time.Parse("15:04", s) // clockForm matches nothing else
 		return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute
 	}
 	readable := len(r.mistakes)
@@ -108,23 +108,23 @@ func (r *runbookReader) window(n *yaml.Node) Window {
 	return w
 }
 
-func (r *runbookReader) days(m *yamlMap) []time.Weekday {
+func (r *reader) days(m *yamlMap) []time.Weekday {
 	var days []time.Weekday
 	for _, n := range m.some("days", "[sat, sun]") {
 		s, ok := r.scalar(n, "days", "sat")
 		if !ok {
 			continue
 		}
-		d := slices.Index(runbookDays, s)
+		d := slices.Index(weekdays, s)
 		switch {
 		case d < 0:
 			hint := "it is one of mon, tue, wed, thu, fri, sat, sun"
-			for _, day := range runbookDays {
+			for _, day := range weekdays {
 				if strings.HasPrefix(strings.ToLower(s), day) {
 					hint = "did you mean " + day + "?"
 				}
 			}
-			r.mistake(n, "days: %s is no weekday; %s", runbookShow(s), hint)
+			r.mistake(n, "days: %s is no weekday; %s", show(s), hint)
 		case slices.Contains(days, time.Weekday(d)):
 			r.mistake(n, "days: %s is given twice; once is right", s)
 		default:
@@ -134,7 +134,7 @@ func (r *runbookReader) days(m *yamlMap) []time.Weekday {
 	return days
 }
 
-func (r *runbookReader) approve(m *yamlMap, c *Cutover) {
+func (r *reader) approve(m *yamlMap, c *Cutover) {
 	const right = "prompt, auto or file:<path>"
 	s, ok := m.text("approve", "prompt")
 	if !ok {
@@ -149,11 +149,11 @@ func (r *runbookReader) approve(m *yamlMap, c *Cutover) {
 	case s == string(ApprovePrompt) || s == string(ApproveAuto):
 		c.Approve = Approve(s)
 	default:
-		r.mistake(n, "approve: %s is none of its values; it is %s", runbookShow(s), right)
+		r.mistake(n, "approve: %s is none of its values; it is %s", show(s), right)
 	}
 }
 
-func (r *runbookReader) traffic(n *yaml.Node) Traffic {
+func (r *reader) traffic(n *yaml.Node) Traffic {
 	m := r.mapping(n, "traffic", "an entry of traffic")
 	if m == nil {
 		return Traffic{}
@@ -187,7 +187,7 @@ func (r *runbookReader) traffic(n *yaml.Node) Traffic {
 	return t
 }
 
-func (r *runbookReader) pgbouncer(n *yaml.Node, to string) *PgBouncer {
+func (r *reader) pgbouncer(n *yaml.Node, to string) *PgBouncer {
 	const instances = "[{admin: host=pool1 port=6432 user=pgbouncer, config: /etc/pgbouncer/pgbouncer.ini}]"
 	m := r.mapping(n, "pgbouncer", "pgbouncer")
 	m.require("databases", "the names in its configuration that send to old, like databases: [shop]")
@@ -197,7 +197,7 @@ func (r *runbookReader) pgbouncer(n *yaml.Node, to string) *PgBouncer {
 		s, ok := r.scalar(d, "databases", "shop")
 		switch {
 		case ok && slices.Contains(b.Databases, s):
-			r.mistake(d, "databases: %s is given twice; once is right", runbookShow(s))
+			r.mistake(d, "databases: %s is given twice; once is right", show(s))
 		case ok:
 			b.Databases = append(b.Databases, s)
 		}
@@ -214,7 +214,7 @@ func (r *runbookReader) pgbouncer(n *yaml.Node, to string) *PgBouncer {
 			r.consoles[in.Admin+"\x00"+to] = im.value("admin").Line
 		}
 		if s, ok := im.text("config", "/etc/pgbouncer/pgbouncer.ini"); ok {
-			if runbookSSH.MatchString(s) {
+			if sshForm.MatchString(s) {
 				r.later(im.value("config"), "config", "a path on this machine is")
 			} else {
 				in.Config = r.beside(im.value("config"), "config", s)
@@ -225,7 +225,7 @@ func (r *runbookReader) pgbouncer(n *yaml.Node, to string) *PgBouncer {
 	return b
 }
 
-func (r *runbookReader) hooks(top *yamlMap, h *Hooks) {
+func (r *reader) hooks(top *yamlMap, h *Hooks) {
 	n := top.value("hooks")
 	if n == nil {
 		return
@@ -239,7 +239,7 @@ func (r *runbookReader) hooks(top *yamlMap, h *Hooks) {
 	}
 }
 
-func (r *runbookReader) hook(n *yaml.Node, what string, timeout time.Duration) *Hook {
+func (r *reader) hook(n *yaml.Node, what string, timeout time.Duration) *Hook {
 	m := r.mapping(n, what, "a hook")
 	m.require("run", "the program and its arguments, like run: [/usr/local/bin/tell-oncall]")
 	return &Hook{

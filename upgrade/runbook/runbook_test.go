@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"errors"
@@ -17,10 +17,10 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// runbookReport is everything that Read says of a text, as a person sees it.
-func runbookReport(t *testing.T, name string, text []byte) string {
+// reportOf is everything that Read says of a text, as a person sees it.
+func reportOf(t *testing.T, name string, text []byte) string {
 	t.Helper()
-	rb, warnings, err := runbookParse(name, text)
+	rb, warnings, err := parse(name, text)
 	var b strings.Builder
 	for _, p := range warnings {
 		if !p.Warning {
@@ -34,9 +34,9 @@ func runbookReport(t *testing.T, name string, text []byte) string {
 		}
 		return b.String() + "read\n"
 	}
-	var re *RunbookError
+	var re *Error
 	if !errors.As(err, &re) || rb != nil || len(re.Problems) == 0 {
-		t.Fatalf("runbook %v with error %T %v; want no runbook and a *RunbookError with problems", rb, err, err)
+		t.Fatalf("runbook %v with error %T %v; want no runbook and a *Error with problems", rb, err, err)
 	}
 	for _, p := range re.Problems {
 		if p.Warning {
@@ -47,10 +47,10 @@ func runbookReport(t *testing.T, name string, text []byte) string {
 	return b.String()
 }
 
-// Every file of testdata/runbook has what Read says of it beside it.
+// Every file of testdata has what Read says of it beside it.
 func TestReadGolden(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/runbook/*.yaml")
+	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no runbooks to read: %v", err)
 	}
@@ -62,9 +62,9 @@ func TestReadGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := runbookReport(t, name, text)
+			got := reportOf(t, name, text)
 			for range 3 {
-				if again := runbookReport(t, name, text); again != got {
+				if again := reportOf(t, name, text); again != got {
 					t.Fatalf("another answer the second time:\n%s", cmp.Diff(got, again))
 				}
 			}
@@ -89,8 +89,8 @@ func TestReadGolden(t *testing.T) {
 	}
 }
 
-// runbookCompare compares runbooks by what they say, not by where it stands.
-var runbookCompare = cmp.Options{
+// compareProblems compares runbooks by what they say, not by where it stands.
+var compareProblems = cmp.Options{
 	cmp.Comparer(func(a, b Position) bool { return true }),
 	cmp.Comparer(func(a, b Pattern) bool { return a.String() == b.String() }),
 	cmp.Comparer(func(a, b *time.Location) bool {
@@ -98,9 +98,9 @@ var runbookCompare = cmp.Options{
 	}),
 }
 
-func runbookMust(t *testing.T, text string) *Runbook {
+func must(t *testing.T, text string) *Runbook {
 	t.Helper()
-	rb, _, err := runbookParse("rb.yaml", []byte(text))
+	rb, _, err := parse("rb.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,12 +109,12 @@ func runbookMust(t *testing.T, text string) *Runbook {
 
 func TestReadThisVersion(t *testing.T) {
 	t.Parallel()
-	const file = "testdata/runbook/this_version.yaml"
+	const file = "testdata/this_version.yaml"
 	rb, warnings, err := Read(file)
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("warnings %v, error %v", warnings, err)
 	}
-	journal, err := filepath.Abs("testdata/runbook/wacken17.journal")
+	journal, err := filepath.Abs("testdata/wacken17.journal")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,14 +122,14 @@ func TestReadThisVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := runbookContract(file, journal, zone)
-	if diff := cmp.Diff(want, rb, runbookCompare); diff != "" {
+	want := contract(file, journal, zone)
+	if diff := cmp.Diff(want, rb, compareProblems); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
-// runbookContract is the contract's example as far as this version goes.
-func runbookContract(file, journal string, zone *time.Location) *Runbook {
+// contract is the contract's example as far as this version goes.
+func contract(file, journal string, zone *time.Location) *Runbook {
 	sync := "ANY 1 (metal, rock)"
 	pattern := func(s string) Pattern { return Pattern{text: s} }
 	return &Runbook{
@@ -201,7 +201,7 @@ func runbookContract(file, journal string, zone *time.Location) *Runbook {
 // Findings of the servers are reported where the runbook has their cause.
 func TestReadPositions(t *testing.T) {
 	t.Parallel()
-	rb, _, err := Read("testdata/runbook/this_version.yaml")
+	rb, _, err := Read("testdata/this_version.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,33 +233,33 @@ func TestReadPositions(t *testing.T) {
 // What is not written has the contract's defaults: the example writes them.
 func TestReadDefaults(t *testing.T) {
 	t.Parallel()
-	full, _, err := Read("testdata/runbook/this_version.yaml")
+	full, _, err := Read("testdata/this_version.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rb, _, err := Read("testdata/runbook/minimal.yaml")
+	rb, _, err := Read("testdata/minimal.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	full.Cutover.Window, full.Cutover.Traffic, full.Copy.Limit = Window{}, nil, 0
 	want := &Runbook{
 		Upgrade: "w17",
-		File:    "testdata/runbook/minimal.yaml",
+		File:    "testdata/minimal.yaml",
 		Old:     Old{Primary: "host=wacken"},
 		New:     []NewCluster{{Cluster: "w17", Primary: "postgresql://crossfade@wacken17:5433/postgres"}},
 		Copy:    full.Copy, Catchup: full.Catchup, Verify: full.Verify, Cutover: full.Cutover,
 		Journal: filepath.Join(filepath.Dir(full.Journal), "w17.journal"),
 	}
-	if diff := cmp.Diff(want, rb, runbookCompare); diff != "" {
+	if diff := cmp.Diff(want, rb, compareProblems); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
-const runbookHead = "upgrade: w17\nold: {primary: host=wacken}\nnew: [{cluster: w17, primary: host=w17}]\n"
+const head = "upgrade: w17\nold: {primary: host=wacken}\nnew: [{cluster: w17, primary: host=w17}]\n"
 
 func TestReadValues(t *testing.T) {
 	t.Parallel()
-	rb := runbookMust(t, runbookHead+`
+	rb := must(t, head+`
 databases: [{name: shop, identity: {'public."Log"': 'index:Odd "key"'}}, {name: "17"}]
 copy: {chunk: 1.5 MB, jobs: 7}
 catchup: {max_lag: 512B, max_wal: 2TB, stable: 0}
@@ -307,7 +307,7 @@ journal: /var/lib/crossfade/../w17.journal
 		{"index", rb.Databases[0].Identity[0].Index, `Odd "key"`},
 		{"default set", rb.Databases[1].Sets, DefaultDatabase("17").Sets},
 	} {
-		if diff := cmp.Diff(c.want, c.got, runbookCompare); diff != "" {
+		if diff := cmp.Diff(c.want, c.got, compareProblems); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.what, diff)
 		}
 	}
@@ -326,7 +326,7 @@ func TestReadBareLocal(t *testing.T) {
 		`old: {primary: host=w, host: "local:"}`,
 		`old: {primary: host=w, host: local}`,
 	} {
-		rb := runbookMust(t, "upgrade: w17\nnew: [{cluster: w17, primary: host=w17}]\n"+old+"\n")
+		rb := must(t, "upgrade: w17\nnew: [{cluster: w17, primary: host=w17}]\n"+old+"\n")
 		if rb.Old.Host != HostLocal || rb.Old.Primary != "host=w" {
 			t.Errorf("%q: host %q, primary %q", old, rb.Old.Host, rb.Old.Primary)
 		}
@@ -335,12 +335,12 @@ func TestReadBareLocal(t *testing.T) {
 
 func TestReadUnreadable(t *testing.T) {
 	t.Parallel()
-	_, _, err := Read("testdata/runbook/none.yaml")
-	var re *RunbookError
+	_, _, err := Read("testdata/none.yaml")
+	var re *Error
 	if !errors.As(err, &re) || !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("got %T %v, want a *RunbookError that is ErrNotExist", err, err)
+		t.Fatalf("got %T %v, want a *Error that is ErrNotExist", err, err)
 	}
-	const want = "testdata/runbook/none.yaml: the runbook cannot be read: no such file or directory"
+	const want = "testdata/none.yaml: the runbook cannot be read: no such file or directory"
 	if err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
@@ -352,8 +352,8 @@ func TestReadUnreadable(t *testing.T) {
 // What the YAML library refuses without a word of where is still a mistake.
 func TestReadDeep(t *testing.T) {
 	t.Parallel()
-	_, _, err := runbookParse("rb.yaml", []byte(runbookHead+"accept: "+strings.Repeat("[", 20000)))
-	var re *RunbookError
+	_, _, err := parse("rb.yaml", []byte(head+"accept: "+strings.Repeat("[", 20000)))
+	var re *Error
 	if !errors.As(err, &re) || len(re.Problems) != 1 || !strings.HasPrefix(re.Problems[0].Says, "not YAML: ") {
 		t.Fatalf("got %v", err)
 	}
@@ -364,7 +364,7 @@ func TestReadDeep(t *testing.T) {
 
 func TestProblem(t *testing.T) {
 	t.Parallel()
-	rb := runbookMust(t, runbookHead+"databases:\n  - {name: shöp, exclude: [audit.x]}\n")
+	rb := must(t, head+"databases:\n  - {name: shöp, exclude: [audit.x]}\n")
 	at := rb.Databases[0].Exclude[0].At
 	p := rb.Problem(at, "audit.x: gone")
 	if got, want := p.String(), "rb.yaml:5:28: audit.x: gone"; got != want {
@@ -397,7 +397,7 @@ func TestProblem(t *testing.T) {
 // The example runbooks are the seeds; what is found is kept
 // under testdata/fuzz.
 func FuzzRead(f *testing.F) {
-	files, err := filepath.Glob("testdata/runbook/*.yaml")
+	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -409,12 +409,12 @@ func FuzzRead(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		rb, warnings, err := runbookParse("rb.yaml", text)
+		rb, warnings, err := parse("rb.yaml", text)
 		if (rb == nil) == (err == nil) {
 			t.Fatalf("runbook %v, error %v", rb, err)
 		}
 		problems := slices.Clone(warnings)
-		var re *RunbookError
+		var re *Error
 		if errors.As(err, &re) {
 			problems = append(problems, re.Problems...)
 		}

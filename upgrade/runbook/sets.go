@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"cmp"
@@ -9,7 +9,7 @@ import (
 
 // sets reads the table sets of a database, and what can be said of them before
 // the tables are known.
-func (r *runbookReader) sets(m *yamlMap, exclude []Pattern) []Set {
+func (r *reader) sets(m *yamlMap, exclude []Pattern) []Set {
 	const right = `[{name: main, tables: ["*"]}]`
 	var sets []Set
 	names := map[string]int{}
@@ -20,7 +20,7 @@ func (r *runbookReader) sets(m *yamlMap, exclude []Pattern) []Set {
 		s.require("tables", `its tables, like tables: ["*"]`)
 		set := Set{At: r.at(item)}
 		set.To = r.to(s)
-		if name, ok := s.word("name", runbookName, runbookNameRight); ok {
+		if name, ok := s.word("name", nameForm, nameRight); ok {
 			if line, twice := names[name]; twice {
 				r.mistake(s.value("name"), "name: %s is the set in line %d already; each has a name of its own", name, line)
 			}
@@ -42,10 +42,10 @@ func (r *runbookReader) sets(m *yamlMap, exclude []Pattern) []Set {
 
 // overlaps finds what contradicts itself whatever tables there are: tables
 // named twice, or named and excluded.
-func (r *runbookReader) overlaps(db Database) {
+func (r *reader) overlaps(db Database) {
 	var named []TableName
-	seen := map[string]runbookTaker{}
-	db.each(func(t runbookTaker, p Pattern) {
+	seen := map[string]taker{}
+	db.each(func(t taker, p Pattern) {
 		if first, twice := seen[p.text]; twice {
 			if exact, ok := p.Exact(); t.set != first.set && ok {
 				named = append(named, exact) // the conflict below
@@ -58,7 +58,7 @@ func (r *runbookReader) overlaps(db Database) {
 		seen[p.text] = t
 		if exact, ok := p.Exact(); ok {
 			named = append(named, exact)
-			if i := runbookMatch(db.Exclude, exact); i >= 0 {
+			if i := matching(db.Exclude, exact); i >= 0 {
 				r.mistakes = append(r.mistakes, p.At.Problem(fmt.Sprintf("tables: %s is excluded by %s in line %d; leave one of the two out",
 					p, db.Exclude[i], db.Exclude[i].At.Line)))
 			}
@@ -89,12 +89,12 @@ type AssignedSet struct {
 // Assign puts every table into exactly one set of db, or among the excluded. A
 // pattern of its own wins over "*". A table that two sets claim goes to the
 // first of them and is a problem; one that no set claims is a problem, too, and
-// goes nowhere. tables is every table of the database that would be published,
+// Goes nowhere. tables is every table of the database that would be published,
 // each once. It is a pure function: the same tables in the same order give the
 // same answer.
 func Assign(db Database, tables []TableName) Assignment {
 	d := db.distribute(tables)
-	meant := runbookMeant(tables)
+	meant := meaning(tables)
 	a := Assignment{Excluded: d.excluded, Problems: d.conflicts(db)}
 	for i, s := range db.Sets {
 		a.Sets = append(a.Sets, AssignedSet{Name: s.Name, Tables: d.sets[i]})
@@ -102,7 +102,7 @@ func Assign(db Database, tables []TableName) Assignment {
 	problem := func(at Position, format string, args ...any) {
 		a.Problems = append(a.Problems, at.Problem(fmt.Sprintf(format, args...)))
 	}
-	db.each(func(t runbookTaker, p Pattern) {
+	db.each(func(t taker, p Pattern) {
 		switch name := db.Sets[t.set].Name; {
 		case p.At == (Position{}): // a default: a database may have no tables
 		case p.Everything() && len(d.sets[t.set]) == 0:
@@ -131,48 +131,48 @@ func Assign(db Database, tables []TableName) Assignment {
 	}
 	if len(d.left) > 0 {
 		problem(db.At, `sets: in no set of %s: %s; every table is in exactly one: name it in a set or in exclude, or end with a set of ["*"]`,
-			db.Name, runbookTables(d.left))
+			db.Name, tablesOf(d.left))
 	}
-	a.Problems = runbookSorted(a.Problems)
+	a.Problems = sorted(a.Problems)
 	return a
 }
 
-// runbookTaker is a pattern of a database by the numbers of its set and itself.
-type runbookTaker struct{ set, pattern int }
+// taker is a pattern of a database by the numbers of its set and itself.
+type taker struct{ set, pattern int }
 
-// runbookDistribution is which pattern took which table.
-type runbookDistribution struct {
+// distribution is which pattern took which table.
+type distribution struct {
 	sets     [][]TableName
 	excluded []TableName
 	left     []TableName // in no set
 	excludes []int       // excluded tables by pattern of exclude
-	taken    map[runbookTaker]int
-	missed   map[runbookTaker]int // matched, but excluded
-	claims   map[[2]runbookTaker][]TableName
+	taken    map[taker]int
+	missed   map[taker]int // matched, but excluded
+	claims   map[[2]taker][]TableName
 }
 
 // each calls f for every pattern of the sets, in order.
-func (db Database) each(f func(runbookTaker, Pattern)) {
+func (db Database) each(f func(taker, Pattern)) {
 	for i, s := range db.Sets {
 		for j, p := range s.Tables {
-			f(runbookTaker{i, j}, p)
+			f(taker{i, j}, p)
 		}
 	}
 }
 
-func (db Database) at(t runbookTaker) Pattern { return db.Sets[t.set].Tables[t.pattern] }
+func (db Database) at(t taker) Pattern { return db.Sets[t.set].Tables[t.pattern] }
 
 // distribute asks each pattern with a wildcard of each table, and finds the
 // others by name: ten thousand tables may each be named.
-func (db Database) distribute(tables []TableName) runbookDistribution {
-	d := runbookDistribution{
+func (db Database) distribute(tables []TableName) distribution {
+	d := distribution{
 		sets: make([][]TableName, len(db.Sets)), excludes: make([]int, len(db.Exclude)),
-		taken: map[runbookTaker]int{}, missed: map[runbookTaker]int{}, claims: map[[2]runbookTaker][]TableName{},
+		taken: map[taker]int{}, missed: map[taker]int{}, claims: map[[2]taker][]TableName{},
 	}
-	exact := map[TableName][]runbookTaker{}
-	var wild []runbookTaker
+	exact := map[TableName][]taker{}
+	var wild []taker
 	rest := -1
-	db.each(func(t runbookTaker, p Pattern) {
+	db.each(func(t taker, p Pattern) {
 		if name, ok := p.Exact(); ok {
 			exact[name] = append(exact[name], t)
 		} else if p.Everything() {
@@ -188,7 +188,7 @@ func (db Database) distribute(tables []TableName) runbookDistribution {
 				takers = append(takers, t)
 			}
 		}
-		slices.SortFunc(takers, func(a, b runbookTaker) int { return cmp.Or(a.set-b.set, a.pattern-b.pattern) })
+		slices.SortFunc(takers, func(a, b taker) int { return cmp.Or(a.set-b.set, a.pattern-b.pattern) })
 		excluded := false
 		for i, p := range db.Exclude {
 			if p.Match(table.Schema, table.Name) {
@@ -210,7 +210,7 @@ func (db Database) distribute(tables []TableName) runbookDistribution {
 		for _, t := range takers {
 			count[t]++
 			if !excluded && t.set != takers[0].set {
-				claim := [2]runbookTaker{takers[0], t}
+				claim := [2]taker{takers[0], t}
 				d.claims[claim] = append(d.claims[claim], table)
 			}
 		}
@@ -219,23 +219,23 @@ func (db Database) distribute(tables []TableName) runbookDistribution {
 }
 
 // conflicts are the tables in two sets, at the later pattern.
-func (d runbookDistribution) conflicts(db Database) []Problem {
+func (d distribution) conflicts(db Database) []Problem {
 	var problems []Problem
 	for claim, tables := range d.claims {
 		first, second := db.at(claim[0]), db.at(claim[1])
 		problems = append(problems, second.At.Problem(fmt.Sprintf("tables: %s in set %s: %s in set %s already, by %s in line %d; every table is in exactly one set",
-			second, db.Sets[claim[1].set].Name, runbookTables(tables)+runbookIs(tables), db.Sets[claim[0].set].Name, first, first.At.Line)))
+			second, db.Sets[claim[1].set].Name, tablesOf(tables)+isOrAre(tables), db.Sets[claim[0].set].Name, first, first.At.Line)))
 	}
-	return runbookSorted(problems)
+	return sorted(problems)
 }
 
-// runbookMatch is the first of patterns that matches, or -1.
-func runbookMatch(patterns []Pattern, t TableName) int {
+// matching is the first of patterns that matches, or -1.
+func matching(patterns []Pattern, t TableName) int {
 	return slices.IndexFunc(patterns, func(p Pattern) bool { return p.Match(t.Schema, t.Name) })
 }
 
-// runbookTables names tables, the first of many.
-func runbookTables(tables []TableName) string {
+// tablesOf names tables, the first of many.
+func tablesOf(tables []TableName) string {
 	const most = 10
 	names := make([]string, 0, most+1)
 	for i, t := range tables {
@@ -248,16 +248,16 @@ func runbookTables(tables []TableName) string {
 	return strings.Join(names, ", ")
 }
 
-func runbookIs(tables []TableName) string {
+func isOrAre(tables []TableName) string {
 	if len(tables) == 1 {
 		return " is"
 	}
 	return " are"
 }
 
-// runbookMeant gives hints at the table that was probably meant. It stops after
+// meaning gives hints at the table that was probably meant. It stops after
 // some: ten thousand wrong names compared with as many tables take minutes.
-func runbookMeant(tables []TableName) func(pattern string) string {
+func meaning(tables []TableName) func(pattern string) string {
 	hints := 20
 	var names []string
 	return func(pattern string) string {
@@ -267,7 +267,7 @@ func runbookMeant(tables []TableName) func(pattern string) string {
 			}
 		}
 		if hints--; hints >= 0 {
-			if near := runbookNearest(pattern, names); near != "" {
+			if near := nearest(pattern, names); near != "" {
 				return "did you mean " + near + "?"
 			}
 		}

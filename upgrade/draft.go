@@ -16,6 +16,7 @@ import (
 	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/standby"
 
 	"github.com/jackc/pgx/v5"
@@ -440,7 +441,7 @@ func draftIdentity(tables []schema.Table) []string {
 			}
 		}
 		if len(some) > fewTables {
-			lines = append(lines, fmt.Sprintf("%s: %s   # %d tables", scalar(runbookIdent(some[0].Schema)+".*"), pattern, len(some)))
+			lines = append(lines, fmt.Sprintf("%s: %s   # %d tables", scalar(runbook.Ident(some[0].Schema)+".*"), pattern, len(some)))
 		}
 	}
 	return lines
@@ -451,7 +452,7 @@ func draftUnlogged(tables []schema.Table) []string {
 	var accept []string
 	for _, some := range bySchema(tables, func(t schema.Table) bool { return !t.Published() && t.Persistence == 'u' }) {
 		if len(some) > fewTables {
-			accept = append(accept, "unlogged:"+runbookIdent(some[0].Schema)+".*")
+			accept = append(accept, "unlogged:"+runbook.Ident(some[0].Schema)+".*")
 			continue
 		}
 		for _, t := range some {

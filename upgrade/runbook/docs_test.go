@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"os"
@@ -21,12 +21,12 @@ var keysOf = map[string]string{
 // TestRunbookPage: docs/runbook.md has one entry for every key that the reader
 // knows, below the heading of its mapping, and no other.
 func TestRunbookPage(t *testing.T) {
-	b, err := os.ReadFile("../docs/runbook.md")
+	b, err := os.ReadFile("../../docs/runbook.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	entry := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([^|]*) \\|([^|]*)\\|([^|]*)\\|$")
-	for _, known := range runbookKeys {
+	for _, known := range knownKeys {
 		_, text, found := strings.Cut(string(b), "\n"+keysOf[known.under]+"\n")
 		if !found || keysOf[known.under] == "" {
 			t.Errorf("docs/runbook.md has no place for the keys of %s", known.under)

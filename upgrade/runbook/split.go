@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 const nowhere = "?"
 
 // to reads which of the new clusters something goes to.
-func (r *runbookReader) to(m *yamlMap) string {
-	name, ok := m.word("to", runbookName, runbookNameRight)
+func (r *reader) to(m *yamlMap) string {
+	name, ok := m.word("to", nameForm, nameRight)
 	if !ok && m.value("to") != nil {
 		return nowhere
 	}
@@ -20,7 +20,7 @@ func (r *runbookReader) to(m *yamlMap) string {
 	}
 	if !slices.Contains(r.clusterNames, name) {
 		known := "known are " + strings.Join(r.clusterNames, ", ")
-		if near := runbookNearest(name, r.clusterNames); near != "" {
+		if near := nearest(name, r.clusterNames); near != "" {
 			known = "did you mean " + near + "?"
 		}
 		r.mistake(m.value("to"), "to: %s is no cluster of new; %s", name, known)
@@ -30,7 +30,7 @@ func (r *runbookReader) to(m *yamlMap) string {
 
 // split wants to know of everything where it goes, where there are several
 // clusters to go to.
-func (r *runbookReader) split(m *yamlMap, rb *Runbook) {
+func (r *reader) split(m *yamlMap, rb *Runbook) {
 	at := func(p Position, format string, args ...any) {
 		r.mistakes = append(r.mistakes, p.Problem(fmt.Sprintf(format, args...)))
 	}
@@ -111,7 +111,7 @@ func (rb *Runbook) For(cluster string) *Runbook {
 		}
 	}
 	for _, db := range rb.Databases {
-		if !db.goes(cluster) {
+		if !db.Goes(cluster) {
 			continue
 		}
 		db.Identity = slices.DeleteFunc(slices.Clone(db.Identity), func(i Identity) bool {
@@ -135,13 +135,13 @@ func (rb *Runbook) For(cluster string) *Runbook {
 	return &one
 }
 
-// goes says whether a set of the database goes to a cluster.
-func (db Database) goes(cluster string) bool {
+// Goes says whether a set of the database goes to a cluster.
+func (db Database) Goes(cluster string) bool {
 	return slices.ContainsFunc(db.Sets, func(s Set) bool { return s.To == cluster })
 }
 
-// to is the cluster that a set goes to, and whether the runbook has that set.
-func (db Database) to(set string) (cluster string, known bool) {
+// To is the cluster that a set goes to, and whether the runbook has that set.
+func (db Database) To(set string) (cluster string, known bool) {
 	for _, s := range db.Sets {
 		if s.Name == set {
 			return s.To, true

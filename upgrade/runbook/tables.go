@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"errors"
@@ -35,9 +35,9 @@ type Identity struct {
 	ByIndex bool
 }
 
-// identities are the orders for the tables that there are: each of a pattern is one
+// Identities are the orders for the tables that there are: each of a pattern is one
 // for every table that it stands for. A table named by itself is never a pattern's.
-func (db Database) identities(tables []schema.Table) []Identity {
+func (db Database) Identities(tables []schema.Table) []Identity {
 	var out []Identity
 	named := map[TableName]bool{}
 	for _, id := range db.Identity {
@@ -51,18 +51,18 @@ func (db Database) identities(tables []schema.Table) []Identity {
 		if named[name] {
 			continue
 		}
-		if index, ok := db.patterned(t); ok {
+		if index, ok := db.Patterned(t); ok {
 			out = append(out, Identity{Table: name, Index: index})
 		}
 	}
 	return out
 }
 
-// patterned is what a pattern of identity: orders for a table: an index, "" for
+// Patterned is what a pattern of identity: orders for a table: an index, "" for
 // full. ok: there is such a pattern. It is the same before prepare and after it: a
 // table that has FULL or an index already keeps it.
-func (db Database) patterned(t schema.Table) (index string, ok bool) {
-	if !t.Published() || t.Identity.Usable && t.Identity.Kind == 'd' || runbookMatch(db.Exclude, TableName{t.Schema, t.Name}) >= 0 {
+func (db Database) Patterned(t schema.Table) (index string, ok bool) {
+	if !t.Published() || t.Identity.Usable && t.Identity.Kind == 'd' || matching(db.Exclude, TableName{t.Schema, t.Name}) >= 0 {
 		return "", false
 	}
 	for _, id := range db.Identity {
@@ -91,7 +91,7 @@ type Set struct {
 // DefaultDatabase is a database of which the runbook says nothing, or nothing
 // of its sets: all tables are one set, `main`.
 func DefaultDatabase(name string) Database {
-	everything := Pattern{text: "*", schema: runbookGlob{globAny}, table: runbookGlob{globAny}}
+	everything := Pattern{text: "*", schema: nameGlob{globAny}, table: nameGlob{globAny}}
 	return Database{Name: name, Sets: []Set{{Name: "main", Tables: []Pattern{everything}}}}
 }
 
@@ -100,9 +100,9 @@ type TableName struct{ Schema, Name string }
 
 // String is schema.table, quoted where SQL asks for it. It is a pattern that
 // matches this table alone.
-func (t TableName) String() string { return runbookIdent(t.Schema) + "." + runbookIdent(t.Name) }
+func (t TableName) String() string { return Ident(t.Schema) + "." + Ident(t.Name) }
 
-func runbookIdent(s string) string {
+func Ident(s string) string {
 	for i, c := range s {
 		if c != '_' && (c < 'a' || c > 'z') && (i == 0 || c < '0' || c > '9') {
 			return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
@@ -123,11 +123,11 @@ func runbookIdent(s string) string {
 type Pattern struct {
 	At            Position
 	text          string
-	schema, table runbookGlob
+	schema, table nameGlob
 }
 
-// runbookGlob is the characters of a pattern's part, wildcards being negative.
-type runbookGlob []rune
+// nameGlob is the characters of a pattern's part, wildcards being negative.
+type nameGlob []rune
 
 const (
 	globAny rune = -1 // any characters, none included
@@ -138,10 +138,10 @@ const (
 func ParsePattern(text string) (Pattern, error) {
 	p := Pattern{text: text}
 	if text == "*" {
-		p.schema, p.table = runbookGlob{globAny}, runbookGlob{globAny}
+		p.schema, p.table = nameGlob{globAny}, nameGlob{globAny}
 		return p, nil
 	}
-	parts := []runbookGlob{nil}
+	parts := []nameGlob{nil}
 	last, quoted, closed := 0, false, false
 	for _, c := range text {
 		again := closed // the character before was a closing quote
@@ -200,7 +200,7 @@ func (p Pattern) Exact() (TableName, bool) {
 	return TableName{schema, table}, ok && ok2
 }
 
-func (g runbookGlob) all() bool {
+func (g nameGlob) all() bool {
 	for _, c := range g {
 		if c != globAny {
 			return false
@@ -209,7 +209,7 @@ func (g runbookGlob) all() bool {
 	return len(g) > 0
 }
 
-func (g runbookGlob) exact() (string, bool) {
+func (g nameGlob) exact() (string, bool) {
 	for _, c := range g {
 		if c < 0 {
 			return "", false
@@ -220,7 +220,7 @@ func (g runbookGlob) exact() (string, bool) {
 
 // match goes back only to the last *, so that its time is bounded by the
 // product of the lengths.
-func (g runbookGlob) match(name string) bool {
+func (g nameGlob) match(name string) bool {
 	s := []rune(name)
 	star, from, i := -1, 0, 0
 	for j := 0; j < len(s); {
@@ -240,7 +240,7 @@ func (g runbookGlob) match(name string) bool {
 	return i == len(g) || g[i:].all()
 }
 
-func (r *runbookReader) databases(top *yamlMap) []Database {
+func (r *reader) databases(top *yamlMap) []Database {
 	var all []Database
 	names := map[string]int{}
 	for _, item := range top.some("databases", "[{name: shop}]") {
@@ -252,9 +252,9 @@ func (r *runbookReader) databases(top *yamlMap) []Database {
 		switch line, twice := names[name]; {
 		case !ok:
 		case len(name) > 63:
-			r.mistake(m.value("name"), "name: %s is longer than the 63 bytes of a name in PostgreSQL", runbookShow(name))
+			r.mistake(m.value("name"), "name: %s is longer than the 63 bytes of a name in PostgreSQL", show(name))
 		case twice:
-			r.mistake(m.value("name"), "name: %s is the database in line %d already; one entry holds all its sets", runbookShow(name), line)
+			r.mistake(m.value("name"), "name: %s is the database in line %d already; one entry holds all its sets", show(name), line)
 		default:
 			names[name] = m.value("name").Line
 		}
@@ -272,21 +272,21 @@ func (r *runbookReader) databases(top *yamlMap) []Database {
 }
 
 // pattern reads one entry of tables or exclude.
-func (r *runbookReader) pattern(n *yaml.Node, key string) (Pattern, bool) {
+func (r *reader) pattern(n *yaml.Node, key string) (Pattern, bool) {
 	s, ok := r.scalar(n, key, "public.orders")
 	if !ok {
 		return Pattern{}, false
 	}
 	p, err := ParsePattern(s)
 	if err != nil {
-		r.mistake(n, "%s: %s: %s", key, runbookShow(s), err)
+		r.mistake(n, "%s: %s: %s", key, show(s), err)
 		return Pattern{}, false
 	}
 	p.At = r.at(n)
 	return p, true
 }
 
-func (r *runbookReader) exclude(m *yamlMap) []Pattern {
+func (r *reader) exclude(m *yamlMap) []Pattern {
 	var patterns []Pattern
 	seen := map[string]int{}
 	for _, n := range m.items("exclude", `["audit.*"]`) {
@@ -306,7 +306,7 @@ func (r *runbookReader) exclude(m *yamlMap) []Pattern {
 	return patterns
 }
 
-func (r *runbookReader) identity(m *yamlMap, exclude []Pattern) []Identity {
+func (r *reader) identity(m *yamlMap, exclude []Pattern) []Identity {
 	n := m.value("identity")
 	if n == nil {
 		return nil
@@ -318,13 +318,13 @@ func (r *runbookReader) identity(m *yamlMap, exclude []Pattern) []Identity {
 	for _, pair := range pairs {
 		p, err := ParsePattern(pair.name)
 		if err != nil {
-			r.mistake(pair.key, "identity: %s: %s", runbookShow(pair.name), err)
+			r.mistake(pair.key, "identity: %s: %s", show(pair.name), err)
 			continue
 		}
 		table, ok := p.Exact()
 		if !ok {
 			if what, fine := r.scalar(pair.value, "identity", "full"); fine && what != "full" && what != "index" {
-				r.mistake(pair.value, "identity: %s is for one table; a pattern such as %s takes full, or index", runbookShow(what), runbookShow(pair.name))
+				r.mistake(pair.value, "identity: %s is for one table; a pattern such as %s takes full, or index", show(what), show(pair.name))
 			} else if fine {
 				p.At = r.at(pair.key)
 				all = append(all, Identity{At: p.At, Of: &p, ByIndex: what == "index"})
@@ -336,7 +336,7 @@ func (r *runbookReader) identity(m *yamlMap, exclude []Pattern) []Identity {
 			continue
 		}
 		seen[table] = pair.key.Line
-		if i := runbookMatch(exclude, table); i >= 0 {
+		if i := matching(exclude, table); i >= 0 {
 			r.mistake(pair.key, "identity: %s is excluded by %s in line %d; leave one of the two out", table, exclude[i], exclude[i].At.Line)
 		}
 		what, ok := r.scalar(pair.value, "identity", "full")
@@ -345,7 +345,7 @@ func (r *runbookReader) identity(m *yamlMap, exclude []Pattern) []Identity {
 		}
 		index, named := strings.CutPrefix(what, "index:")
 		if what != "full" && (!named || strings.TrimSpace(index) == "") {
-			r.mistake(pair.value, "identity: %s is none of its values; it is full, or index:<name>", runbookShow(what))
+			r.mistake(pair.value, "identity: %s is none of its values; it is full, or index:<name>", show(what))
 			continue
 		}
 		if !named {

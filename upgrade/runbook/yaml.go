@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"bytes"
@@ -14,9 +14,9 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// runbookKeys is every key of the runbook by the mapping that holds it, those
+// knownKeys is every key of the runbook by the mapping that holds it, those
 // of later versions included: they are refused where they are read.
-var runbookKeys = []struct {
+var knownKeys = []struct {
 	under string
 	keys  []string
 }{
@@ -48,10 +48,10 @@ var runbookKeys = []struct {
 	{"hooks", []string{"before_cutover", "after_open"}},
 }
 
-// runbookReader collects what is wrong while a runbook is read. No method of
+// reader collects what is wrong while a runbook is read. No method of
 // it stops at a mistake: what cannot be read is reported and left out.
-type runbookReader struct {
-	source             *runbookSource
+type reader struct {
+	source             *sourceText
 	dir                string // absolute; relative paths of the runbook begin here
 	mistakes, warnings []Problem
 	approval           *yaml.Node          // the value of approve, or nil
@@ -63,19 +63,19 @@ type runbookReader struct {
 	covered            map[*yaml.Node]bool // scalars whose lines are not shown
 }
 
-func (r *runbookReader) at(n *yaml.Node) Position {
+func (r *reader) at(n *yaml.Node) Position {
 	return Position{Line: n.Line, Column: n.Column, source: r.source}
 }
 
 // mistake reports what is wrong at n, and what would be right.
-func (r *runbookReader) mistake(n *yaml.Node, format string, args ...any) {
+func (r *reader) mistake(n *yaml.Node, format string, args ...any) {
 	if r.tangled && len(r.mistakes) > 0 {
 		return // what follows is not what was written
 	}
 	r.mistakes = append(r.mistakes, r.at(n).Problem(fmt.Sprintf(format, args...)))
 }
 
-func (r *runbookReader) mistakeAt(line, column int, says string) {
+func (r *reader) mistakeAt(line, column int, says string) {
 	at := Position{Line: line, Column: column, source: r.source}
 	r.mistakes = append(r.mistakes, at.Problem(says))
 }
@@ -85,7 +85,7 @@ func (r *runbookReader) mistakeAt(line, column int, says string) {
 var yamlBareLocal = regexp.MustCompile(`(?m)(\bhost:[ \t]+local):([ \t\r,}]|$)`)
 
 // load is the mapping of the whole runbook, or nil where there is none.
-func (r *runbookReader) load(text []byte) *yaml.Node {
+func (r *reader) load(text []byte) *yaml.Node {
 	if !r.readable(text) {
 		return nil
 	}
@@ -110,7 +110,7 @@ func (r *runbookReader) load(text []byte) *yaml.Node {
 
 // readable refuses what YAML may not hold, with the position that the YAML
 // library does not tell.
-func (r *runbookReader) readable(text []byte) bool {
+func (r *reader) readable(text []byte) bool {
 	line, column := 1, 1
 	for i, size := 0, 0; i < len(text); i += size {
 		c, n := utf8.DecodeRune(text[i:])
@@ -158,7 +158,7 @@ func yamlDocument(text []byte) (root, next *yaml.Node, err error) {
 
 // syntax reports a text that is no YAML. The library's message may repeat the
 // text, so that only its own words are used.
-func (r *runbookReader) syntax(err error) {
+func (r *reader) syntax(err error) {
 	line, column, says := 1, 1, "this is not YAML"
 	var le *yaml.LoadError
 	if errors.As(err, &le) {
@@ -184,7 +184,7 @@ func (r *runbookReader) syntax(err error) {
 }
 
 // follow is the value that n stands for.
-func (r *runbookReader) follow(n *yaml.Node) *yaml.Node {
+func (r *reader) follow(n *yaml.Node) *yaml.Node {
 	// Far more than a person writes; aliases of aliases grow without bounds.
 	const most = 1000
 	for n.Kind == yaml.AliasNode && n.Alias != nil {
@@ -208,7 +208,7 @@ type yamlPair struct {
 
 // pairs is what the mapping n holds, each key once, empty values left out.
 // what names n's value in a message.
-func (r *runbookReader) pairs(n *yaml.Node, what, right string) (pairs []yamlPair, empty map[string]bool) {
+func (r *reader) pairs(n *yaml.Node, what, right string) (pairs []yamlPair, empty map[string]bool) {
 	if n.Kind != yaml.MappingNode {
 		r.mistake(n, "%s: %s where keys belong, like %s", what, yamlKind(n), right)
 		return nil, nil
@@ -237,18 +237,18 @@ func (r *runbookReader) pairs(n *yaml.Node, what, right string) (pairs []yamlPai
 // yamlMap is one mapping with known keys. The methods of a nil *yamlMap find
 // no key and report nothing: its mistake was reported when it was read.
 type yamlMap struct {
-	r     *runbookReader
+	r     *reader
 	node  *yaml.Node
 	under string
 	has   map[string]yamlPair
 	empty map[string]bool
 }
 
-// mapping reads n as the mapping that runbookKeys calls under, and reports the
+// mapping reads n as the mapping that knownKeys calls under, and reports the
 // keys that do not belong there.
-func (r *runbookReader) mapping(n *yaml.Node, what, under string) *yamlMap {
+func (r *reader) mapping(n *yaml.Node, what, under string) *yamlMap {
 	var known []string
-	for _, k := range runbookKeys {
+	for _, k := range knownKeys {
 		if k.under == under {
 			known = k.keys
 		}
@@ -270,14 +270,14 @@ func (r *runbookReader) mapping(n *yaml.Node, what, under string) *yamlMap {
 
 // yamlHint is what an unknown key was probably meant to be.
 func yamlHint(name, under string, known []string) string {
-	if runbookSecret.MatchString(name + ":") {
-		return "no password belongs in a runbook: " + runbookBetter
+	if secretForm.MatchString(name + ":") {
+		return "no password belongs in a runbook: " + better
 	}
-	if near := runbookNearest(name, known); near != "" {
+	if near := nearest(name, known); near != "" {
 		return "did you mean " + near + "?"
 	}
 	var places []string
-	for _, k := range runbookKeys {
+	for _, k := range knownKeys {
 		if k.under != under && slices.Contains(k.keys, name) {
 			places = append(places, k.under)
 		}
@@ -311,7 +311,7 @@ func (m *yamlMap) later(key, instead string) {
 	}
 }
 
-func (r *runbookReader) later(n *yaml.Node, key, instead string) {
+func (r *reader) later(n *yaml.Node, key, instead string) {
 	r.mistake(n, "%s: not in this version; %s", key, instead)
 }
 
@@ -333,7 +333,7 @@ func (m *yamlMap) some(key, right string) []*yaml.Node {
 	return m.items(key, right)
 }
 
-func (r *runbookReader) items(n *yaml.Node, key, right string) []*yaml.Node {
+func (r *reader) items(n *yaml.Node, key, right string) []*yaml.Node {
 	if n.Kind != yaml.SequenceNode {
 		r.mistake(n, "%s: %s where a list belongs, like %s", key, yamlKind(n), right)
 		return nil
@@ -375,7 +375,7 @@ func yamlWord(key string) string {
 	if yamlPlain.MatchString(key) {
 		return key
 	}
-	return runbookShow(key)
+	return show(key)
 }
 
 var yamlPlain = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,59}$`)

@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 // what was not written (a default).
 type Position struct {
 	Line, Column int
-	source       *runbookSource
+	source       *sourceText
 }
 
 // Problem makes a mistake of what stands here, for what only the servers can
@@ -92,15 +92,15 @@ func (p Problem) Excerpt() string {
 	return "    " + before + string(line[from:to]) + after + "\n    " + string(caret) + "^\n"
 }
 
-// RunbookError is everything that is wrong with a runbook: sorted by position,
+// Error is everything that is wrong with a runbook: sorted by position,
 // each mistake once, at least one, no warnings.
-type RunbookError struct {
+type Error struct {
 	Problems []Problem
 	cause    error
 }
 
 // Error is all problems, one a line.
-func (e *RunbookError) Error() string {
+func (e *Error) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {
 		lines[i] = p.String()
@@ -109,10 +109,10 @@ func (e *RunbookError) Error() string {
 }
 
 // Unwrap is why the file could not be read; nil where it could.
-func (e *RunbookError) Unwrap() error { return e.cause }
+func (e *Error) Unwrap() error { return e.cause }
 
 // Hint is what to do about it.
-func (e *RunbookError) Hint() string {
+func (e *Error) Hint() string {
 	switch {
 	case errors.Is(e.cause, fs.ErrNotExist):
 		return "crossfade init --old CONNINFO --new CONNINFO -o crossfade.yaml looks at both clusters and writes one; -f FILE or the environment variable CROSSFADE_RUNBOOK names another"
@@ -122,41 +122,41 @@ func (e *RunbookError) Hint() string {
 	return "correct the runbook, then run the same command again"
 }
 
-func runbookUnreadable(path string, err error) error {
+func unreadable(path string, err error) error {
 	says := err.Error()
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		says = pe.Err.Error() // the path stands before it already
 	}
-	return &RunbookError{
+	return &Error{
 		Problems: []Problem{{File: path, Says: "the runbook cannot be read: " + says}},
 		cause:    err,
 	}
 }
 
-// runbookSorted is the problems by position, each once.
-func runbookSorted(problems []Problem) []Problem {
+// sorted is the problems by position, each once.
+func sorted(problems []Problem) []Problem {
 	slices.SortStableFunc(problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Says, b.Says))
 	})
 	return slices.Compact(problems) // an alias brings a mistake as often as it is used
 }
 
-// runbookSource is the text of a runbook, for showing lines of it.
-type runbookSource struct {
+// sourceText is the text of a runbook, for showing lines of it.
+type sourceText struct {
 	file   string
 	lines  []string
 	hidden map[int]bool // lines never shown, from 1
 }
 
-func newRunbookSource(file string, text []byte) *runbookSource {
-	s := &runbookSource{file: file, hidden: map[int]bool{}}
+func newRunbookSource(file string, text []byte) *sourceText {
+	s := &sourceText{file: file, hidden: map[int]bool{}}
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimRight(line, "\r\n")
 		s.lines = append(s.lines, line)
 		odd := func(c rune) bool { return c != '\t' && unicode.IsControl(c) } // a terminal would obey it
-		if !utf8.ValidString(line) || strings.ContainsFunc(line, odd) || runbookSecret.MatchString(line) {
+		if !utf8.ValidString(line) || strings.ContainsFunc(line, odd) || secretForm.MatchString(line) {
 			s.hidden[len(s.lines)] = true
 		}
 	}
@@ -165,25 +165,25 @@ func newRunbookSource(file string, text []byte) *runbookSource {
 
 // line is line n, from 1, or "" where it is none, may hold a password or is no
 // text.
-func (s *runbookSource) line(n int) string {
+func (s *sourceText) line(n int) string {
 	if n < 1 || n > len(s.lines) || s.hidden[n] {
 		return ""
 	}
 	return s.lines[n-1]
 }
 
-// runbookSecret matches what looks like a password, also in a text that could
+// secretForm matches what looks like a password, also in a text that could
 // not be understood any further: it decides only what is not shown.
-var runbookSecret = regexp.MustCompile(`(?i)(pass(word|wd)?|pwd|secret|scram_\w+_key)["']?\s*[=:]|://[^\s/@]*:[^\s/@]*@`)
+var secretForm = regexp.MustCompile(`(?i)(pass(word|wd)?|pwd|secret|scram_\w+_key)["']?\s*[=:]|://[^\s/@]*:[^\s/@]*@`)
 
-// runbookSecretHere matches a value that holds a password, with as few false
+// secretHere matches a value that holds a password, with as few false
 // alarms as a warning can bear: not an empty one, not the bare word.
-var runbookSecretHere = regexp.MustCompile(`(?i)(^|[^a-z])(pg|ssl)?password\s*=\s*('[^']|[^\s'])|://[^\s/@:]*:[^\s/@]+@`)
+var secretHere = regexp.MustCompile(`(?i)(^|[^a-z])(pg|ssl)?password\s*=\s*('[^']|[^\s'])|://[^\s/@:]*:[^\s/@]+@`)
 
-// runbookShow quotes a value of the runbook for a message.
-func runbookShow(value string) string {
+// show quotes a value of the runbook for a message.
+func show(value string) string {
 	const most = 60
-	if runbookSecret.MatchString(value) {
+	if secretForm.MatchString(value) {
 		return "the value (not shown: it may hold a password)"
 	}
 	if r := []rune(value); len(r) > most {
@@ -195,30 +195,30 @@ func runbookShow(value string) string {
 	return fmt.Sprintf("%q", value)
 }
 
-// runbookNearest is the known word that was probably meant, or "".
-func runbookNearest(word string, known []string) string {
+// nearest is the known word that was probably meant, or "".
+func nearest(word string, known []string) string {
 	if len(word) > 200 {
 		return "" // no slip of the finger, and the comparison is quadratic
 	}
-	mine := runbookPlain.Replace(strings.ToLower(word))
+	mine := plainer.Replace(strings.ToLower(word))
 	best, near := "", max(1, utf8.RuneCountInString(word)/3)+1
 	for _, k := range known {
-		other := runbookPlain.Replace(strings.ToLower(k))
+		other := plainer.Replace(strings.ToLower(k))
 		if long := len(other) - len(mine); long > 4*near || long < -4*near {
 			continue // in bytes, of which a letter has at most four
 		}
-		if d := runbookDistance(mine, other); d < near {
+		if d := distance(mine, other); d < near {
 			best, near = k, d
 		}
 	}
 	return best
 }
 
-var runbookPlain = strings.NewReplacer("-", "", "_", "", " ", "")
+var plainer = strings.NewReplacer("-", "", "_", "", " ", "")
 
-// runbookDistance is the number of letters to add, drop or change (two
+// distance is the number of letters to add, drop or change (two
 // swapped neighbours count as one) to make b of a.
-func runbookDistance(a, b string) int {
+func distance(a, b string) int {
 	x, y := []rune(a), []rune(b)
 	before, last, this := make([]int, len(y)+1), make([]int, len(y)+1), make([]int, len(y)+1)
 	for j := range last {

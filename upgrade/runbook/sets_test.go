@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"fmt"
@@ -73,8 +73,8 @@ func TestPattern(t *testing.T) {
 	}
 }
 
-// runbookAssigned is an assignment as text.
-func runbookAssigned(a Assignment) string {
+// assigned is an assignment as text.
+func assigned(a Assignment) string {
 	var b strings.Builder
 	for _, s := range a.Sets {
 		fmt.Fprintf(&b, "%s: %v\n", s.Name, s.Tables)
@@ -149,13 +149,13 @@ excluded: []
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			rb := runbookMust(t, runbookHead+"databases:\n  - name: shop"+c.db+"\n")
+			rb := must(t, head+"databases:\n  - name: shop"+c.db+"\n")
 			a := Assign(rb.Databases[0], tables)
-			if diff := cmp.Diff(c.want, runbookAssigned(a)); diff != "" {
+			if diff := cmp.Diff(c.want, assigned(a)); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
-			if again := Assign(rb.Databases[0], tables); runbookAssigned(again) != runbookAssigned(a) {
-				t.Errorf("another answer the second time:\n%s", runbookAssigned(again))
+			if again := Assign(rb.Databases[0], tables); assigned(again) != assigned(a) {
+				t.Errorf("another answer the second time:\n%s", assigned(again))
 			}
 			for _, p := range a.Problems {
 				if p.Excerpt() == "" {
@@ -184,7 +184,7 @@ func TestAssignMany(t *testing.T) {
 	for _, n := range slices.Backward(many) {
 		fmt.Fprintf(&text, "%sx, ", n)
 	}
-	rb := runbookMust(t, runbookHead+"databases: [{name: shop, sets: [{name: a, tables: ["+text.String()+"]}]}]\n")
+	rb := must(t, head+"databases: [{name: shop, sets: [{name: a, tables: ["+text.String()+"]}]}]\n")
 	a := Assign(rb.Databases[0], many)
 	if len(a.Problems) != 10001 || !strings.Contains(a.Problems[0].Says, "and 9990 more") {
 		t.Errorf("%d problems, first %v", len(a.Problems), a.Problems[0])

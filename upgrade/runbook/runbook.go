@@ -1,4 +1,12 @@
-package upgrade
+// Package runbook is what the operator wants, as one YAML file says it: clusters,
+// databases and their table sets, limits, the cutover's window and traffic, hooks,
+// and the findings that are accepted. Read reads and checks it, and reports every
+// mistake at once with its place; Assign gives each table of a live database its
+// set.
+//
+// It knows nothing of servers and asks none. Begin at Runbook; yaml.go has every
+// key, docs/runbook.md what each means, and a test compares the two.
+package runbook
 
 import (
 	"os"
@@ -207,13 +215,13 @@ type Hooks struct {
 	AfterOpen     *Hook // failing is exit 6 with all else finished
 }
 
-// matches says whether the entry stands for an object: * and ? outside of double
+// Matches says whether the entry stands for an object: * and ? outside of double
 // quotes stand for any characters and any one, as in patterns of tables.
-func (a Accept) matches(object string) bool {
+func (a Accept) Matches(object string) bool {
 	if a.Object == "" || a.Object == object {
 		return true
 	}
-	var glob runbookGlob
+	var glob nameGlob
 	quoted := false
 	for _, c := range a.Object {
 		switch {
@@ -238,8 +246,8 @@ type Accept struct {
 	Object string // only for this object; "": for every object
 }
 
-// runbookDefaults is a runbook in which nothing optional was written.
-func runbookDefaults(file string) *Runbook {
+// defaults is a runbook in which nothing optional was written.
+func defaults(file string) *Runbook {
 	return &Runbook{
 		File:    file,
 		Copy:    Copy{Jobs: 4, IndexJobs: 2, Chunk: 1 << 30},
@@ -254,26 +262,26 @@ func runbookDefaults(file string) *Runbook {
 
 // Read reads the runbook at path. It touches no server and, but for path
 // itself, no file. The warnings come with and without an error; the error is a
-// *RunbookError with every mistake at once, and the runbook is nil then.
+// *Error with every mistake at once, and the runbook is nil then.
 func Read(path string) (*Runbook, []Problem, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, runbookUnreadable(path, err)
+		return nil, nil, unreadable(path, err)
 	}
-	return runbookParse(path, text)
+	return parse(path, text)
 }
 
-// runbookParse is Read for a text that stood at path.
-func runbookParse(path string, text []byte) (*Runbook, []Problem, error) {
+// parse is Read for a text that stood at path.
+func parse(path string, text []byte) (*Runbook, []Problem, error) {
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
-		return nil, nil, runbookUnreadable(path, err)
+		return nil, nil, unreadable(path, err)
 	}
-	r := &runbookReader{
+	r := &reader{
 		source: newRunbookSource(path, text), dir: dir, consoles: map[string]int{},
 		warned: map[*yaml.Node]bool{}, covered: map[*yaml.Node]bool{},
 	}
-	rb := runbookDefaults(path)
+	rb := defaults(path)
 	if root := r.load(text); root != nil {
 		r.runbook(rb, root)
 		r.secrets(root)
@@ -284,9 +292,9 @@ func runbookParse(path string, text []byte) (*Runbook, []Problem, error) {
 			problems[i].Source = r.source.line(problems[i].Line)
 		}
 	}
-	warnings, mistakes := runbookSorted(r.warnings), runbookSorted(r.mistakes)
+	warnings, mistakes := sorted(r.warnings), sorted(r.mistakes)
 	if len(mistakes) > 0 {
-		return nil, warnings, &RunbookError{Problems: mistakes}
+		return nil, warnings, &Error{Problems: mistakes}
 	}
 	return rb, warnings, nil
 }

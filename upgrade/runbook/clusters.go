@@ -1,4 +1,4 @@
-package upgrade
+package runbook
 
 import (
 	"fmt"
@@ -14,9 +14,9 @@ import (
 
 // runbook reads the whole. What concerns one key is said where the key is
 // read, what concerns several when all of them are known.
-func (r *runbookReader) runbook(rb *Runbook, root *yaml.Node) {
+func (r *reader) runbook(rb *Runbook, root *yaml.Node) {
 	m := r.mapping(r.follow(root), "the runbook", "the runbook")
-	rb.Upgrade, _ = m.word("upgrade", runbookName, runbookNameRight)
+	rb.Upgrade, _ = m.word("upgrade", nameForm, nameRight)
 	m.require("upgrade", "the upgrade's name, like wacken17")
 	m.require("old", "the cluster that serves now, like old: {primary: host=wacken dbname=postgres user=crossfade}")
 	m.require("new", "the cluster that takes over, like new: [{cluster: wacken17, primary: host=wacken17 …}]")
@@ -35,7 +35,7 @@ func (r *runbookReader) runbook(rb *Runbook, root *yaml.Node) {
 
 // journal fills in the journal's path, and keeps the files of one run apart:
 // the journal is overwritten, and the file of approve is renamed.
-func (r *runbookReader) journal(m *yamlMap, rb *Runbook) {
+func (r *reader) journal(m *yamlMap, rb *Runbook) {
 	rb.Journal = filepath.Join(r.dir, rb.Upgrade+".journal")
 	n, itself := m.value("journal"), filepath.Join(r.dir, filepath.Base(r.source.file))
 	if s, ok := m.text("journal", "wacken17.journal"); ok {
@@ -49,7 +49,7 @@ func (r *runbookReader) journal(m *yamlMap, rb *Runbook) {
 	}
 }
 
-func (r *runbookReader) old(n *yaml.Node) Old {
+func (r *reader) old(n *yaml.Node) Old {
 	m := r.mapping(n, "old", "old")
 	m.require("primary", "how crossfade reaches it, like primary: host=wacken dbname=postgres user=crossfade")
 	old := Old{
@@ -76,7 +76,7 @@ func (r *runbookReader) old(n *yaml.Node) Old {
 }
 
 // manager reads how the manager of old is reached.
-func (r *runbookReader) manager(n *yaml.Node) OldManager {
+func (r *reader) manager(n *yaml.Node) OldManager {
 	const right = "[http://wacken:8008]"
 	m := r.mapping(n, "manager", "manager")
 	m.require("patroni", "addresses of its REST API, like patroni: "+right)
@@ -99,23 +99,23 @@ func (r *runbookReader) manager(n *yaml.Node) OldManager {
 // nodeName is a standby's name, each once in its cluster. names is those seen,
 // by line.
 func (m *yamlMap) nodeName(names map[string]int) string {
-	name, ok := m.word("name", runbookNode, runbookNodeRight)
+	name, ok := m.word("name", nodeForm, nodeRight)
 	if !ok {
 		return ""
 	}
 	n := m.value("name")
 	if line, twice := names[name]; twice {
-		m.r.mistake(n, "name: %s is the standby in line %d already; each has a name of its own", runbookShow(name), line)
+		m.r.mistake(n, "name: %s is the standby in line %d already; each has a name of its own", show(name), line)
 	} else {
 		names[name] = n.Line
 	}
 	if name == UpstreamPrimary || name == "*" {
-		m.r.mistake(n, "name: %s means something else in upstream or synchronous_standby_names; give the standby another name", runbookShow(name))
+		m.r.mistake(n, "name: %s means something else in upstream or synchronous_standby_names; give the standby another name", show(name))
 	}
 	return name
 }
 
-func (r *runbookReader) clusters(m *yamlMap, old []OldStandby) []NewCluster {
+func (r *reader) clusters(m *yamlMap, old []OldStandby) []NewCluster {
 	const right = "[{cluster: wacken17, primary: host=wacken17 dbname=postgres user=crossfade}]"
 	var clusters []NewCluster
 	names := map[string]int{}
@@ -128,7 +128,7 @@ func (r *runbookReader) clusters(m *yamlMap, old []OldStandby) []NewCluster {
 	return clusters
 }
 
-func (r *runbookReader) cluster(item *yaml.Node, names map[string]int, old []OldStandby) NewCluster {
+func (r *reader) cluster(item *yaml.Node, names map[string]int, old []OldStandby) NewCluster {
 	c := r.mapping(item, "new", "a cluster of new")
 	c.require("cluster", "its name, like cluster: wacken17")
 	c.require("primary", "how crossfade reaches it, like primary: host=wacken17 dbname=postgres user=crossfade")
@@ -136,7 +136,7 @@ func (r *runbookReader) cluster(item *yaml.Node, names map[string]int, old []Old
 		At: r.at(item), Primary: c.conninfo("primary"), FromNew: c.conninfo("from_new"), FromOld: c.conninfo("from_old"),
 		Host: c.host("host"), Bin: c.absolute("bin", "/usr/lib/postgresql/17/bin"),
 	}
-	if name, ok := c.word("cluster", runbookName, runbookNameRight); ok {
+	if name, ok := c.word("cluster", nameForm, nameRight); ok {
 		if line, twice := names[name]; twice {
 			r.mistake(c.value("cluster"), "cluster: %s is the cluster in line %d already; each has a name of its own", name, line)
 		}
@@ -167,18 +167,18 @@ func (r *runbookReader) cluster(item *yaml.Node, names map[string]int, old []Old
 }
 
 // after checks what a standby needs that is built in the place of one of old.
-func (r *runbookReader) after(s Standby, m *yamlMap, old []OldStandby) {
+func (r *reader) after(s Standby, m *yamlMap, old []OldStandby) {
 	n := m.value("build")
 	i := slices.IndexFunc(old, func(o OldStandby) bool { return o.Name == s.Name })
 	switch {
 	case s.Name == "":
 	case i < 0:
-		r.mistake(n, "build: after takes the place of old's standby %s, and there is none under old.standbys; name it there with host and data, or build: before", runbookShow(s.Name))
+		r.mistake(n, "build: after takes the place of old's standby %s, and there is none under old.standbys; name it there with host and data, or build: before", show(s.Name))
 	case old[i].Host == HostNone || old[i].Data == "":
-		r.mistake(n, "build: after stops old's standby %s, in line %d, which has no %s; give it both, and stop where it is not pg_ctl", runbookShow(s.Name), old[i].At.Line,
+		r.mistake(n, "build: after stops old's standby %s, in line %d, which has no %s; give it both, and stop where it is not pg_ctl", show(s.Name), old[i].At.Line,
 			map[bool]string{true: "host", false: "data"}[old[i].Host == HostNone])
 	case s.Host != HostNone && machine(s.Host) != machine(old[i].Host):
-		r.mistake(n, "build: after is on the host of old's standby %s, and that is %s, not %s; give the same, or build: before", runbookShow(s.Name), old[i].Host, s.Host)
+		r.mistake(n, "build: after is on the host of old's standby %s, and that is %s, not %s; give the same, or build: before", show(s.Name), old[i].Host, s.Host)
 	}
 }
 
@@ -203,15 +203,15 @@ func (m *yamlMap) syncNames() *string {
 		return new(string)
 	}
 	s, ok := m.r.scalar(n, key, right)
-	if ok && !runbookSync.MatchString(s) {
+	if ok && !syncForm.MatchString(s) {
 		m.r.mistake(n, `%s: %s is not what PostgreSQL takes; it is FIRST or ANY, a number and a list, like %s, with names that are no plain words in double quotes, or "" for none`,
-			key, runbookShow(s), right)
+			key, show(s), right)
 		return nil
 	}
 	return &s
 }
 
-var runbookSync = func() *regexp.Regexp {
+var syncForm = func() *regexp.Regexp {
 	const (
 		name = `(?:[A-Za-z_\x{80}-\x{10FFFF}][\w$\x{80}-\x{10FFFF}]*|[0-9]+|"(?:[^"]|"")+"|\*)`
 		list = name + `(?:\s*,\s*` + name + `)*`
@@ -219,8 +219,8 @@ var runbookSync = func() *regexp.Regexp {
 	return regexp.MustCompile(`^\s*(?:(?:(?i:any|first)\s+)?[1-9][0-9]*\s*\(\s*` + list + `\s*\)|` + list + `)\s*$`)
 }()
 
-// runbookWritten are the settings of a standby that come from other keys.
-var runbookWritten = map[string]string{
+// otherwise are the settings of a standby that come from other keys.
+var otherwise = map[string]string{
 	"primary_conninfo":         "upstream and conninfo say it",
 	"primary_slot_name":        "slot says it",
 	"recovery_min_apply_delay": "apply_delay says it",
@@ -228,7 +228,7 @@ var runbookWritten = map[string]string{
 	"data_directory":           "data says it",
 }
 
-func (r *runbookReader) standby(m *yamlMap, names map[string]int) Standby {
+func (r *reader) standby(m *yamlMap, names map[string]int) Standby {
 	m.require("name", "its application_name and cluster_name, like name: metal")
 	m.require("conninfo", "how crossfade reaches it, like conninfo: host=metal port=5433 user=crossfade")
 	m.require("host", "where it is built and its commands run, like host: local:")
@@ -251,17 +251,17 @@ func (r *runbookReader) standby(m *yamlMap, names map[string]int) Standby {
 	if up, ok := m.text("upstream", "primary"); ok {
 		s.Upstream = up
 	}
-	if slot, ok := m.word("slot", runbookSlot, runbookSlotRight); ok {
+	if slot, ok := m.word("slot", slotForm, slotRight); ok {
 		s.Slot = slot
 	} else if s.Name != "" && m.value("slot") == nil {
-		if s.Slot = s.Name; !runbookSlot.MatchString(s.Name) {
-			r.mistake(m.value("name"), "name: %s cannot name the slot, too; give slot: %s", runbookShow(s.Name), runbookSlotRight)
+		if s.Slot = s.Name; !slotForm.MatchString(s.Name) {
+			r.mistake(m.value("name"), "name: %s cannot name the slot, too; give slot: %s", show(s.Name), slotRight)
 		}
 	}
 	return s
 }
 
-func (r *runbookReader) settings(m *yamlMap) []Setting {
+func (r *reader) settings(m *yamlMap) []Setting {
 	n := m.value("settings")
 	if n == nil {
 		return nil
@@ -274,12 +274,12 @@ func (r *runbookReader) settings(m *yamlMap) []Setting {
 		line, twice := seen[low]
 		seen[low] = p.key.Line
 		switch {
-		case !runbookSetting.MatchString(p.name):
-			r.mistake(p.key, "settings: %s is no name of a setting, like hot_standby_feedback", runbookShow(p.name))
+		case !settingForm.MatchString(p.name):
+			r.mistake(p.key, "settings: %s is no name of a setting, like hot_standby_feedback", show(p.name))
 		case twice:
 			r.mistake(p.key, "settings: %s is given in line %d already; PostgreSQL does not distinguish upper from lower case", p.name, line)
-		case runbookWritten[low] != "":
-			r.mistake(p.key, "settings: %s is not for settings: %s", p.name, runbookWritten[low])
+		case otherwise[low] != "":
+			r.mistake(p.key, "settings: %s is not for settings: %s", p.name, otherwise[low])
 		case p.value.Kind != yaml.ScalarNode:
 			r.mistake(p.value, `settings: %s where a value belongs, like hot_standby_feedback: "on"`, yamlKind(p.value))
 		case strings.ContainsAny(p.value.Value, "\n\t\x00"):
@@ -291,11 +291,11 @@ func (r *runbookReader) settings(m *yamlMap) []Setting {
 	return settings
 }
 
-var runbookSetting = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$`)
+var settingForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$`)
 
 // tree checks what the standbys of one cluster are to each other: upstreams
 // that exist and lead to the primary, slots and directories that are one's own.
-func (r *runbookReader) tree(standbys []Standby, maps []*yamlMap) {
+func (r *reader) tree(standbys []Standby, maps []*yamlMap) {
 	byName := map[string]int{}
 	var names []string
 	for i, s := range standbys {
@@ -310,25 +310,25 @@ func (r *runbookReader) tree(standbys []Standby, maps []*yamlMap) {
 		m := maps[i]
 		if _, known := byName[s.Upstream]; s.Upstream != UpstreamPrimary && !known {
 			hint := "it is primary or a standby of this cluster"
-			if near := runbookNearest(s.Upstream, append([]string{UpstreamPrimary}, names...)); near != "" {
+			if near := nearest(s.Upstream, append([]string{UpstreamPrimary}, names...)); near != "" {
 				hint += fmt.Sprintf("; did you mean %s?", near)
 			}
-			r.mistake(m.value("upstream"), "upstream: %s does not exist; %s", runbookShow(s.Upstream), hint)
+			r.mistake(m.value("upstream"), "upstream: %s does not exist; %s", show(s.Upstream), hint)
 		}
 		if up, known := byName[s.Upstream]; known && !s.After && standbys[up].After {
-			r.mistake(m.value("upstream"), "upstream: %s is built after the cutover, and %s before; give build: after here, too", runbookShow(s.Upstream), runbookShow(s.Name))
+			r.mistake(m.value("upstream"), "upstream: %s is built after the cutover, and %s before; give build: after here, too", show(s.Upstream), show(s.Name))
 		}
-		if circle := runbookCircle(standbys, byName, i); circle != nil && !inCircle[i] {
+		if circle := circleOf(standbys, byName, i); circle != nil && !inCircle[i] {
 			says := make([]string, len(circle))
 			for j, at := range circle {
 				inCircle[at] = true
-				says[j] = runbookShow(standbys[at].Name)
+				says[j] = show(standbys[at].Name)
 			}
 			r.mistake(m.value("upstream"), "upstream: %s follows %s: a circle; one of them follows primary",
 				says[0], strings.Join(append(says[1:], says[0]), ", which follows "))
 		}
 		// Every host of this version is the same machine.
-		m.own(own, "slot", s.Slot, " on "+runbookShow(s.Upstream))
+		m.own(own, "slot", s.Slot, " on "+show(s.Upstream))
 		m.own(own, "data", s.Data, "")
 		m.own(own, "config", s.Config, "")
 	}
@@ -345,15 +345,15 @@ func (m *yamlMap) own(seen map[string]int, key, value, on string) {
 	}
 	id := key + "\x00" + value + on
 	if line, twice := seen[id]; twice {
-		m.r.mistake(n, "%s: %s%s belongs to the standby in line %d already; each has its own", key, runbookShow(value), on, line)
+		m.r.mistake(n, "%s: %s%s belongs to the standby in line %d already; each has its own", key, show(value), on, line)
 		return
 	}
 	seen[id] = m.node.Line
 }
 
-// runbookCircle is the circle of upstreams that begins and ends at standby i,
+// circleOf is the circle of upstreams that begins and ends at standby i,
 // or nil.
-func runbookCircle(standbys []Standby, byName map[string]int, i int) []int {
+func circleOf(standbys []Standby, byName map[string]int, i int) []int {
 	var circle []int
 	for at := i; !slices.Contains(circle, at); {
 		circle = append(circle, at)
@@ -369,7 +369,7 @@ func runbookCircle(standbys []Standby, byName map[string]int, i int) []int {
 }
 
 // copying reads how rows are copied, caught up with and compared.
-func (r *runbookReader) copying(m *yamlMap, rb *Runbook) {
+func (r *reader) copying(m *yamlMap, rb *Runbook) {
 	if n := m.value("copy"); n != nil {
 		c := r.mapping(n, "copy", "copy")
 		rb.Copy.Jobs = int(c.integer("jobs", 4, 1))
@@ -387,7 +387,7 @@ func (r *runbookReader) copying(m *yamlMap, rb *Runbook) {
 		written := c.value("max_lag") != nil && c.value("max_wal") != nil
 		if written && len(r.mistakes) == before && up.MaxWAL < up.MaxLag {
 			r.mistake(c.value("max_wal"), "max_wal: %s is below max_lag, %s: the slots would be given up before the lag is too long; give max_wal more",
-				runbookBytes(up.MaxWAL), runbookBytes(up.MaxLag))
+				sizeText(up.MaxWAL), sizeText(up.MaxLag))
 		}
 	}
 	if n := m.value("verify"); n != nil {
@@ -402,7 +402,7 @@ func (r *runbookReader) copying(m *yamlMap, rb *Runbook) {
 
 // accept reads the findings that the operator accepts. Which ids there
 // are, and which may be accepted, check knows.
-func (r *runbookReader) accept(m *yamlMap) []Accept {
+func (r *reader) accept(m *yamlMap) []Accept {
 	const right = `[large-objects, "unlogged:public.cache"]`
 	var all []Accept
 	seen := map[string]int{}
@@ -414,10 +414,10 @@ func (r *runbookReader) accept(m *yamlMap) []Accept {
 		id, object, of := strings.Cut(s, ":")
 		line, twice := seen[s]
 		switch {
-		case !runbookFinding.MatchString(id) || of && strings.TrimSpace(object) == "":
-			r.mistake(n, "accept: %s is no finding; it is an id, or id:object, like %s", runbookShow(s), right)
+		case !findingForm.MatchString(id) || of && strings.TrimSpace(object) == "":
+			r.mistake(n, "accept: %s is no finding; it is an id, or id:object, like %s", show(s), right)
 		case twice:
-			r.mistake(n, "accept: %s stands in line %d already; once is right", runbookShow(s), line)
+			r.mistake(n, "accept: %s stands in line %d already; once is right", show(s), line)
 		default:
 			all = append(all, Accept{At: r.at(n), ID: id, Object: object})
 		}
@@ -426,4 +426,4 @@ func (r *runbookReader) accept(m *yamlMap) []Accept {
 	return all
 }
 
-var runbookFinding = regexp.MustCompile(`^[a-z][a-z0-9_./-]*$`)
+var findingForm = regexp.MustCompile(`^[a-z][a-z0-9_./-]*$`)
