@@ -30,10 +30,10 @@ func (x *crossing) arm() flow.Step {
 		for _, t := range db.Tables {
 			does = append(does, x.on(x.Closing, db.Name, x.Part.TriggerOn(t.SQL())))
 		}
-		for _, sql := range append(x.guards(db), db.Hush...) {
+		for _, sql := range append(x.guards(db), db.DisableEvents...) {
 			does = append(does, x.on(x.Closing, db.Name, sql))
 		}
-		for _, sql := range append(db.unhush(), x.Part.Unguard()...) {
+		for _, sql := range append(db.restoreEvents(), x.Part.Unguard()...) {
 			undoes = append(undoes, x.on(x.Closing, db.Name, sql))
 		}
 		for _, t := range db.Tables {
@@ -68,11 +68,11 @@ func (x *crossing) arm() flow.Step {
 				}
 			}
 			err := x.each(ctx, func(ctx context.Context, db *Database) error {
-				conn, err := x.near(ctx, db.Name)
+				conn, err := x.onClosing(ctx, db.Name)
 				if err != nil {
 					return err
 				}
-				for _, sql := range db.unhush() {
+				for _, sql := range db.restoreEvents() {
 					if err := pg.Exec(ctx, conn, sql); err != nil {
 						return &pg.Error{Doing: pg.Brief(sql), On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 					}
@@ -89,11 +89,11 @@ func (x *crossing) arm() flow.Step {
 	}
 }
 
-// unhush are the statements that put back what Hush has disabled; the triggers
-// of tables are disabled by close, which takes that back itself.
-func (db *Database) unhush() []string {
+// restoreEvents are the statements that put back what DisableEvents has disabled; the triggers
+// of tables are disabled by close, which undoes that itself.
+func (db *Database) restoreEvents() []string {
 	var sql []string
-	for _, s := range db.Loud {
+	for _, s := range db.RestoreTriggers {
 		if strings.HasPrefix(s, "ALTER EVENT TRIGGER") {
 			sql = append(sql, s)
 		}
@@ -121,7 +121,7 @@ func (x *crossing) endRow(ctx context.Context) error {
 	if x.rehearsal != nil {
 		return x.endRehearsal(ctx)
 	}
-	conn, err := x.near(ctx, x.Home)
+	conn, err := x.onClosing(ctx, x.Home)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (x *crossing) endRow(ctx context.Context) error {
 // guards are the statements that watch DDL. A rehearsal lets it pass, but where
 // event triggers that log it are disabled meanwhile: it would go unlogged.
 func (x *crossing) guards(db *Database) []string {
-	if x.rehearsal != nil && len(db.Hush) == 0 {
+	if x.rehearsal != nil && len(db.DisableEvents) == 0 {
 		return x.Part.lenient()
 	}
 	return x.Part.Guards(x.Upgrade)
@@ -143,14 +143,14 @@ func (x *crossing) guards(db *Database) []string {
 
 // announce opens the sessions of this attempt and writes the row that names them.
 func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
-	m := Memory{Closing: whom(x.Closing), Opening: whom(x.Opening), Wake: x.memory().Wake}
+	m := Memory{Closing: whom(x.Closing), Opening: whom(x.Opening), RestoreTriggers: x.memory().RestoreTriggers}
 	m.WithTraffic = x.rehearsal != nil && x.rehearsal.traffic
 	m.Host = Here()
 	for _, db := range x.Databases {
 		for _, s := range []Side{x.Closing, x.Opening} {
-			get := x.near
+			get := x.onClosing
 			if s.Name == x.Opening.Name {
-				get = x.away
+				get = x.onOpening
 			}
 			conn, err := get(ctx, db.Name)
 			if err != nil {
@@ -167,7 +167,7 @@ func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
 	if err != nil {
 		return err
 	}
-	conn, err := x.near(ctx, x.Home)
+	conn, err := x.onClosing(ctx, x.Home)
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func whom(s Side) Whom { return WhomOf(s) }
 func WhomOf(s Side) Whom { return Whom{System: s.Identity.SystemID, Timeline: s.Identity.Timeline} }
 
 func (x *crossing) armDatabase(ctx context.Context, t *flow.Turn, db *Database) error {
-	conn, err := x.near(ctx, db.Name)
+	conn, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func (x *crossing) armDatabase(ctx context.Context, t *flow.Turn, db *Database) 
 		}
 	}
 	// Nobody's DDL passes from here on, so that none goes unlogged.
-	for _, sql := range db.Hush {
+	for _, sql := range db.DisableEvents {
 		if err := pg.Exec(ctx, conn, sql); err != nil {
 			return &pg.Error{Doing: pg.Brief(sql), On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 		}

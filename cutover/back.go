@@ -73,7 +73,7 @@ func (x *crossing) makeWay(ctx context.Context, db *Database) error {
 	if err := x.run(ctx, x.pins(db), nil); err != nil {
 		return err
 	}
-	applier, err := x.near(ctx, db.Name)
+	applier, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func slots(links []link.Link) []flow.Effect {
 // makeSlots makes the slots of the way back. One that exists was made outside
 // this fence and may have a gap: it is an error here, and nothing is opened.
 func (x *crossing) makeSlots(ctx context.Context, db *Database) error {
-	sender, err := x.away(ctx, db.Name)
+	sender, err := x.onOpening(ctx, db.Name)
 	if err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func (x *crossing) letRun(ctx context.Context, db *Database) error {
 	if len(db.Way) == 0 {
 		return nil
 	}
-	applier, err := x.near(ctx, db.Name)
+	applier, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
 	if x.KillAfter <= 0 {
 		return nil
 	}
-	conn, err := x.near(ctx, db)
+	conn, err := x.onClosing(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
 	if !ok {
 		return nil
 	}
-	conn, err := x.near(ctx, end.Server.Database())
+	conn, err := x.onClosing(ctx, end.Server.Database())
 	if err != nil {
 		return err
 	}
@@ -389,7 +389,7 @@ func (x *crossing) blockers(ctx context.Context) string {
 	defer cancel()
 	var all []string
 	for _, db := range x.Databases {
-		conn, err := x.near(ctx, db.Name)
+		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			continue
 		}
@@ -465,7 +465,7 @@ func (x *crossing) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("5 seconds have passed"))
 	defer cancel()
 	return pg.Poll(ctx, 5*time.Millisecond, "the sessions of the barrier to end", func(ctx context.Context) (bool, error) {
-		conn, err := x.near(ctx, x.Home)
+		conn, err := x.onClosing(ctx, x.Home)
 		if err != nil {
 			return false, err
 		}

@@ -60,7 +60,7 @@ func (x *crossing) raises(db *Database) []string {
 	if !db.Shared {
 		sql = append(sql, ReadOnly(db.Name))
 	}
-	return append(sql, db.Quiet...)
+	return append(sql, db.DisableTriggers...)
 }
 
 // raise closes every database, and returns the clients that stood at the barrier.
@@ -77,7 +77,7 @@ func (x *crossing) raise(ctx context.Context) (waiting []int32, err error) {
 		if err != nil {
 			return err
 		}
-		if len(db.Quiet) > 0 {
+		if len(db.DisableTriggers) > 0 {
 			// What is disabled now is part of the fingerprint: nothing may have
 			// changed before that, and the one after it is what must stay.
 			if err := x.samePrint(ctx, db, held); err != nil {
@@ -88,7 +88,7 @@ func (x *crossing) raise(ctx context.Context) (waiting []int32, err error) {
 		if err := pg.Exec(ctx, held, sql); err != nil {
 			return &pg.Error{Doing: "raise the fence", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
 		}
-		if len(db.Quiet) == 0 {
+		if len(db.DisableTriggers) == 0 {
 			return nil
 		}
 		print, err := x.print(ctx, held)
@@ -156,14 +156,14 @@ func (x *crossing) commit(ctx context.Context, home *pgx.Conn) error {
 func (x *crossing) memory() Memory {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	wake := map[string][]string{}
+	restore := map[string][]string{}
 	for _, db := range x.Databases {
-		if len(db.Wake) > 0 {
-			wake[db.Name] = db.Wake
+		if len(db.RestoreOpening) > 0 {
+			restore[db.Name] = db.RestoreOpening
 		}
 	}
 	return Memory{
-		Wake: wake, Fence: x.fence, Origins: x.origins, Subs: x.subs, Prints: x.prints, Larges: x.larges,
+		RestoreTriggers: restore, Fence: x.fence, Origins: x.origins, Subs: x.subs, Prints: x.prints, Larges: x.larges,
 		Closing: whom(x.Closing), Opening: whom(x.Opening), Standbys: slices.Sorted(maps.Keys(x.streamed)),
 	}
 }
@@ -172,7 +172,7 @@ func (x *crossing) memory() Memory {
 // the fence: it could still use sequences, large objects and what it had read. Then
 // it looks once more for everything that may have happened until the end.
 func (x *crossing) afterClose(ctx context.Context, t *flow.Turn, waiting []int32) error {
-	conn, err := x.near(ctx, x.Home)
+	conn, err := x.onClosing(ctx, x.Home)
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (x *crossing) afterClose(ctx context.Context, t *flow.Turn, waiting []int32
 		return err
 	}
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
-		conn, err := x.near(ctx, db.Name)
+		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return err
 		}
@@ -216,7 +216,7 @@ func (x *crossing) afterClose(ctx context.Context, t *flow.Turn, waiting []int32
 // lookAgain sees that the closing side is what it was under the locks, and runs
 // the leak detector.
 func (x *crossing) lookAgain(ctx context.Context, db *Database) error {
-	conn, err := x.near(ctx, db.Name)
+	conn, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return err
 	}
@@ -535,7 +535,7 @@ func (x *crossing) flipBack(ctx context.Context) error {
 	if err := x.end(ctx); err != nil {
 		return err
 	}
-	conn, err := x.near(ctx, x.Home)
+	conn, err := x.onClosing(ctx, x.Home)
 	if err != nil {
 		return err
 	}
@@ -567,7 +567,7 @@ func (x *crossing) flipBack(ctx context.Context) error {
 		if wasClosed && !db.Shared {
 			sql = append(sql, db.Reopen)
 		}
-		return strings.Join(append(sql, db.Loud...), ";\n")
+		return strings.Join(append(sql, db.RestoreTriggers...), ";\n")
 	}
 	home := x.by[x.Home]
 	// One transaction: an UPDATE that finds the row open raises, and nothing is lowered.
@@ -580,7 +580,7 @@ func (x *crossing) flipBack(ctx context.Context) error {
 		if db.Name == x.Home {
 			return nil
 		}
-		conn, err := x.near(ctx, db.Name)
+		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return err
 		}
@@ -601,7 +601,7 @@ func (x *crossing) flipBack(ctx context.Context) error {
 // closedDatabases reports whether any database of the closing side is closed.
 func (x *crossing) closedDatabases(ctx context.Context) (bool, error) {
 	for _, db := range x.Databases {
-		conn, err := x.near(ctx, db.Name)
+		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return false, err
 		}
@@ -638,7 +638,7 @@ func (x *crossing) endReadOnlyEffect() flow.Effect {
 // before anything that it hangs on is taken away.
 func (x *crossing) lowered(ctx context.Context) error {
 	for _, db := range x.Databases {
-		conn, err := x.near(ctx, db.Name)
+		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return err
 		}

@@ -73,13 +73,14 @@ type Database struct {
 	Sequences int
 	// Links run from the closing to the opening side; Way are the links back.
 	Links, Way []link.Link
-	// Quiet disables, on the closing side, the triggers that fire on apply;
-	// Loud puts them back (undo); Wake puts back those of the opening side.
-	Quiet, Loud, Wake []string
-	// Hush disables event triggers that fire on apply, as Quiet does triggers,
-	// but from arm on: before 17 they would fire for the tool's own statements,
-	// and write under the barrier, where their table is locked.
-	Hush []string
+	// DisableTriggers disables, on the closing side, the triggers that fire on
+	// apply; RestoreTriggers puts them back (undo); RestoreOpening puts back those
+	// of the opening side.
+	DisableTriggers, RestoreTriggers, RestoreOpening []string
+	// DisableEvents disables event triggers that fire on apply, as DisableTriggers
+	// does triggers, but from arm on: before 17 they would fire for the tool's own
+	// statements, and write under the barrier, where their table is locked.
+	DisableEvents []string
 	// Elsewhere are tables of this database, quoted, that are no part of this
 	// crossing, because they go to another new cluster; so do the sequences that
 	// Apart says it of (nil: none does). Others are the subscriptions of those,
@@ -171,31 +172,31 @@ type crossing struct {
 	Config
 	by map[string]*Database
 
-	mu       sync.Mutex
-	watch    map[string]*pgx.Conn // closing side, beside the barrier
-	far      map[string]*pgx.Conn // opening side
-	barrier  map[string]*pgx.Conn // holds the locks
-	beside   map[string]*pgx.Conn // closing side, of databases with many tables: helps after close
-	released []int32              // backends of the barrier that were hung up
-	first    time.Time            // of all attempts: patience counts from here
-	lockWait time.Duration        // for one lock of the barrier
-	blocked  time.Time            // of this attempt: max_blocked counts from here
-	took     time.Duration        // blocked until open
-	fence    map[string]pg.LSN
-	tokens   map[string]int64
-	prints   map[string]string // fingerprints of the catalogs
-	larges   map[string]int64
-	origins  map[string]pg.LSN    // by link
-	subs     map[string]uint32    // by link
-	failures map[string]failures  // of the links' workers, as the gate saw them
-	closed   pg.LSN               // position of close on the closing side
-	closing  string               // the closing side's clock just before close, as a literal; "": close was not begun
-	nodes    map[string]*pgx.Conn // standbys of the closing side that can be asked
-	streamed map[string]bool      // receivers of the closing side seen by the gate
-	guard    Guard
-	pointed  map[string]bool              // units of the traffic that send clients to the opening side
-	resumed  map[string]bool              // those of them that resume clients there
-	seqs     map[string][]schema.Sequence // what the opening side has been set to
+	mu           sync.Mutex
+	closingConns map[string]*pgx.Conn // closing side, beside the barrier
+	openingConns map[string]*pgx.Conn // opening side
+	barrier      map[string]*pgx.Conn // holds the locks
+	beside       map[string]*pgx.Conn // closing side, of databases with many tables: helps after close
+	released     []int32              // backends of the barrier that were hung up
+	first        time.Time            // of all attempts: patience counts from here
+	lockWait     time.Duration        // for one lock of the barrier
+	blocked      time.Time            // of this attempt: max_blocked counts from here
+	took         time.Duration        // blocked until open
+	fence        map[string]pg.LSN
+	tokens       map[string]int64
+	prints       map[string]string // fingerprints of the catalogs
+	larges       map[string]int64
+	origins      map[string]pg.LSN    // by link
+	subs         map[string]uint32    // by link
+	failures     map[string]failures  // of the links' workers, as the gate saw them
+	closed       pg.LSN               // position of close on the closing side
+	closing      string               // the closing side's clock just before close, as a literal; "": close was not begun
+	nodes        map[string]*pgx.Conn // standbys of the closing side that can be asked
+	streamed     map[string]bool      // receivers of the closing side seen by the gate
+	guard        Guard
+	pointed      map[string]bool              // units of the traffic that send clients to the opening side
+	resumed      map[string]bool              // those of them that resume clients there
+	seqs         map[string][]schema.Sequence // what the opening side has been set to
 	// theirs are the sequences of the opening side, by database and name.
 	theirs   map[string]map[string]schema.Sequence
 	moving   map[string]bool // sequences that moved between the gate and the barrier, "database.name"
@@ -220,7 +221,7 @@ func (c *Config) app() string {
 func newCrossing(c Config) *crossing {
 	x := &crossing{
 		Config: c, by: map[string]*Database{}, stopped: c.Stopped,
-		watch: map[string]*pgx.Conn{}, far: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{}, beside: map[string]*pgx.Conn{},
+		closingConns: map[string]*pgx.Conn{}, openingConns: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{}, beside: map[string]*pgx.Conn{},
 		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
 		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, pointed: map[string]bool{}, resumed: map[string]bool{}, seqs: map[string][]schema.Sequence{}, theirs: map[string]map[string]schema.Sequence{}, moving: map[string]bool{},
 	}
@@ -270,8 +271,8 @@ func (x *crossing) remember(d Decision) {
 	}
 	for i := range x.Databases {
 		// What close has disabled is not seen firing any more: the row knows it.
-		if wake, ok := d.Wake[x.Databases[i].Name]; ok {
-			x.Databases[i].Wake, x.Databases[i].Loud = wake, wake
+		if restore, ok := d.RestoreTriggers[x.Databases[i].Name]; ok {
+			x.Databases[i].RestoreOpening, x.Databases[i].RestoreTriggers = restore, restore
 		}
 	}
 }
@@ -304,29 +305,29 @@ func (x *crossing) conn(ctx context.Context, m map[string]*pgx.Conn, s Side, db 
 	return c, nil
 }
 
-func (x *crossing) near(ctx context.Context, db string) (*pgx.Conn, error) {
-	return x.conn(ctx, x.watch, x.Closing, db)
+func (x *crossing) onClosing(ctx context.Context, db string) (*pgx.Conn, error) {
+	return x.conn(ctx, x.closingConns, x.Closing, db)
 }
 
-func (x *crossing) away(ctx context.Context, db string) (*pgx.Conn, error) {
-	return x.conn(ctx, x.far, x.Opening, db)
+func (x *crossing) onOpening(ctx context.Context, db string) (*pgx.Conn, error) {
+	return x.conn(ctx, x.openingConns, x.Opening, db)
 }
 
 // ends are the sessions of a database on both sides.
-func (x *crossing) ends(ctx context.Context, db *Database) (near, away *pgx.Conn, err error) {
-	if near, err = x.near(ctx, db.Name); err == nil {
-		away, err = x.away(ctx, db.Name)
+func (x *crossing) ends(ctx context.Context, db *Database) (closing, opening *pgx.Conn, err error) {
+	if closing, err = x.onClosing(ctx, db.Name); err == nil {
+		opening, err = x.onOpening(ctx, db.Name)
 	}
-	return near, away, err
+	return closing, opening, err
 }
 
 // run executes effects of the closing or the opening side on kept sessions.
 func (x *crossing) run(ctx context.Context, effects []flow.Effect, vars map[string]string) error {
 	for _, e := range effects {
-		get := x.near
+		get := x.onClosing
 		side := x.Closing
 		if e.On == x.Opening.Name {
-			get, side = x.away, x.Opening
+			get, side = x.onOpening, x.Opening
 		}
 		conn, err := get(ctx, e.Database)
 		if err != nil {
@@ -442,7 +443,7 @@ func (x *crossing) ours(ctx context.Context) error {
 			return err
 		}
 	}
-	conn, err := x.near(ctx, x.Home)
+	conn, err := x.onClosing(ctx, x.Home)
 	if err != nil {
 		return err
 	}
@@ -462,7 +463,7 @@ func (x *crossing) ours(ctx context.Context) error {
 func (x *crossing) revive(ctx context.Context) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, m := range []map[string]*pgx.Conn{x.watch, x.far, x.beside} {
+	for _, m := range []map[string]*pgx.Conn{x.closingConns, x.openingConns, x.beside} {
 		for db, c := range m {
 			once, cancel := context.WithTimeout(ctx, time.Second)
 			if err := c.Ping(once); err != nil {
@@ -492,7 +493,7 @@ func isConnection(err error) bool {
 func (x *crossing) hangUp() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, m := range []map[string]*pgx.Conn{x.barrier, x.beside, x.watch, x.far, x.nodes} {
+	for _, m := range []map[string]*pgx.Conn{x.barrier, x.beside, x.closingConns, x.openingConns, x.nodes} {
 		for db, c := range m {
 			hangUp(c)
 			delete(m, db)

@@ -56,9 +56,9 @@ type Memory struct {
 	// Standbys of the closing side that must have the close before the other
 	// side opens: those that streamed at the gate.
 	Standbys []string `json:"standbys,omitempty"`
-	// Wake are, by database, the statements that put the triggers of the opening
+	// RestoreTriggers are, by database, the statements that put the triggers of the opening
 	// side back: known from the closing side, which may be gone by then.
-	Wake map[string][]string `json:"wake,omitempty"`
+	RestoreTriggers map[string][]string `json:"wake,omitempty"`
 	// Before is what stood on either side before the upgrade: "old/shop/default_transaction_read_only".
 	Before map[string]string `json:"before,omitempty"`
 	// Made are the databases and roles on new that this upgrade created.

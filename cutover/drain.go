@@ -31,7 +31,7 @@ func (x *crossing) canary() flow.Step {
 				return err
 			}
 			return x.each(ctx, func(ctx context.Context, db *Database) error {
-				conn, err := x.near(ctx, db.Name)
+				conn, err := x.onClosing(ctx, db.Name)
 				if err != nil {
 					return err
 				}
@@ -208,7 +208,7 @@ func (x *crossing) durable() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "durable", Title: "Wait until the standbys of " + x.Opening.Name + " have it too",
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			conn, err := x.away(ctx, x.Home)
+			conn, err := x.onOpening(ctx, x.Home)
 			if err != nil {
 				return err
 			}

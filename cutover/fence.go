@@ -306,7 +306,7 @@ func (x *crossing) disarm() flow.Step {
 		ID: "disarm", Title: "Take the open fence off the tables of " + x.Opening.Name, Does: does, Late: true, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *Database) error {
-				conn, err := x.away(ctx, db.Name)
+				conn, err := x.onOpening(ctx, db.Name)
 				if err != nil {
 					return err
 				}

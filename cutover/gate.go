@@ -303,7 +303,7 @@ func (x *crossing) lagGate() func(context.Context) (bool, string, error) {
 func (x *crossing) worstLag(ctx context.Context) (int64, error) {
 	var worst int64
 	for _, db := range x.Databases {
-		conn, err := x.near(ctx, db.Name)
+		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return 0, err
 		}
@@ -327,7 +327,7 @@ func (x *crossing) worstLag(ctx context.Context) (int64, error) {
 
 // tablesGate wants the tables of the catalog to be those that the plan knows.
 func (x *crossing) tablesGate(ctx context.Context, db *Database) (string, error) {
-	conn, err := x.near(ctx, db.Name)
+	conn, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}
@@ -455,7 +455,7 @@ func tableNames(tables []schema.Table) string {
 }
 
 func (x *crossing) armedGate(ctx context.Context, db *Database) (string, error) {
-	conn, err := x.near(ctx, db.Name)
+	conn, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}
@@ -474,7 +474,7 @@ var openingSQL string
 
 // closingGate is what would let a write slip by, or hold the barrier up.
 func (x *crossing) closingGate(ctx context.Context, db *Database) (string, error) {
-	conn, err := x.near(ctx, db.Name)
+	conn, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}
@@ -483,7 +483,7 @@ func (x *crossing) closingGate(ctx context.Context, db *Database) (string, error
 
 // preparedGate is the part of closingGate that is read again under the locks.
 func (x *crossing) preparedGate(ctx context.Context, db *Database) (string, error) {
-	conn, err := x.near(ctx, db.Name)
+	conn, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}
@@ -503,7 +503,7 @@ func (x *crossing) poolGate(ctx context.Context) (bool, string, error) {
 	if err != nil {
 		return false, "", err
 	}
-	conn, err := x.near(ctx, x.Home)
+	conn, err := x.onClosing(ctx, x.Home)
 	if err != nil {
 		return false, "", err
 	}
@@ -526,7 +526,7 @@ func (x *crossing) poolGate(ctx context.Context) (bool, string, error) {
 }
 
 func (x *crossing) openingGate(ctx context.Context, db *Database) (string, error) {
-	conn, err := x.away(ctx, db.Name)
+	conn, err := x.onOpening(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}

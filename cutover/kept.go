@@ -41,7 +41,7 @@ const askLimit = 3 * time.Second
 // by its name is asked for its own position. absent are the standbys of the
 // runbook that nothing is known of.
 func (x *crossing) receiving(ctx context.Context) (all receivers, absent []string, err error) {
-	conn, err := x.near(ctx, x.Home)
+	conn, err := x.onClosing(ctx, x.Home)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -194,7 +194,7 @@ func (x *crossing) closeKept() flow.Step {
 			if err != nil {
 				return err
 			}
-			conn, err := x.near(ctx, x.Home)
+			conn, err := x.onClosing(ctx, x.Home)
 			if err != nil {
 				return err
 			}

@@ -26,7 +26,7 @@ func (x *crossing) openSQL(db *Database) string {
 			pg.Literal(l.Name), l.Name, l.Name)
 	}
 	b.WriteString("END $open$;\n" + x.Part.Lowered() + ";\n" + db.Lift)
-	for _, sql := range db.Wake {
+	for _, sql := range db.RestoreOpening {
 		b.WriteString(";\n" + sql)
 	}
 	if db.Name == x.Home {
@@ -81,7 +81,7 @@ func (x *crossing) decide(ctx context.Context, t *flow.Turn) error {
 		return fmt.Errorf("%w: %w", flow.ErrNotTaken, err)
 	}
 	e := x.on(x.Closing, x.Home, x.Part.Own(openDecision)).Fill(vars)
-	conn, err := x.near(ctx, x.Home)
+	conn, err := x.onClosing(ctx, x.Home)
 	if err == nil {
 		if err = x.same(ctx, conn, x.Closing); err == nil {
 			err = x.reach(ctx)
@@ -99,7 +99,7 @@ func (x *crossing) decide(ctx context.Context, t *flow.Turn) error {
 	defer cancel()
 	var state State
 	perr := pg.Poll(ctx, 50*time.Millisecond, "the decision's row", func(ctx context.Context) (bool, error) {
-		conn, err := x.near(ctx, x.Home)
+		conn, err := x.onClosing(ctx, x.Home)
 		if err != nil {
 			return false, nil // asked again until the limit
 		}
@@ -125,7 +125,7 @@ func (x *crossing) reach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("%s did not answer within %s", x.Opening.Server, reachTime))
 	defer cancel()
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
-		conn, err := x.away(ctx, db.Name)
+		conn, err := x.onOpening(ctx, db.Name)
 		if err != nil {
 			return err
 		}
@@ -144,7 +144,7 @@ func (x *crossing) openDatabase(ctx context.Context, db *Database) error {
 	}
 	e := x.on(x.Opening, db.Name, x.openSQL(db)).Fill(vars)
 	return pg.Poll(ctx, 200*time.Millisecond, "database "+db.Name+" of "+x.Opening.Name+" to open", func(ctx context.Context) (bool, error) {
-		conn, err := x.away(ctx, db.Name)
+		conn, err := x.onOpening(ctx, db.Name)
 		if err != nil {
 			return false, nil // reached again until the limit: there is only forward
 		}
@@ -192,7 +192,7 @@ func (x *crossing) readOnly() flow.Step {
 				if err := x.run(ctx, does, nil); err != nil {
 					return err
 				}
-				conn, err := x.near(ctx, x.Home)
+				conn, err := x.onClosing(ctx, x.Home)
 				if err != nil {
 					return err
 				}
@@ -213,21 +213,21 @@ func (x *crossing) ifThere(ctx context.Context, t *flow.Turn, consequence string
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("10 seconds have passed"))
 	defer cancel()
 	err := f(ctx)
-	if away(err) {
+	if absent(err) {
 		// A session may have been ended while its server lives.
 		x.revive(ctx)
 		err = f(ctx)
 	}
-	if err == nil || !away(err) {
+	if err == nil || !absent(err) {
 		return err
 	}
 	t.Note("%s could not be reached (%v): %s", x.Closing.Server, err, consequence)
 	return nil
 }
 
-// away reports whether err may mean that a server was not there: whatever is no
+// absent reports whether err may mean that a server was not there: whatever is no
 // answer of a living one.
-func away(err error) bool {
+func absent(err error) bool {
 	if err == nil {
 		return false
 	}
@@ -292,7 +292,7 @@ func (x *crossing) leaks() flow.Step {
 		ID: "forward/drop", Title: "Look for leaks a last time, and drop the links to " + x.Opening.Name, Does: does, Late: true, Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			err := x.each(ctx, func(ctx context.Context, db *Database) error {
-				to, err := x.away(ctx, db.Name)
+				to, err := x.onOpening(ctx, db.Name)
 				if err != nil {
 					return err
 				}
@@ -303,7 +303,7 @@ func (x *crossing) leaks() flow.Step {
 					if err := x.lastLeaks(ctx, t, db); err != nil {
 						return err
 					}
-					from, err := x.near(ctx, db.Name)
+					from, err := x.onClosing(ctx, db.Name)
 					if err != nil {
 						return err
 					}
@@ -315,7 +315,7 @@ func (x *crossing) leaks() flow.Step {
 }
 
 func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *Database) error {
-	from, err := x.near(ctx, db.Name)
+	from, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return err
 	}
@@ -350,7 +350,7 @@ func (x *crossing) closedAgain(d Decision) flow.Step {
 			defer cancel()
 			// The run that closed may not have come to this: a session from before
 			// could still use a sequence.
-			conn, err := x.near(ctx, x.Home)
+			conn, err := x.onClosing(ctx, x.Home)
 			if err == nil {
 				err = x.endOthers(ctx, conn, nil)
 			}
@@ -380,7 +380,7 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 		x.streamed[name] = true
 	}
 	x.mu.Unlock()
-	home, err := x.near(ctx, x.Home)
+	home, err := x.onClosing(ctx, x.Home)
 	if err != nil {
 		return err
 	}
@@ -388,7 +388,7 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 		return &pg.Error{Doing: "read the position of close", On: x.Closing.Server.String(), Err: err}
 	}
 	return x.each(ctx, func(ctx context.Context, db *Database) error {
-		conn, err := x.near(ctx, db.Name)
+		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return err
 		}
@@ -418,11 +418,11 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 		if !x.Back {
 			return nil
 		}
-		away, err := x.away(ctx, db.Name)
+		opening, err := x.onOpening(ctx, db.Name)
 		if err != nil {
 			return err
 		}
-		_, err = link.Pass(ctx, away, conn, db.Way)
+		_, err = link.Pass(ctx, opening, conn, db.Way)
 		return err
 	})
 }

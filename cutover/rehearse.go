@@ -216,7 +216,7 @@ func (x *crossing) witness(ctx context.Context) error {
 func (x *crossing) refusedNow(ctx context.Context) (int64, error) {
 	var sum int64
 	for _, db := range x.Databases {
-		conn, err := x.near(ctx, db.Name)
+		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return 0, err
 		}
@@ -250,7 +250,7 @@ func (x *crossing) endRehearsal(ctx context.Context) error {
 	if x.stopped {
 		return errors.New("links are stopped still, and the rehearsal's row stays until they go on")
 	}
-	conn, err := x.near(ctx, x.Home)
+	conn, err := x.onClosing(ctx, x.Home)
 	if err != nil {
 		return err
 	}
@@ -311,11 +311,11 @@ func (x *crossing) nothingLeft() flow.Step {
 }
 
 func (x *crossing) asBefore(ctx context.Context, db *Database) error {
-	near, away, err := x.ends(ctx, db)
+	closing, opening, err := x.ends(ctx, db)
 	if err != nil {
 		return err
 	}
-	at, err := link.Positions(ctx, away, near, db.Way)
+	at, err := link.Positions(ctx, opening, closing, db.Way)
 	if err != nil {
 		return err
 	}
@@ -324,7 +324,7 @@ func (x *crossing) asBefore(ctx context.Context, db *Database) error {
 			return fmt.Errorf("%s is left of the way back in %s", l.Name, db.Name)
 		}
 	}
-	tables, err := armed(ctx, near, db.Elsewhere)
+	tables, err := armed(ctx, closing, db.Elsewhere)
 	if err != nil {
 		return err
 	}

@@ -115,7 +115,7 @@ func (x *crossing) copySequences(ctx context.Context, db *Database, some []schem
 	if len(some) == 0 {
 		return 0, nil
 	}
-	from, err := x.near(ctx, db.Name)
+	from, err := x.onClosing(ctx, db.Name)
 	if err != nil {
 		return 0, err
 	}
@@ -132,7 +132,7 @@ func (x *crossing) setSequences(ctx context.Context, db *Database, before, now [
 	moved := moved(before, now)
 	sql, n := schema.SetSequences(moved, x.Margin)
 	if n > 0 {
-		to, err := x.away(ctx, db.Name)
+		to, err := x.onOpening(ctx, db.Name)
 		if err != nil {
 			return 0, err
 		}
@@ -240,7 +240,7 @@ func (x *crossing) sequencesAgain() flow.Step {
 		Timeout: sequencesTime,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			return x.ifThere(ctx, t, "its sequences were not compared", func(ctx context.Context) error {
-				conn, err := x.near(ctx, x.Home)
+				conn, err := x.onClosing(ctx, x.Home)
 				if err == nil {
 					err = x.endClients(ctx, conn, x.Closing)
 				}
@@ -274,7 +274,7 @@ func (x *crossing) raisePassed(ctx context.Context, db *Database) (int, error) {
 	if n == 0 {
 		return 0, nil
 	}
-	to, err := x.away(ctx, db.Name)
+	to, err := x.onOpening(ctx, db.Name)
 	if err != nil {
 		return 0, err
 	}

@@ -119,14 +119,14 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 	var events []string
 	for _, t := range firing {
 		if t.Table == "" {
-			d.Hush, events = append(d.Hush, t.Disable()), append(events, t.Restore())
+			d.DisableEvents, events = append(d.DisableEvents, t.Disable()), append(events, t.Restore())
 			continue
 		}
-		d.Quiet, d.Loud = append(d.Quiet, t.Disable()), append(d.Loud, t.Restore())
+		d.DisableTriggers, d.RestoreTriggers = append(d.DisableTriggers, t.Disable()), append(d.RestoreTriggers, t.Restore())
 	}
 	// Event triggers come last: before 17 they fire for what the tool does after.
-	d.Loud = append(d.Loud, events...)
-	d.Wake = d.Loud
+	d.RestoreTriggers = append(d.RestoreTriggers, events...)
+	d.RestoreOpening = d.RestoreTriggers
 	return d, nil
 }
 

@@ -395,13 +395,13 @@ func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 	}
 }
 
-// wakeStep puts back the triggers of old that fire on apply: it follows nobody
+// restoreTriggersStep puts back the triggers of old that fire on apply: it follows nobody
 // any more. The cutover remembered them.
-func (u *Upgrade) wakeStep(s *survey) flow.Step {
+func (u *Upgrade) restoreTriggersStep(s *survey) flow.Step {
 	var does []flow.Effect
 	if d := s.last(); d != nil {
 		for _, db := range s.databases {
-			for _, sql := range d.Wake[db.name] {
+			for _, sql := range d.RestoreTriggers[db.name] {
 				does = append(does, effect("old", db.name, sql))
 			}
 		}
@@ -446,7 +446,7 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 		return p, nil
 	}
 	if s.phase == report.PhaseOpen {
-		p.Steps = append(p.Steps, u.wakeStep(s))
+		p.Steps = append(p.Steps, u.restoreTriggersStep(s))
 	}
 	p.Steps = append(p.Steps, u.unfenceStep(s, "new"), u.dropGroundStep(s, "new"))
 	if reopen {

@@ -157,7 +157,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 		sql := u.part.Lowered() + ";\n" + u.opened(s, "old", db.name)
 		// They are disabled on old, which follows: what they were is remembered.
 		if d := s.last(); d != nil {
-			for _, q := range d.Wake[db.name] {
+			for _, q := range d.RestoreTriggers[db.name] {
 				sql += ";\n" + q
 			}
 		}
