@@ -181,14 +181,14 @@ func (w *world) differs(t *testing.T) {
 // undone fails cutovers before open in every way: exit 5, and old serves. It
 // leaves a cutover that was killed between close and open.
 func (w *world) undone(t *testing.T) {
-	for _, step := range some(crossingSteps[:12], "arm", "barrier", "close") {
+	for _, step := range some(crossingSteps[:12], "barrier", "close") {
 		w.failed(5, w.interrupted(step, "cutover", "--now", "--yes"))
 		w.wantPhase("ready", "old")
 		if !w.takes(w.old) || w.takes(w.new) {
 			t.Fatalf("interrupted at %s: old takes writes: %t, new: %t", step, w.takes(w.old), w.takes(w.new))
 		}
 	}
-	for _, step := range some(crossingSteps[:15], "gate", "back/prove", "close/kept", "open") {
+	for _, step := range some(crossingSteps[:15], "back/prove", "open") {
 		w.failed(5, w.inject("CROSSFADE_PANIC="+step, "cutover", "--now", "--yes"))
 		w.wantPhase("ready", "old")
 	}
@@ -208,7 +208,7 @@ func (w *world) undone(t *testing.T) {
 func (w *world) behind(t *testing.T) {
 	w.failed(6, w.inject("CROSSFADE_PANIC=traffic/point", "cutover", "--now", "--yes"))
 	w.wantPhase("open", "new")
-	for _, step := range some(crossingSteps[15:], "back/follow", "disarm") {
+	for _, step := range some(crossingSteps[15:], "disarm") {
 		w.failed(6, w.inject("CROSSFADE_PANIC="+step, "cutover", "--now", "--yes"))
 		w.wantPhase("open", "new")
 	}

@@ -116,9 +116,11 @@ func TestCutoverKilled(t *testing.T) {
 	w := newWorld(t, setting{sql: killTables, pooled: true, cutover: "  max_blocked: 3s\n"})
 	w.do(0, "prepare")
 	clients := w.load()
-	steps := some(crossingSteps, "barrier", "back/prove", "close", "close/kept", "open", "traffic/point", "traffic/resume", "disarm")
+	// In make test each is killed at other steps: what follows a kill is the same plan.
+	steps := some(crossingSteps, "barrier", "close/kept", "traffic/point", "disarm")
+	backs := some(append(slices.Clone(crossingSteps[len(crossingSteps)/2:]), crossingSteps[:len(crossingSteps)/2]...), "close", "open", "back/prove", "traffic/resume")
 	for i, step := range steps {
-		back := steps[(i+len(steps)/2)%len(steps)]
+		back := backs[i]
 		clients.start()
 		w.killedCrossing(clients, "cutover", step)
 		w.do(0, "cutover", "--yes")
