@@ -248,8 +248,10 @@ func (c *Cluster) ready() bool {
 	if err != nil {
 		return false
 	}
+	// The file may still be that of a server that was killed, and the next moment
+	// that of its successor.
 	lines := strings.Split(string(b), "\n")
-	if len(lines) < 8 || c.Pid() == 0 {
+	if len(lines) < 8 || lines[0] != strconv.Itoa(c.Pid()) {
 		return false
 	}
 	word := strings.TrimSpace(lines[7])
