@@ -3,10 +3,10 @@
 // acknowledged write is lost.
 //
 // The plan is one list of steps, all-or-nothing up to open; plan.go has their
-// order, with the reason for each place. A rollback is the same plan with the ends swapped: the code speaks of the side that
-// closes and the side that opens, never of old and new. Links run from the
-// closing to the opening side while the plan begins; the way back, in the
-// other direction, is made and proven inside it.
+// order, with the reason for each place. A rollback is the same plan with the
+// ends swapped: the code speaks of the side that closes and the side that opens,
+// never of old and new. Links run from the closing to the opening side while the
+// plan begins; the way back, in the other direction, is made and proven inside it.
 //
 // What decides is one row in one database of the closing side (Decision): close
 // writes it in its own transaction, open changes it before anything else, and

@@ -102,7 +102,7 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, er
 	switch {
 	case shut:
 		return false, "", &cutover.ErrShut{Says: strings.Join(says, "; "), Do: "crossfade prepare"}
-	case len(says) > 0: // whoever made it may take it away at any time
+	case len(says) > 0: // the session that made it may drop it at any time
 		return false, strings.Join(says, "; "), nil
 	}
 	return true, "nothing blocks it", nil

@@ -105,7 +105,7 @@ func (b *broken) take(line string) {
 		b.cell(m[2], m[1], "exit "+m[3]+", "+who)
 	}
 	if m := cutNone.FindStringSubmatch(line); m != nil {
-		was, _, _ := strings.Cut(b.cells[m[2]][m[1]], ",")
+		was, _, _ := strings.Cut(b.cells["`"+m[2]+"`"][m[1]], ",")
 		b.cell(m[2], m[1], was+", none; `cutover` again: "+m[3])
 	}
 	if m := killAt.FindStringSubmatch(line); m != nil {
@@ -126,10 +126,11 @@ func (b *broken) take(line string) {
 			b.after[m[1]] = map[string]string{}
 			b.troubles = append(b.troubles, m[1])
 		}
-		if !slices.Contains(b.openSteps, m[2]) {
-			b.openSteps = append(b.openSteps, m[2])
+		step := "`" + m[2] + "`"
+		if !slices.Contains(b.openSteps, step) {
+			b.openSteps = append(b.openSteps, step)
 		}
-		b.after[m[1]][m[2]] = "exit " + m[3] + ", " + m[4]
+		b.after[m[1]][step] = "exit " + m[3] + ", " + m[4]
 	}
 	if m := monkeyRan.FindStringSubmatch(line); m != nil {
 		b.played = append(b.played, m[1:])
@@ -155,6 +156,7 @@ func lastNumber(s string) (kind string, n int, ok bool) {
 }
 
 func (b *broken) cell(step, line, says string) {
+	step = "`" + step + "`"
 	if b.cells[step] == nil {
 		b.cells[step] = map[string]string{}
 		b.steps = append(b.steps, step)
@@ -174,6 +176,18 @@ func (p *page) head(cells ...string) {
 	p.WriteString("\n")
 	p.row(cells...)
 	p.WriteString("|" + strings.Repeat(" --- |", len(cells)) + "\n")
+}
+
+// grid is a table with a column for each of columns, and a row for each of rows.
+func (p *page) grid(corner string, columns, rows []string, cells map[string]map[string]string) {
+	p.head(append([]string{corner}, columns...)...)
+	for _, row := range rows {
+		line := []string{row}
+		for _, column := range columns {
+			line = append(line, cells[row][column])
+		}
+		p.row(line...)
+	}
 }
 
 func (b *broken) markdown() string {
@@ -197,14 +211,7 @@ func (b *broken) markdown() string {
 func (b *broken) cuts(p *page) {
 	p.WriteString("\n## The network is cut\n\nAt the beginning of a step of `cutover` every byte of a line is swallowed, and later the line is whole again. " +
 		"The cell has the exit code and who takes writes then. Where nobody does, the same command run again ends it.\n")
-	p.head(append([]string{"step"}, b.lines...)...)
-	for _, step := range b.steps {
-		cells := []string{"`" + step + "`"}
-		for _, line := range b.lines {
-			cells = append(cells, b.cells[step][line])
-		}
-		p.row(cells...)
-	}
+	p.grid("step", b.lines, b.steps, b.cells)
 }
 
 func (b *broken) killings(p *page) {
@@ -219,18 +226,7 @@ func (b *broken) killings(p *page) {
 func (b *broken) afterOpen(p *page) {
 	p.WriteString("\n## Something fails after open\n\nOne of two PgBouncers, a hook, a standby, a database or the journal fails at the beginning of a step after open, in turn in `cutover` and in `rollback`. " +
 		"The cell has the exit code and the longest that any client waited that could be served; exit 6 names the steps that are still to do, and only those. The same command, run when the trouble is over, ends it each time.\n")
-	head := []string{"what"}
-	for _, step := range b.openSteps {
-		head = append(head, "`"+step+"`")
-	}
-	p.head(head...)
-	for _, trouble := range b.troubles {
-		cells := []string{trouble}
-		for _, step := range b.openSteps {
-			cells = append(cells, b.after[trouble][step])
-		}
-		p.row(cells...)
-	}
+	p.grid("what", b.openSteps, b.troubles, b.after)
 }
 
 func (b *broken) hands(p *page) {

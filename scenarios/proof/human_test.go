@@ -26,8 +26,8 @@ type handmade struct {
 	// exit of prepare run right away; 0: it puts things right. anyExit: it may
 	// meet a worker that fails in a moment when it lives.
 	exit int
-	// mend is done before prepare is run again, where that exits with another code;
-	// where it exits with 0, mend alone opens the gate.
+	// mendOld and mendNew fix it before prepare is run again, where that exits with
+	// another code; where it exits with 0, they alone open the gate.
 	mendOld, mendNew []string
 	quick            bool // one of the few that make test does
 }

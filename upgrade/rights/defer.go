@@ -93,7 +93,7 @@ func (m *Map) Defer(entries []schema.Entry, major int, partitioned func(table st
 }
 
 // as is the role with whose rights the check of a domain is validated; "" where
-// that is a superuser, whom nobody can be a member of without being one.
+// that is a superuser: a member of it would be one, too.
 func (d Domain) as() string {
 	if d.OwnerSuper {
 		return ""
