@@ -20,8 +20,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// doubts are why what new holds may not be what old holds, although nothing is
-// after: what somebody did by hand, and failovers.
+// doubts are why what new holds may not be what old holds, although no link
+// lags: what somebody did by hand, and failovers.
 type doubts struct {
 	stranger string            // a side is another cluster: nothing can be done here
 	links    map[string]string // by link: why its tables must be copied again

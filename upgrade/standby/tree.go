@@ -227,7 +227,7 @@ func (d *discovery) grow(ctx context.Context) error {
 	}
 }
 
-// find looks for the node following a receiver: one that is known and calls itself
+// find looks for the node of a receiver: one that is known and calls itself
 // so, or one that answers where the receiver comes from.
 func (d *discovery) find(ctx context.Context, h *heard) {
 	if h.who != nil {
