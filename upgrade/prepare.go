@@ -163,7 +163,7 @@ func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 			return u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
 				for i, e := range does {
 					err := pg.Exec(ctx, conn, e.SQL)
-					if pg.SQLState(err) == "42710" { // it is there, and may have been disabled
+					if pg.SQLState(err) == "42710" && i < len(db.inventory.Tables) { // it is there, and may have been disabled
 						err = pg.Exec(ctx, conn, "ALTER TABLE "+db.inventory.Tables[i].SQL()+" ENABLE TRIGGER "+cutover.Trigger)
 					}
 					if err != nil {
