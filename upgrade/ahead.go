@@ -24,14 +24,14 @@ func (u *Upgrade) aheadStep(s *survey) flow.Step {
 	var does []flow.Effect
 	for _, db := range s.databases {
 		if len(db.inventory.Sequences) > 0 {
-			does = append(does, effect("old", db.name, cutover.SetSequences))
+			does = append(does, flow.SQL("old", db.name, cutover.SetSequences))
 		}
 	}
 	return flow.Step{
-		ID: "sequences", Title: "Set the sequences of old beyond what new is known to have used", Does: does, Done: never,
+		ID: "sequences", Title: "Set the sequences of old beyond what new is known to have used", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, db := range s.databases {
-				err := u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+				err := u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
 					seqs, err := usedByRows(ctx, conn, db.inventory)
 					if err != nil {
 						return err

@@ -6,6 +6,7 @@ import (
 
 	"crossfade/schema"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -17,7 +18,7 @@ import (
 // server that does not answer is a finding, not an error.
 func (u *Upgrade) Check(ctx context.Context) ([]check.Finding, error) {
 	if u.parts != nil {
-		return u.checkParts(ctx, func(p *Upgrade) ([]check.Finding, error) { return p.Check(ctx) })
+		return u.parts.check(ctx, func(p *Upgrade) ([]check.Finding, error) { return p.Check(ctx) })
 	}
 	o, s, err := u.checkOptions(ctx, false)
 	if err != nil {
@@ -50,7 +51,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 	o := check.Options{
 		Upgrade: u.rb.Upgrade, Old: u.old, New: u.new, FromNew: u.oldFromNew, FromOld: u.newFromOld,
 		AllDatabases: u.rb.Databases == nil, Back: u.rb.Cutover.Back, MaxWAL: u.rb.Catchup.MaxWAL,
-		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs,
+		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Accepts: u.rb.Accepts,
 		OldHost: host(u.rb.Old.Host), NewHost: host(u.rb.New[0].Host),
 	}
 	for _, p := range u.siblings() {
@@ -77,13 +78,10 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 	for _, b := range u.rb.Databases {
 		o.Databases = append(o.Databases, checkDatabase(b, string(u.part)))
 	}
-	for _, a := range u.rb.Accept {
-		o.Accept = append(o.Accept, check.Accept{ID: a.ID, Object: a.Object, Match: a.Matches})
-	}
 	for _, sb := range u.rb.Old.Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
 		if err != nil {
-			return o, nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return o, nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
 		if u.isPrimary(ctx, server.As(u.app), "standby "+sb.Name+" of old") {
 			continue // promoted: it is old.primary now
@@ -93,7 +91,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 	for _, sb := range u.rb.New[0].Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
 		if err != nil {
-			return o, nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return o, nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
 		up := sb.Upstream
 		if up == runbook.UpstreamPrimary {
@@ -118,7 +116,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 			taken, _ := u.taken(ctx, s)
 			o.OldStandbys = slices.DeleteFunc(o.OldStandbys, func(sb check.Standby) bool { return taken[sb.Name] })
 		}
-	} else if _, ok := err.(*ExitError); ok {
+	} else if _, ok := err.(*exit.Error); ok {
 		return o, nil, err
 	}
 	if err != nil || s.oldErr != nil {
@@ -239,5 +237,5 @@ func (s *survey) mayVerify() error {
 	case report.PhaseReady, report.PhaseOpen, report.PhaseRolledBack:
 		return s.bothAnswer()
 	}
-	return wrongPhase(s.phase, "verify")
+	return exit.WrongPhase(s.phase, "verify")
 }

@@ -9,54 +9,61 @@ import (
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
 )
 
+// consent is what the runbook wants to be given before a crossing begins: its
+// window, and an approval.
+type consent struct{ runbook.Cutover }
+
+func (u *Upgrade) consent() consent { return consent{u.rb.Cutover} }
+
 // outside refuses what begins outside its window, unless it waits for it or
 // ignores it.
-func (u *Upgrade) outside(o CutoverOptions) error {
-	w := u.window()
+func (a consent) outside(o CutoverOptions) error {
+	w := a.window()
 	if o.Granted || o.Now || o.Wait || w.Open(time.Now()) {
 		return nil
 	}
-	from, to := w.Next(time.Now(), u.rb.Cutover.MaxBlocked)
+	from, to := w.Next(time.Now(), a.MaxBlocked)
 	if from.IsZero() {
-		return refused("make cutover.window longer than cutover.max_blocked, or give --now", "outside the window, and no window of the next year is long enough")
+		return exit.Refused("make cutover.window longer than cutover.max_blocked, or give --now", "outside the window, and no window of the next year is long enough")
 	}
-	return refused("--wait waits for it, --now ignores it", "outside the window; the next one is %s to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	return exit.Refused("--wait waits for it, --now ignores it", "outside the window; the next one is %s to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
 }
 
-// mayCross asks the window and the approval, before anything is touched.
-func (u *Upgrade) mayCross(ctx context.Context, o CutoverOptions) error {
+// ask asks the window and the approval, before anything is touched.
+func (a consent) ask(ctx context.Context, o CutoverOptions) error {
 	if o.Granted {
 		return nil
 	}
-	if err := u.outside(o); err != nil {
+	if err := a.outside(o); err != nil {
 		return err
 	}
-	if w := u.window(); !o.Now && !w.Open(time.Now()) {
-		from, _ := w.Next(time.Now(), u.rb.Cutover.MaxBlocked)
+	if w := a.window(); !o.Now && !w.Open(time.Now()) {
+		from, _ := w.Next(time.Now(), a.MaxBlocked)
 		if err := sleepUntil(ctx, from); err != nil {
 			return err
 		}
 	}
-	switch u.rb.Cutover.Approve {
+	switch a.Approve {
 	case runbook.ApproveAuto:
 		return nil
 	case runbook.ApprovePrompt:
 		if !o.Approved {
-			return refused("type the upgrade's name when asked, or give --yes", "not approved")
+			return exit.Refused("type the upgrade's name when asked, or give --yes", "not approved")
 		}
 		return nil
 	}
-	return u.approvedByFile(ctx, o)
+	return a.byFile(ctx, o)
 }
 
-// approvedByFile wants a file newer than the command's start, and uses it up.
-func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
-	path := u.rb.Cutover.ApproveFile
-	waiting, cancel := context.WithTimeoutCause(ctx, u.rb.Cutover.Patience, cutover.ErrPatience)
+// byFile wants a file newer than the command's start, and uses it up.
+func (a consent) byFile(ctx context.Context, o CutoverOptions) error {
+	path := a.ApproveFile
+	waiting, cancel := context.WithTimeoutCause(ctx, a.Patience, cutover.ErrPatience)
 	defer cancel()
 	err := pg.Poll(waiting, 200*time.Millisecond, "the approval "+path, func(context.Context) (bool, error) {
 		given, _, err := approval(path, o.Started)
@@ -66,7 +73,7 @@ func (u *Upgrade) approvedByFile(ctx context.Context, o CutoverOptions) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		return &ExitError{Code: ExitGate, Says: "not approved: " + err.Error() + "; nothing was changed", Hint: "touch " + path + " while the command waits; a file older than the command does not count", Err: err}
+		return &exit.Error{Code: exit.Gate, Says: "not approved: " + err.Error() + "; nothing was changed", Hint: "touch " + path + " while the command waits; a file older than the command does not count", Err: err}
 	}
 	return useApproval(path)
 }
@@ -93,8 +100,8 @@ func useApproval(path string) error {
 	return nil
 }
 
-func (u *Upgrade) window() cutover.Window {
-	w := u.rb.Cutover.Window
+func (a consent) window() cutover.Window {
+	w := a.Window
 	return cutover.Window{Zone: w.Zone, Days: w.Days, From: w.From, To: w.To}
 }
 

@@ -84,7 +84,7 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, er
 		all, err := u.beside(ctx, conn, s)
 		for _, one := range all {
 			id, name := one[0], one[1]
-			if _, known := z.Shared[from.Name][besideKey(id, name)]; known || u.accepted(id, name) {
+			if _, known := z.Shared[from.Name][besideKey(id, name)]; known || u.rb.Accepts(id, name) {
 				continue
 			}
 			if id == databaseLeft {
@@ -110,7 +110,7 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, er
 
 // uncarried is what one database holds that does not travel, the tables apart.
 func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *database, to string) (says, tables []string, err error) {
-	if !u.accepted(largeObjects, "") {
+	if !u.rb.Accepts(largeObjects, "") {
 		var some bool
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").Scan(&some); err != nil {
 			return nil, nil, err
@@ -129,7 +129,7 @@ func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *database, t
 	_, err = pgx.ForEachRow(rows, []any{&namespace, &name}, func() error {
 		label := schema.Name(namespace, name)
 		left := slices.ContainsFunc(db.excluded, func(t schema.Table) bool { return t.Schema == namespace && t.Name == name })
-		if !left && !u.accepted(unlogged, label) && !slices.Contains(db.tablesApart, pg.Ident(namespace, name)) {
+		if !left && !u.rb.Accepts(unlogged, label) && !slices.Contains(db.tablesApart, pg.Ident(namespace, name)) {
 			tables = append(tables, fmt.Sprintf(`table %s is unlogged, so that its rows do not travel to %s: ALTER TABLE %s SET LOGGED and run crossfade prepare, or accept: ["%s:%s"]`, label, to, pg.Ident(namespace, name), unlogged, label))
 		}
 		return nil

@@ -10,6 +10,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/schema"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/load"
@@ -26,18 +27,29 @@ type stages struct {
 	validate                            []flow.Step
 }
 
-// schemaStages dumps the schema of a database as it is now and plans what is
-// restored when: what rows need before them, indexes as soon as their table is
-// loaded, the rest after all rows and before anything is applied, because a
-// foreign key can be validated only over one consistent state.
-func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (stages, error) {
+// stagesOf dumps the schema of a database as it is now and plans what is restored
+// when: what rows need before them, indexes as soon as their table is loaded, the
+// rest after all rows and before anything is applied, because a foreign key can be
+// validated only over one consistent state.
+//
+// late is nil up to the first cutover: everything goes from old to new. Later it is
+// the database with the sets that are taken along to the side that applies: rows
+// are copied for these alone.
+func (u *Upgrade) stagesOf(ctx context.Context, s *survey, db, late *database) (stages, error) {
 	var st stages
-	entries, commands, err := u.dump(ctx, s, s.old, db)
+	first := late == nil
+	from, to := s.serving(), s.applying()
+	if first {
+		from, to, late = s.old, s.new, db
+	}
+	entries, commands, err := u.dump(ctx, s, from, db)
 	if err != nil {
 		return st, err
 	}
-	if st.trial, err = u.trialStep(ctx, s, db, entries); err != nil {
-		return st, err
+	if first {
+		if st.trial, err = u.trialStep(ctx, s, db, entries); err != nil {
+			return st, err
+		}
 	}
 	entries = db.withoutAttached(entries)
 	if st.changes, err = u.changesStep(ctx, s, db, entries); err != nil {
@@ -47,23 +59,50 @@ func (u *Upgrade) schemaStages(ctx context.Context, s *survey, db *database) (st
 	if err != nil {
 		return st, err
 	}
-	entries, deferred := runs.Defer(entries, s.new.Version/10000, db.partitioned)
-	before := schema.Entries(entries, schema.Before)
-	after := schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late)
-	st.before = u.restoreStep("new", "schema/"+db.name, "Make the schema of "+db.name+" on new", db, before, commands)
+	making := runs
+	if !first {
+		there, err := u.runsOn(ctx, to.Server, to.Version, db)
+		if err != nil {
+			return st, err
+		}
+		making = runs.Making(there)
+	}
+	entries, deferred := making.Defer(entries, to.Version/10000, db.partitioned)
+	if validate, ok := u.validateStep(to.Name, db, deferred); ok {
+		st.validate = append(st.validate, validate)
+	}
+	before, after := "Make the schema of "+db.name+" on new", "Make constraints, triggers and the rest of "+db.name+" on new"
+	if !first {
+		before = "Make what was made in " + db.name + " of " + from.Name + " on " + to.Name
+		after = "Make indexes, constraints, triggers and the rest of " + db.name + " on " + to.Name
+	}
+	st.before = u.restoreStep(to.Name, "schema/"+db.name, before, db, schema.Entries(entries, schema.Before), commands)
+	st.after = u.restoreStep(to.Name, "constraints/"+db.name, after, db, schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late), nil)
+	if !first && len(late.sets) == 0 {
+		return st, nil
+	}
 	o := load.Options{
-		Old: u.old, New: u.new, Database: db.name, Version: s.old.Version, Encoding: db.encoding, Sets: db.sets,
+		Old: from.Server, New: to.Server, Database: db.name, Version: from.Version, Encoding: db.encoding, Sets: late.sets,
 		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk, Pace: u.pace,
-		Snapshot:    func(ctx context.Context, sets []string) (*load.Snapshot, error) { return u.snapshot(ctx, s, db, sets) },
-		SlotEffects: append(link.SlotEffects(db.links), markEffects(db.name, db.links)...),
-		Slot:        func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, db, set) },
+		Snapshot: func(ctx context.Context, sets []string) (*load.Snapshot, error) {
+			return u.snapshot(ctx, s, late, sets)
+		},
+		Slot: func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, late, set) },
 	}
 	o.Assign(entries)
-	st.copy = u.ownerFilled("new", runs, o)
-	st.after = o.Validating(u.restoreStep("new", "constraints/"+db.name, "Make constraints, triggers and the rest of "+db.name+" on new", db, after, nil))
-	if validate, ok := u.validateStep("new", db, deferred); ok {
-		st.validate = append(st.validate, o.Validating(validate))
+	st.after = o.Validating(st.after)
+	for i := range st.validate {
+		st.validate[i] = o.Validating(st.validate[i])
 	}
+	slots := link.SlotEffects(late.links)
+	if to.Name == "new" {
+		o.SlotEffects = append(slots, markEffects(db.name, late.links)...)
+		st.copy = u.ownerFilled(to.Name, runs, o)
+		return st, nil
+	}
+	// Effects of links carry their own side.
+	st.copy = facing(to.Name, u.ownerFilled(to.Name, runs, o))
+	st.copy.Does = append(slots, st.copy.Does...)
 	return st, nil
 }
 
@@ -227,8 +266,8 @@ func differing(s *survey, results []verify.Result) error {
 	if len(bad) == 0 {
 		return nil
 	}
-	e := &ExitError{
-		Code: ExitDifferences, Says: fmt.Sprintf("old and new differ in %d tables: %v", len(bad), bad),
+	e := &exit.Error{
+		Code: exit.Differences, Says: fmt.Sprintf("old and new differ in %d tables: %v", len(bad), bad),
 		Hint: "crossfade verify names the rows; abort and prepare again, or find out who wrote on new",
 	}
 	if s.phase == report.PhaseOpen {

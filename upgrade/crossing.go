@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -68,16 +69,16 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 	case done && !forwards:
 		return nil, nil
 	case s.phase == report.PhaseCutover && last.Direction != dir:
-		return nil, refused("crossfade "+otherName(dir), "a %s was cut off before open", otherName(dir))
+		return nil, exit.Refused("crossfade "+otherName(dir), "a %s was cut off before open", otherName(dir))
 	case s.phase != report.PhaseCutover && !mayBegin && !forwards:
-		return nil, wrongPhase(s.phase, name)
+		return nil, exit.WrongPhase(s.phase, name)
 	}
 	if !forwards {
 		if err := s.bothAnswer(); err != nil {
 			return nil, err
 		}
 		o.Now = o.Now || s.closed()
-		if err := u.mayCross(ctx, o); err != nil {
+		if err := u.consent().ask(ctx, o); err != nil {
 			return nil, err
 		}
 		if err := u.completeLast(ctx, s, dir, observe); err != nil {
@@ -106,9 +107,9 @@ func (u *Upgrade) completeLast(ctx context.Context, s *survey, dir cutover.Direc
 	}
 	defer release()
 	if _, err := u.crossHeld(held, last.Direction, time.Time{}, observe); err != nil {
-		e := Exit(err)
-		return &ExitError{
-			Code: ExitGate, On: e.On, Object: e.Object, SQLState: e.SQLState, Err: err,
+		e := exit.Of(err)
+		return &exit.Error{
+			Code: exit.Gate, On: e.On, Object: e.Object, SQLState: e.SQLState, Err: err,
 			Says: fmt.Sprintf("the last %s is not complete, and the %s was not begun: %s", crossingName(last.Direction), crossingName(dir), e.Says),
 			Hint: fmt.Sprintf("fix what the last %s has still to do, or take it out of the runbook where it is gone for good; then run crossfade %s again", crossingName(last.Direction), crossingName(dir)),
 		}
@@ -137,10 +138,10 @@ func (s *survey) bothAnswer() error {
 	if err == nil {
 		return nil
 	}
-	e := &ExitError{Code: ExitFailed, Says: err.Error(), SQLState: pg.SQLState(err), Hint: "check that both servers are running and reachable", Err: err}
+	e := &exit.Error{Code: exit.Failed, Says: err.Error(), SQLState: pg.SQLState(err), Hint: "check that both servers are running and reachable", Err: err}
 	if of, ok := errors.AsType[*pg.Error](err); ok && of.Hint != "" {
 		e.Hint = of.Hint
-	} else if hint := hintOf(err); hint != "" {
+	} else if hint := exit.HintOf(err); hint != "" {
 		e.Hint = hint
 	}
 	return e
@@ -159,10 +160,7 @@ func (u *Upgrade) holdServing(ctx context.Context, s *survey, forwards bool, dir
 
 // mine reports whether this process may still change the upgrade.
 func (u *Upgrade) mine(ctx context.Context) error {
-	if u.holding == nil {
-		return nil
-	}
-	err := u.holding.still(ctx)
+	err := u.stillHeld(ctx)
 	if errors.Is(err, flow.ErrHeld) {
 		return fmt.Errorf("%w: %w", cutover.ErrTakenOver, err)
 	}
@@ -175,7 +173,7 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 	if err != nil {
 		return nil, err
 	}
-	j, err := u.openJournal()
+	j, err := u.journal().open()
 	if last := s.last(); err != nil && !errors.Is(err, flow.ErrHeld) && last != nil && last.State == cutover.Open && last.Direction == dir {
 		// After open it is only a memory, and the servers know what is to do.
 		observe(flow.Event{At: time.Now(), Kind: flow.Note, Plan: crossingName(dir), Step: "open", Says: fmt.Sprintf("the run goes on without its journal: %v", err)})
@@ -213,7 +211,7 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 	defer x.Close()
 	now.crossing = x
 	u.tell(now)
-	x.Plan.Interrupt, x.Plan.Cluster = ErrInterrupted, string(u.part)
+	x.Plan.Interrupt, x.Plan.Cluster = exit.ErrInterrupted, string(u.part)
 	if err := u.foreseeCrossing(ctx, s, x.Plan); err != nil {
 		return nil, err
 	}
@@ -286,7 +284,7 @@ func (u *Upgrade) crossed(ctx context.Context, s *survey, d cutover.Decision) bo
 		}
 		left := false
 		for _, end := range []string{"old", "new"} {
-			err := u.sessions.Do(ctx, u.side(end).With(db.name), func(conn *pgx.Conn) error {
+			err := u.in(ctx, end, db.name, func(conn *pgx.Conn) error {
 				from, to := conn, conn
 				at, err := link.Positions(ctx, from, to, links)
 				for _, p := range at {
@@ -312,16 +310,16 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 	if !errors.As(err, &f) {
 		return err
 	}
-	e := Exit(err)
+	e := exit.Of(err)
 	if errors.Is(err, cutover.ErrTakenOver) && !f.Committed {
-		e.Code, e.Hint = ExitFailed, "another run has taken this upgrade over, and this one has changed nothing since; ask crossfade status"
+		e.Code, e.Hint = exit.Failed, "another run has taken this upgrade over, and this one has changed nothing since; ask crossfade status"
 		return e
 	}
-	if e.Code == ExitBehind {
+	if e.Code == exit.AfterOpen {
 		e.Hint = stillToDo(f, dir)
 		return e
 	}
-	if e.Code != ExitUndone && e.Code != ExitGate {
+	if e.Code != exit.Undone && e.Code != exit.Gate {
 		return e
 	}
 	serving := "old"
@@ -345,12 +343,12 @@ func (u *Upgrade) judge(ctx context.Context, dir cutover.Direction, err error) e
 	}
 	switch {
 	case lerr != nil:
-		e.Code, e.Hint = ExitFailed, fmt.Sprintf("undone, but it was not seen that %s serves again: %v; ask crossfade status", serving, lerr)
+		e.Code, e.Hint = exit.Failed, fmt.Sprintf("undone, but it was not seen that %s serves again: %v; ask crossfade status", serving, lerr)
 	case w != serving:
-		e.Code, e.Hint = ExitFailed, fmt.Sprintf("undone, but writable is %s; ask crossfade status", w)
+		e.Code, e.Hint = exit.Failed, fmt.Sprintf("undone, but writable is %s; ask crossfade status", w)
 	case len(f.UndoErrs) > 0:
 		e.Hint = fmt.Sprintf("%s serves again; some of what was made is left, and the next crossfade %s removes it and resumes links that are stopped; until then crossfade status shows it", serving, crossingName(dir))
-	case e.Code == ExitGate:
+	case e.Code == exit.Gate:
 		e.Hint += "; " + serving + " serves on, and what was changed was reverted"
 	default:
 		e.Hint = serving + " serves again; nothing was lost"
@@ -399,7 +397,7 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 	}
 	var sum int64
 	for _, db := range s.databases {
-		err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+		err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 			n, err := u.part.Refused(ctx, conn)
 			sum += n
 			return err
@@ -411,44 +409,11 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 	return sum, nil
 }
 
-// accepted reports whether the runbook accepts a finding.
-func (u *Upgrade) accepted(id, object string) bool {
-	for _, a := range u.rb.Accept {
-		if a.ID == id && a.Matches(object) {
-			return true
-		}
-	}
-	return false
-}
-
-func (u *Upgrade) openJournal() (*flow.Journal, error) {
-	j, err := flow.Open(u.rb.Journal, "")
-	if err != nil {
-		return nil, err
-	}
-	return j, nil
-}
-
-// closeQuietly closes a journal whose every record is on disk already.
-func closeQuietly(j *flow.Journal) {
-	if err := j.Close(); err != nil {
-		return
-	}
-}
-
-// watch remembers the step in work.
+// watch keeps what hooks are given up to date.
 func (u *Upgrade) watch(e flow.Event) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	switch e.Kind {
-	case flow.Begin:
-		u.act = Activity{Plan: e.Plan, Step: e.Step, Since: e.At}
-	case flow.Progress:
-		u.act.Done, u.act.Total = e.Done, e.Total
-	case flow.End, flow.Fail, flow.Undone:
-		u.act = Activity{}
-	}
 	if e.Commits && e.Kind == flow.End {
+		u.mu.Lock()
+		defer u.mu.Unlock()
 		u.told.phase = u.told.behind
 	}
 }

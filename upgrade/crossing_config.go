@@ -5,6 +5,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/schema"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 
@@ -147,12 +148,12 @@ func (u *Upgrade) standbysOf(ctx context.Context, s *survey, side string) ([]cut
 	taken, built := u.taken(ctx, s)
 	var standbys []cutover.Standby
 	add := func(name, conninfo string) error {
-		if u.accepted(cutover.StandbyMissing, name) {
+		if u.rb.Accepts(cutover.StandbyMissing, name) {
 			return nil
 		}
 		server, err := pg.Parse(name, conninfo, "")
 		if err != nil {
-			return &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
 		standbys = append(standbys, cutover.Standby{Name: name, Server: server.As(u.app)})
 		return nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
@@ -32,7 +33,7 @@ type Planned struct {
 // touches nothing.
 func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 	if u.parts != nil {
-		return u.planParts(ctx, o)
+		return u.parts.plan(ctx, o)
 	}
 	p := Planned{DryRun: report.DryRun{Upgrade: u.rb.Upgrade, Runbook: u.rb.File, At: time.Now()}}
 	want, s, err := u.checkOptions(ctx, true)
@@ -104,7 +105,7 @@ func (u *Upgrade) forecast(ctx context.Context, s *survey, p *Planned, plans []f
 	for _, g := range p.Figures {
 		if g.Exceeds {
 			found := check.Finding{ID: report.ForecastExceeds, Level: check.Warn, On: "old", Object: g.Label(), Says: g.Title + ": " + g.Says, Acceptable: true}
-			found.Accepted = u.accepted(found.ID, found.Object)
+			found.Accepted = u.rb.Accepts(found.ID, found.Object)
 			p.Findings = append(p.Findings, found)
 		}
 	}
@@ -161,7 +162,7 @@ func (u *Upgrade) draw(ctx context.Context, s *survey, only string) ([]flow.Plan
 		plans = append(plans, plan)
 	}
 	if len(plans) == 0 {
-		return nil, exitf(ExitUsage, "it is one of prepare, cutover, rollback, rehearse, finish, abort", "there is no plan %q", only)
+		return nil, exit.Errorf(exit.Usage, "it is one of prepare, cutover, rollback, rehearse, finish, abort", "there is no plan %q", only)
 	}
 	return plans, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -33,7 +34,7 @@ type Leftovers struct {
 // writes, unless o says otherwise.
 func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow.Event)) (Leftovers, error) {
 	if u.parts != nil {
-		return u.cleanParts(ctx, "finish", func(p *Upgrade) (Leftovers, error) { return p.Finish(ctx, o, p.Telling(observe)) })
+		return u.parts.clean(ctx, "finish", func(p *Upgrade) (Leftovers, error) { return p.Finish(ctx, o, p.Telling(observe)) })
 	}
 	s, err := u.look(ctx, false)
 	if err != nil {
@@ -43,16 +44,16 @@ func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow
 		return u.leftovers(ctx, s, !s.gaveNewUp())
 	}
 	if s.phase != report.PhaseOpen && s.phase != report.PhaseRolledBack && s.phase != report.PhaseFinished {
-		if s.phase == report.PhaseNew && u.journalSays("finish") {
+		if s.phase == report.PhaseNew && u.journal().says("finish") {
 			return u.leftovers(ctx, s, false)
 		}
-		return Leftovers{}, wrongPhase(s.phase, "finish")
+		return Leftovers{}, exit.WrongPhase(s.phase, "finish")
 	}
 	gone := s.phase == report.PhaseOpen || s.phase == report.PhaseFinished
 	err = u.cleanUp(ctx, s, observe, func(ctx context.Context, s *survey) (flow.Plan, error) {
 		if last := s.incomplete(); last != nil {
 			command := crossingName(last.Direction)
-			return flow.Plan{}, exitf(ExitGate, "run crossfade "+command+" again, then crossfade finish", "the last %s is not complete: it has steps that are still to do after open; nothing was changed", command)
+			return flow.Plan{}, exit.Errorf(exit.Gate, "run crossfade "+command+" again, then crossfade finish", "the last %s is not complete: it has steps that are still to do after open; nothing was changed", command)
 		}
 		return u.finishPlan(ctx, s, o.ReopenOld)
 	})
@@ -65,7 +66,7 @@ func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow
 // Abort takes everything back before open.
 func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftovers, error) {
 	if u.parts != nil {
-		return u.cleanParts(ctx, "abort", func(p *Upgrade) (Leftovers, error) { return p.Abort(ctx, p.Telling(observe)) })
+		return u.parts.clean(ctx, "abort", func(p *Upgrade) (Leftovers, error) { return p.Abort(ctx, p.Telling(observe)) })
 	}
 	s, err := u.look(ctx, false)
 	if err != nil {
@@ -77,13 +78,13 @@ func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftover
 	case report.PhasePreparing, report.PhaseReady, report.PhaseRolledBack:
 	case report.PhaseCutover:
 		if d := s.last(); d.Direction == cutover.Back {
-			return Leftovers{}, refused("crossfade rollback", "a rollback was cut off before open")
+			return Leftovers{}, exit.Refused("crossfade rollback", "a rollback was cut off before open")
 		}
 		if err := u.undoCutOff(ctx, s, observe); err != nil {
 			return Leftovers{}, err
 		}
 	default:
-		return Leftovers{}, wrongPhase(s.phase, "abort")
+		return Leftovers{}, exit.WrongPhase(s.phase, "abort")
 	}
 	err = u.cleanUp(ctx, s, observe, u.abortPlan)
 	if err != nil {
@@ -136,7 +137,7 @@ func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Even
 	if err := u.evict(held, s); err != nil {
 		return err
 	}
-	j, err := u.openJournal()
+	j, err := u.journal().open()
 	if err != nil {
 		return err
 	}
@@ -156,8 +157,6 @@ func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Even
 	})
 }
 
-func never(context.Context) (bool, error) { return false, nil }
-
 // dropLinksStep takes links away on both sides, whatever of them is there.
 func (u *Upgrade) dropLinksStep(id, title string, s *survey, pick func(*database) []link.Link) flow.Step {
 	var does []flow.Effect
@@ -168,7 +167,7 @@ func (u *Upgrade) dropLinksStep(id, title string, s *survey, pick func(*database
 		}
 	}
 	return flow.Step{
-		ID: id, Title: title, Does: does, Done: never,
+		ID: id, Title: title, Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, db := range s.databases {
 				if err := u.dropLinks(ctx, t, s, db.name, pick(db)); err != nil {
@@ -190,7 +189,7 @@ func (u *Upgrade) dropLinks(ctx context.Context, t *flow.Turn, s *survey, db str
 			t.Note("%s does not answer: what is there stays (%v)", side, err)
 			return nil
 		}
-		err := u.sessions.Do(ctx, u.side(side).With(db), f)
+		err := u.in(ctx, side, db, f)
 		if pg.SQLState(err) == "3D000" {
 			return nil
 		}
@@ -223,17 +222,17 @@ func (s *survey) silent(side string) error {
 func (u *Upgrade) unfenceStep(s *survey, side string) flow.Step {
 	var does []flow.Effect
 	for _, db := range s.databases {
-		does = append(does, effect(side, db.name, u.part.Lowered()))
+		does = append(does, flow.SQL(side, db.name, u.part.Lowered()))
 		for _, q := range u.part.Unguard() {
-			does = append(does, effect(side, db.name, q))
+			does = append(does, flow.SQL(side, db.name, q))
 		}
 		for _, t := range db.inventory.Tables {
-			does = append(does, effect(side, db.name, cutover.TriggerOff(t.SQL())))
+			does = append(does, flow.SQL(side, db.name, cutover.TriggerOff(t.SQL())))
 		}
-		does = append(does, effect(side, db.name, u.lift(s, side, db.name)))
+		does = append(does, flow.SQL(side, db.name, u.lift(s, side, db.name)))
 	}
 	return flow.Step{
-		ID: "unfence/" + side, Title: "Take the fence off " + side, Does: does, Done: never,
+		ID: "unfence/" + side, Title: "Take the fence off " + side, Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, db := range s.databases {
 				if err := u.unfence(ctx, t, s, side, db); err != nil {
@@ -251,7 +250,7 @@ func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side str
 		t.Note("%s does not answer: its fence stays (%v)", side, err)
 		return nil
 	}
-	err := u.sessions.Do(ctx, u.side(side).With(db), func(conn *pgx.Conn) error {
+	err := u.in(ctx, side, db, func(conn *pgx.Conn) error {
 		var there, fence bool
 		err := conn.QueryRow(ctx, u.part.Own(`SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'crossfade'),
 			EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'crossfade' AND p.proname = 'fence')`)).Scan(&there, &fence)
@@ -288,17 +287,17 @@ func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side str
 func (u *Upgrade) dropGroundStep(s *survey, side string) flow.Step {
 	var does []flow.Effect
 	for i := len(s.databases) - 1; i >= 0; i-- {
-		does = append(does, effect(side, s.databases[i].name, u.dropGround(side, s.databases[i], s.home)))
+		does = append(does, flow.SQL(side, s.databases[i].name, u.dropGround(side, s.databases[i], s.home)))
 	}
 	return flow.Step{
-		ID: "ground/drop/" + side, Title: "Drop schema crossfade on " + side, Does: does, Done: never,
+		ID: "ground/drop/" + side, Title: "Drop schema crossfade on " + side, Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := s.silent(side); err != nil {
 				t.Note("%s does not answer: schema crossfade stays there (%v)", side, err)
 				return nil
 			}
 			for _, e := range does {
-				if err := u.fleet().Do(ctx, e); err != nil && pg.SQLState(err) != "3D000" {
+				if err := u.do(ctx, e); err != nil && pg.SQLState(err) != "3D000" {
 					return err
 				}
 			}
@@ -315,20 +314,20 @@ func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
 	for i := len(s.databases) - 1; i >= 0; i-- {
 		db := s.databases[i]
 		for _, q := range u.part.Unguard() {
-			does = append(does, effect(side, db.name, q))
+			does = append(does, flow.SQL(side, db.name, q))
 		}
 		for _, set := range db.sets {
-			does = append(does, effect(side, db.name, "DROP TABLE IF EXISTS "+link.Canary(set.Name)))
+			does = append(does, flow.SQL(side, db.name, "DROP TABLE IF EXISTS "+link.Canary(set.Name)))
 		}
 		if side == "new" {
-			does = append(does, effect(side, db.name, "DROP TABLE IF EXISTS crossfade.ledger"))
+			does = append(does, flow.SQL(side, db.name, "DROP TABLE IF EXISTS crossfade.ledger"))
 		}
 		if db.name == s.home {
-			does = append(does, effect(side, db.name, u.part.Own("DROP TABLE IF EXISTS crossfade.upgrade")))
+			does = append(does, flow.SQL(side, db.name, u.part.Own("DROP TABLE IF EXISTS crossfade.upgrade")))
 		}
 	}
 	return flow.Step{
-		ID: "ground/slim/" + side, Title: "Leave on " + side + " what keeps it closed, and nothing else", Does: does, Done: never,
+		ID: "ground/slim/" + side, Title: "Leave on " + side + " what keeps it closed, and nothing else", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := s.silent(side); err != nil {
 				t.Note("%s does not answer: what is there stays (%v)", side, err)
@@ -344,10 +343,10 @@ func (u *Upgrade) settingsBackStep(s *survey, side string) flow.Step {
 	does := u.settingsBack(s, side)
 	all := slices.Clone(does)
 	for _, db := range s.databases {
-		all = append(all, effect(side, "", u.restoreSettings(s, side, db.name)))
+		all = append(all, flow.SQL(side, "", u.restoreSettings(s, side, db.name)))
 	}
 	return flow.Step{
-		ID: "settings/back/" + side, Title: "Put the settings of " + side + " back", Does: all, Done: never,
+		ID: "settings/back/" + side, Title: "Put the settings of " + side + " back", Does: all, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := s.silent(side); err != nil {
 				t.Note("%s does not answer: its settings stay (%v)", side, err)
@@ -374,12 +373,12 @@ func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 			}
 			if ok {
 				sql := "ALTER TABLE " + t.SQL() + " " + clause
-				does = append(does, effect("old", db.name, sql), effect("new", db.name, sql))
+				does = append(does, flow.SQL("old", db.name, sql), flow.SQL("new", db.name, sql))
 			}
 		}
 	}
 	return flow.Step{
-		ID: "identity/back", Title: "Put the replica identities back", Does: does, Done: never,
+		ID: "identity/back", Title: "Put the replica identities back", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, e := range does {
 				if err := s.silent(e.On); err != nil {
@@ -402,12 +401,12 @@ func (u *Upgrade) restoreTriggersStep(s *survey) flow.Step {
 	if d := s.last(); d != nil {
 		for _, db := range s.databases {
 			for _, sql := range d.RestoreTriggers[db.name] {
-				does = append(does, effect("old", db.name, sql))
+				does = append(does, flow.SQL("old", db.name, sql))
 			}
 		}
 	}
 	return flow.Step{
-		ID: "triggers/old", Title: "Put the triggers of old back that fire on apply", Does: does, Done: never,
+		ID: "triggers/old", Title: "Put the triggers of old back that fire on apply", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if s.oldErr != nil {
 				t.Note("old does not answer: its triggers stay disabled (%v)", s.oldErr)
@@ -576,7 +575,7 @@ func (u *Upgrade) leftOn(ctx context.Context, s *survey, side string) ([]string,
 		return nil, err
 	}
 	if side == "new" {
-		err := u.sessions.Do(ctx, u.new, func(conn *pgx.Conn) error {
+		err := u.on(ctx, "new", func(conn *pgx.Conn) error {
 			scratch, _, err := u.scratchLeft(ctx, conn)
 			for _, name := range scratch {
 				found = append(found, "scratch database "+name)

@@ -19,7 +19,7 @@ import (
 // all the time since; nil where they cannot be had.
 func (u *Upgrade) watchOld(ctx context.Context) *forecast.Mark {
 	var m *forecast.Mark
-	err := u.sessions.Do(ctx, u.old, func(conn *pgx.Conn) (err error) {
+	err := u.on(ctx, "old", func(conn *pgx.Conn) (err error) {
 		m, err = forecast.Watch(ctx, conn)
 		return err
 	})

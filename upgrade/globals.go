@@ -9,6 +9,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/schema"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -35,27 +36,25 @@ func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, 
 	if from.Name == "new" { // what stood there before the links came is of no change
 		maps.Copy(own, u.ownSettings(s, from.Name))
 	}
-	err = u.sessions.Do(ctx, from.Server, func(old *pgx.Conn) error {
-		return u.sessions.Do(ctx, to.Server, func(fresh *pgx.Conn) error {
-			var have schema.Kept
-			all, _, have, err = schema.Since(ctx, old, fresh, names, c)
-			all = slices.DeleteFunc(all, func(g schema.Global) bool { return own[g.Key] })
-			if err != nil || len(all) > 0 {
-				return err
-			}
-			lacks, err := schema.ReadShared(ctx, fresh, names)
-			if err != nil {
-				return err
-			}
-			kept = map[string]map[string]string{from.Name: have, to.Name: lacks.Kept()}
-			for _, side := range kept {
-				maps.DeleteFunc(side, func(key, _ string) bool { return own[key] })
-			}
-			if err := u.keepBeside(ctx, old, s, from.Name, kept); err != nil {
-				return err
-			}
-			return u.keepBeside(ctx, fresh, s, to.Name, kept)
-		})
+	err = u.pair(ctx, from.Server, to.Server, func(old, fresh *pgx.Conn) error {
+		var have schema.Kept
+		all, _, have, err = schema.Since(ctx, old, fresh, names, c)
+		all = slices.DeleteFunc(all, func(g schema.Global) bool { return own[g.Key] })
+		if err != nil || len(all) > 0 {
+			return err
+		}
+		lacks, err := schema.ReadShared(ctx, fresh, names)
+		if err != nil {
+			return err
+		}
+		kept = map[string]map[string]string{from.Name: have, to.Name: lacks.Kept()}
+		for _, side := range kept {
+			maps.DeleteFunc(side, func(key, _ string) bool { return own[key] })
+		}
+		if err := u.keepBeside(ctx, old, s, from.Name, kept); err != nil {
+			return err
+		}
+		return u.keepBeside(ctx, fresh, s, to.Name, kept)
 	})
 	if err != nil {
 		return nil, nil, &pg.Error{Doing: "compare roles and settings", On: to.Server.String(), Err: err}
@@ -73,7 +72,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.S
 		return step, late, err
 	}
 	side := s.applying().Name
-	does := []flow.Effect{effect("old", s.home, u.part.Own(keepMemory))}
+	does := []flow.Effect{flow.SQL("old", s.home, u.part.Own(keepMemory))}
 	var drops []flow.Effect
 	for _, g := range all {
 		if g.Late {
@@ -104,7 +103,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.S
 				if g.Late {
 					continue
 				}
-				if err := u.fleet().Do(ctx, g.Effect); err != nil {
+				if err := u.do(ctx, g.Effect); err != nil {
 					return err
 				}
 			}
@@ -120,7 +119,7 @@ func (u *Upgrade) globalsKeptStep(s *survey, drops []flow.Effect) flow.Step {
 	side := s.applying().Name
 	var kept map[string]map[string]string
 	return flow.Step{
-		ID: "globals/kept", Title: "Drop the roles that are gone on " + side + ", and remember what both sides have", Does: append(slices.Clone(drops), effect("old", s.home, u.part.Own(keepMemory))),
+		ID: "globals/kept", Title: "Drop the roles that are gone on " + side + ", and remember what both sides have", Does: append(slices.Clone(drops), flow.SQL("old", s.home, u.part.Own(keepMemory))),
 		Done: func(ctx context.Context) (bool, error) {
 			m, err := u.memory(ctx, s)
 			if err != nil {
@@ -132,9 +131,9 @@ func (u *Upgrade) globalsKeptStep(s *survey, drops []flow.Effect) flow.Step {
 		},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			for _, e := range drops {
-				if err := u.fleet().Do(ctx, e); err != nil && pg.SQLState(err) != "42704" {
-					return &ExitError{
-						Code: ExitFailed, On: side, SQLState: pg.SQLState(err), Says: fmt.Sprintf("%s: %v", e.SQL, err), Err: err,
+				if err := u.do(ctx, e); err != nil && pg.SQLState(err) != "42704" {
+					return &exit.Error{
+						Code: exit.Failed, On: side, SQLState: pg.SQLState(err), Says: fmt.Sprintf("%s: %v", e.SQL, err), Err: err,
 						Hint: "the role is gone on " + s.serving().Name + ": drop what it owns on " + side + " (DROP OWNED BY, in each database), then run crossfade prepare again",
 					}
 				}

@@ -43,7 +43,7 @@ func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Eff
 	}
 	var does []flow.Effect
 	for _, q := range sql {
-		does = append(does, effect(side, db.name, q))
+		does = append(does, flow.SQL(side, db.name, q))
 	}
 	return does
 }
@@ -65,7 +65,7 @@ func (u *Upgrade) grounded(ctx context.Context, s *survey, side string, db *data
 		want = append(want, "upgrade"+end)
 	}
 	var missing int
-	err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+	err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, `
 			SELECT count(*) FROM unnest($1::text[]) w(name)
 			WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'crossfade' AND c.relname = w.name)
@@ -101,7 +101,7 @@ func (u *Upgrade) groundStep(s *survey, side string, db *database) flow.Step {
 func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error) {
 	var m cutover.Memory
 	found := false
-	err := u.sessions.Do(ctx, u.old.With(s.home), func(conn *pgx.Conn) error {
+	err := u.in(ctx, "old", s.home, func(conn *pgx.Conn) error {
 		ds, err := u.part.ReadDecisions(ctx, conn)
 		for _, d := range ds {
 			if d.Attempt == 0 {
@@ -149,7 +149,7 @@ var systemSettings = []string{"max_slot_wal_keep_size", "wal_retrieve_retry_inte
 
 // readBefore reads the settings of one side that the upgrade will change.
 func (u *Upgrade) readBefore(ctx context.Context, s *survey, side string, before map[string]string) error {
-	err := u.sessions.Do(ctx, u.side(side), func(conn *pgx.Conn) error {
+	err := u.on(ctx, side, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT d.datname || '/default_transaction_read_only', split_part(c, '=', 2)
 			FROM pg_db_role_setting r JOIN pg_database d ON d.oid = r.setdatabase, unnest(r.setconfig) c
@@ -200,13 +200,13 @@ func (u *Upgrade) identityStep(s *survey, side string, db *database) (flow.Step,
 			clause = identityClause('i', id.Index)
 		}
 		want[t.SQL()] = clause
-		does = append(does, effect(side, db.name, "ALTER TABLE "+t.SQL()+" "+clause))
+		does = append(does, flow.SQL(side, db.name, "ALTER TABLE "+t.SQL()+" "+clause))
 	}
 	return flow.Step{
 		ID: "identity/" + side + "/" + db.name, Title: "Set the replica identities that the runbook orders in " + db.name + " of " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+			err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 				inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoSizes: true})
 				if err != nil {
 					return err
@@ -267,7 +267,7 @@ func (u *Upgrade) rememberIdentities(ctx context.Context, s *survey, db *databas
 func (u *Upgrade) underLock(ctx context.Context, e flow.Effect) error {
 	last := error(nil)
 	err := pg.Poll(ctx, lockPause, "a lock for "+pg.Brief(e.SQL), func(ctx context.Context) (bool, error) {
-		last = u.sessions.Do(ctx, u.side(e.On).With(e.Database), func(conn *pgx.Conn) error {
+		last = u.in(ctx, e.On, e.Database, func(conn *pgx.Conn) error {
 			return pg.Exec(ctx, conn, "SET LOCAL lock_timeout = '50ms'; "+e.SQL)
 		})
 		if pg.SQLState(last) == "55P03" {
@@ -287,14 +287,14 @@ func (u *Upgrade) settingStep(side string, version int, want map[string]string) 
 	var does []flow.Effect
 	names := slices.Sorted(maps.Keys(want))
 	for _, name := range names {
-		does = append(does, effect(side, "", "ALTER SYSTEM SET "+name+" = "+pg.Literal(want[name])))
+		does = append(does, flow.SQL(side, "", "ALTER SYSTEM SET "+name+" = "+pg.Literal(want[name])))
 	}
-	does = append(does, effect(side, "", "SELECT pg_reload_conf()"))
+	does = append(does, flow.SQL(side, "", "SELECT pg_reload_conf()"))
 	return flow.Step{
 		ID: "settings/" + side, Title: "Change settings of " + side + " for the time of the upgrade: " + strings.Join(names, ", "), Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			set := 0
-			err := u.sessions.Do(ctx, u.side(side), func(conn *pgx.Conn) error {
+			err := u.on(ctx, side, func(conn *pgx.Conn) error {
 				return conn.QueryRow(ctx, `SELECT count(DISTINCT name) FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf' AND name = ANY ($1)`, names).Scan(&set)
 			})
 			return set == len(names), err
@@ -309,12 +309,12 @@ func (u *Upgrade) settingsBack(s *survey, side string) []flow.Effect {
 	var does []flow.Effect
 	for _, name := range systemSettings {
 		if v, ok := s.before(side + "/system/" + name); ok {
-			does = append(does, effect(side, "", "ALTER SYSTEM SET "+name+" = "+pg.Literal(v)))
+			does = append(does, flow.SQL(side, "", "ALTER SYSTEM SET "+name+" = "+pg.Literal(v)))
 		} else if name != "max_slot_wal_keep_size" || s.side(side).Version >= 130000 { // it came with 13
-			does = append(does, effect(side, "", "ALTER SYSTEM RESET "+name))
+			does = append(does, flow.SQL(side, "", "ALTER SYSTEM RESET "+name))
 		}
 	}
-	return append(does, effect(side, "", "SELECT pg_reload_conf()"))
+	return append(does, flow.SQL(side, "", "SELECT pg_reload_conf()"))
 }
 
 // duringSettings are the settings of a side for the time of the upgrade. A
@@ -331,7 +331,7 @@ func (u *Upgrade) duringSettings(ctx context.Context, side string, version int) 
 		return want, nil
 	}
 	var keep string
-	err := u.sessions.Do(ctx, u.side(side), func(conn *pgx.Conn) error {
+	err := u.on(ctx, side, func(conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, "SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'").Scan(&keep)
 	})
 	if err != nil {

@@ -100,7 +100,7 @@ func (h *hold) lock(ctx context.Context) error {
 	}
 	if err != nil {
 		if ctx.Err() == nil && waiting.Err() != nil {
-			err = fmt.Errorf("%w: %s", flow.ErrHeld, holder(ctx, s))
+			err = fmt.Errorf("%w: %s", flow.ErrHeld, whoHolds(ctx, s))
 		}
 		return errors.Join(fmt.Errorf("lock the upgrade on %s: %w", s, err), conn.Close(ctx))
 	}
@@ -118,9 +118,9 @@ func endIdle(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// holder names who has the lock, asked in a session of its own: the one that
+// whoHolds names who has the lock, asked in a session of its own: the one that
 // waited for it may have been cut off.
-func holder(ctx context.Context, s *pg.Server) string {
+func whoHolds(ctx context.Context, s *pg.Server) string {
 	const unknown = "another run holds it"
 	ctx, cancel := context.WithTimeout(ctx, holdWait)
 	defer cancel()

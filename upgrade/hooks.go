@@ -63,7 +63,7 @@ func (u *Upgrade) hookSteps() (before, after []flow.Step) {
 
 func (u *Upgrade) hookStep(id, title string, h *runbook.Hook) flow.Step {
 	return flow.Step{
-		ID: id, Title: title, Does: []flow.Effect{{On: "local", Run: h.Run}}, Done: never, Timeout: h.Timeout + 15*time.Second,
+		ID: id, Title: title, Does: []flow.Effect{{On: "local", Run: h.Run}}, Done: flow.Never, Timeout: h.Timeout + 15*time.Second,
 		Late: id == "hook/after",
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			ctx, cancel := context.WithTimeoutCause(ctx, h.Timeout, fmt.Errorf("the hook %s took longer than its timeout of %s", h.Run[0], h.Timeout))

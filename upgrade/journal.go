@@ -7,17 +7,32 @@ import (
 	"crossfade/upgrade/report"
 )
 
-// journalStep is the step that the journal has begun and not ended; nil where
+// journal is the file in which runs write down what they did: of one part of an
+// upgrade. It is a memory; the servers know better.
+type journal struct{ path, cluster string }
+
+func (u *Upgrade) journal() journal { return journal{u.rb.Journal, string(u.part)} }
+
+func (j journal) open() (*flow.Journal, error) { return flow.Open(j.path, "") }
+
+// closeQuietly closes a journal whose every record is on disk already.
+func closeQuietly(j *flow.Journal) {
+	if err := j.Close(); err != nil {
+		return
+	}
+}
+
+// work is the step that the journal has begun and not ended; nil where
 // nothing is in work, or another machine has the journal.
-func (u *Upgrade) journalStep() (*report.Work, error) {
-	records, err := flow.Peek(u.rb.Journal)
+func (j journal) work() (*report.Work, error) {
+	records, err := flow.Peek(j.path)
 	if err != nil {
 		return nil, err
 	}
 	// Of steps side by side the one that is in work for longest is reported.
 	var open []flow.Record
 	for _, r := range records {
-		if r.Cluster != string(u.part) {
+		if r.Cluster != j.cluster {
 			continue
 		}
 		switch r.Kind {
@@ -33,18 +48,16 @@ func (u *Upgrade) journalStep() (*report.Work, error) {
 	return &report.Work{Plan: open[0].Plan, ID: open[0].Step, Since: &open[0].At}, nil
 }
 
-// journalSays reports whether the journal's last plan is name and ended.
-func (u *Upgrade) journalSays(name string) bool {
-	records, err := flow.Peek(u.rb.Journal)
+// says reports whether the journal's last plan is name and ended.
+func (j journal) says(name string) bool {
+	records, err := flow.Peek(j.path)
 	if err != nil {
 		return false
 	}
 	for i := len(records) - 1; i >= 0; i-- {
-		if r := records[i]; r.Plan != "" && r.Cluster == string(u.part) {
+		if r := records[i]; r.Plan != "" && r.Cluster == j.cluster {
 			return r.Plan == name && (r.Kind == flow.End || r.Kind == flow.Skip)
 		}
 	}
 	return false
 }
-
-func (u *Upgrade) wasAborted() bool { return u.journalSays("abort") }

@@ -10,6 +10,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/schema"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/load"
@@ -108,7 +109,7 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 	add(globals)
 	for i, db := range s.databases {
 		late := some[i]
-		stages, err := u.laterStages(ctx, s, db, late)
+		stages, err := u.stagesOf(ctx, s, db, late)
 		if err != nil {
 			return p, err
 		}
@@ -184,14 +185,14 @@ func (u *Upgrade) laterGroundStep(s *survey, late *database) flow.Step {
 	does := []flow.Effect{schema.Ledger(side, late.name)}
 	for _, set := range late.sets {
 		does = append(does,
-			effect(side, late.name, "INSERT INTO crossfade.ledger (key) VALUES ("+pg.Literal(takingKey(set.Name))+") ON CONFLICT DO NOTHING"),
-			effect(side, late.name, link.CanaryTable(set.Name)), effect(s.serving().Name, late.name, link.CanaryTable(set.Name)))
+			flow.SQL(side, late.name, "INSERT INTO crossfade.ledger (key) VALUES ("+pg.Literal(takingKey(set.Name))+") ON CONFLICT DO NOTHING"),
+			flow.SQL(side, late.name, link.CanaryTable(set.Name)), flow.SQL(s.serving().Name, late.name, link.CanaryTable(set.Name)))
 	}
 	return flow.Step{
 		ID: "later/" + late.name, Title: "Make room for what was made in " + late.name + " of " + s.serving().Name, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			missing := 0
-			err := u.sessions.Do(ctx, u.side(side).With(late.name), func(conn *pgx.Conn) error {
+			err := u.in(ctx, side, late.name, func(conn *pgx.Conn) error {
 				return conn.QueryRow(ctx, "SELECT count(*) FROM (SELECT to_regclass('crossfade.ledger')) l(c) WHERE c IS NULL").Scan(&missing)
 			})
 			return missing == 0 && len(late.sets) == 0, err
@@ -206,9 +207,9 @@ func (u *Upgrade) laterDoneStep(s *survey, late *database) flow.Step {
 	for i, set := range late.sets {
 		keys[i] = pg.Literal(takingKey(set.Name))
 	}
-	does := []flow.Effect{effect(s.applying().Name, late.name, "DELETE FROM crossfade.ledger WHERE key IN ("+strings.Join(keys, ", ")+")")}
+	does := []flow.Effect{flow.SQL(s.applying().Name, late.name, "DELETE FROM crossfade.ledger WHERE key IN ("+strings.Join(keys, ", ")+")")}
 	return flow.Step{
-		ID: "later-done/" + late.name, Title: "Write down that " + late.name + " of " + s.applying().Name + " follows again as a whole", Does: does, Done: never,
+		ID: "later-done/" + late.name, Title: "Write down that " + late.name + " of " + s.applying().Name + " follows again as a whole", Does: does, Done: flow.Never,
 		Do: u.exec(does, nil),
 	}
 }
@@ -216,7 +217,7 @@ func (u *Upgrade) laterDoneStep(s *survey, late *database) flow.Step {
 // laterVerifyStep compares the rows of what was taken along.
 func (u *Upgrade) laterVerifyStep(s *survey, late *database) flow.Step {
 	return flow.Step{
-		ID: "verify/" + late.name, Title: "Compare the rows of what was taken along in " + late.name, Done: never,
+		ID: "verify/" + late.name, Title: "Compare the rows of what was taken along in " + late.name, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			results, err := u.compareTables(ctx, s, late, late.links, nil, t)
 			if err != nil {
@@ -225,64 +226,6 @@ func (u *Upgrade) laterVerifyStep(s *survey, late *database) flow.Step {
 			return differing(s, results)
 		},
 	}
-}
-
-// laterStages are schemaStages for what was made since a crossing: rows are
-// copied for the sets that are taken along alone.
-func (u *Upgrade) laterStages(ctx context.Context, s *survey, db, late *database) (stages, error) {
-	var st stages
-	from, to := s.serving(), s.applying()
-	entries, commands, err := u.dump(ctx, s, from, db)
-	if err != nil {
-		return st, err
-	}
-	entries = db.withoutAttached(entries)
-	if st.changes, err = u.changesStep(ctx, s, db, entries); err != nil {
-		return st, err
-	}
-	runs, err := u.runs(ctx, s, db)
-	if err != nil {
-		return st, err
-	}
-	there, err := u.runsOn(ctx, to.Server, to.Version, db)
-	if err != nil {
-		return st, err
-	}
-	entries, deferred := runs.Making(there).Defer(entries, to.Version/10000, db.partitioned)
-	if validate, ok := u.validateStep(to.Name, db, deferred); ok {
-		st.validate = append(st.validate, validate)
-	}
-	st.before = u.restoreStep(to.Name, "schema/"+db.name, "Make what was made in "+db.name+" of "+from.Name+" on "+to.Name, db, schema.Entries(entries, schema.Before), commands)
-	st.after = u.restoreStep(to.Name, "constraints/"+db.name, "Make indexes, constraints, triggers and the rest of "+db.name+" on "+to.Name, db,
-		schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late), nil)
-	if len(late.sets) == 0 {
-		return st, nil
-	}
-	o := load.Options{
-		Old: from.Server, New: to.Server, Database: db.name, Version: from.Version, Encoding: db.encoding, Sets: late.sets,
-		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk, Pace: u.pace,
-		Snapshot: func(ctx context.Context, sets []string) (*load.Snapshot, error) {
-			return u.snapshot(ctx, s, late, sets)
-		},
-		SlotEffects: link.SlotEffects(late.links),
-		Slot:        func(ctx context.Context, set string) (pg.LSN, bool, error) { return u.slot(ctx, s, late, set) },
-	}
-	o.Assign(entries)
-	st.after = o.Validating(st.after)
-	for i := range st.validate {
-		st.validate[i] = o.Validating(st.validate[i])
-	}
-	if to.Name == "new" {
-		o.SlotEffects = append(o.SlotEffects, markEffects(db.name, late.links)...)
-		st.copy = u.ownerFilled(to.Name, runs, o)
-		return st, nil
-	}
-	// link.Effects carry their own side.
-	slots := o.SlotEffects
-	o.SlotEffects = nil
-	st.copy = facing(to.Name, u.ownerFilled(to.Name, runs, o))
-	st.copy.Does = append(slots, st.copy.Does...)
-	return st, nil
 }
 
 // dump reads the schema of a database of one side.
@@ -443,7 +386,7 @@ func (u *Upgrade) mayTake(ctx context.Context, s *survey) error {
 	d := s.last()
 	name := crossingName(d.Direction)
 	if !u.crossed(ctx, s, *d) {
-		return exitf(ExitGate, "crossfade "+name+" goes on with them; then run crossfade prepare", "steps of the %s after open are still to do", name)
+		return exit.Errorf(exit.Gate, "crossfade "+name+" goes on with them; then run crossfade prepare", "steps of the %s after open are still to do", name)
 	}
 	return nil
 }

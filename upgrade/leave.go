@@ -9,6 +9,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/cutover/traffic"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -24,7 +25,7 @@ func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) 
 	var does []flow.Effect
 	if z := s.zero(); z != nil {
 		for _, sql := range slices.Backward(z.Undo) {
-			does = append(does, effect("new", "", sql))
+			does = append(does, flow.SQL("new", "", sql))
 		}
 		made := func(kind string) (names []string) {
 			for _, m := range slices.Backward(z.Made) {
@@ -36,8 +37,8 @@ func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) 
 		}
 		for _, name := range made("database") {
 			// A template cannot be dropped.
-			does = append(does, effect("new", "", "ALTER DATABASE "+pg.Ident(name)+" IS_TEMPLATE false"))
-			does = append(does, effect("new", "", "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"))
+			does = append(does, flow.SQL("new", "", "ALTER DATABASE "+pg.Ident(name)+" IS_TEMPLATE false"))
+			does = append(does, flow.SQL("new", "", "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"))
 		}
 		inside, _, err := u.emptied(ctx, s) // what stays is looked up once more at the end
 		if err != nil {
@@ -50,11 +51,11 @@ func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) 
 		}
 		does = append(append(does, inside...), owned...)
 		for _, name := range roles {
-			does = append(does, effect("new", "", "DROP ROLE IF EXISTS "+pg.Ident(name)))
+			does = append(does, flow.SQL("new", "", "DROP ROLE IF EXISTS "+pg.Ident(name)))
 		}
 	}
 	return flow.Step{
-		ID: "unmake", Title: "Remove on new what this upgrade made there", Does: does, Done: never,
+		ID: "unmake", Title: "Remove on new what this upgrade made there", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if s.newErr != nil {
 				t.Note("new does not answer: what was made there stays (%v)", s.newErr)
@@ -65,7 +66,7 @@ func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) 
 				return err
 			}
 			for i, e := range does {
-				err := u.fleet().Do(ctx, e)
+				err := u.do(ctx, e)
 				switch pg.SQLState(err) {
 				case "3D000", "42704", "42P01", "42883", "3F000":
 					continue // it was not made, or is gone already
@@ -99,11 +100,11 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	case opened && s.last().Done:
 		return nil, nil
 	case !opened && s.phase != report.PhaseOpen && !(s.phase == report.PhaseCutover && s.last().Direction == cutover.Back):
-		return nil, wrongPhase(s.phase, "rollback --without-new")
+		return nil, exit.WrongPhase(s.phase, "rollback --without-new")
 	case s.newErr == nil && !s.new.Identity.InRecovery:
-		return nil, refused("use rollback, which loses nothing", "new answers: it is not gone")
+		return nil, exit.Refused("use rollback, which loses nothing", "new answers: it is not gone")
 	case !o.Approved:
-		return nil, refused("type the upgrade's name when asked, or give --yes", "not approved")
+		return nil, exit.Refused("type the upgrade's name when asked, or give --yes", "not approved")
 	}
 	held, release, err := u.hold(ctx, u.old.With(s.home))
 	if err != nil {
@@ -117,7 +118,7 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	if err := u.lookTables(held, s); err != nil {
 		return nil, err
 	}
-	j, err := u.openJournal()
+	j, err := u.journal().open()
 	if err != nil {
 		return nil, err
 	}
@@ -164,21 +165,21 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 		if db.name == s.home {
 			sql += fmt.Sprintf(u.part.Own(";\nINSERT INTO crossfade.upgrade (attempt, upgrade, direction, state) VALUES (%d, %s, 'back', 'open')"), attempt, pg.Literal(u.rb.Upgrade))
 		}
-		open = append(open, effect("old", db.name, sql))
+		open = append(open, flow.SQL("old", db.name, sql))
 	}
 	switches, serr := u.switches("old")
 	ahead := u.aheadStep(s)
 	ahead.Done = ifOpened
 	steps := []flow.Step{
 		{
-			ID: "without-new/known", Title: "Report how far old has what was written on new", Done: never,
+			ID: "without-new/known", Title: "Report how far old has what was written on new", Done: flow.Never,
 			Do: func(ctx context.Context, t *flow.Turn) error { return u.tellKnown(ctx, t, s) },
 		},
 		{
-			ID: "back/drop", Title: "End the links from new", Does: drop, Done: never,
+			ID: "back/drop", Title: "End the links from new", Does: drop, Done: flow.Never,
 			Do: func(ctx context.Context, _ *flow.Turn) error {
 				for _, db := range s.databases {
-					err := u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, db.way) })
+					err := u.in(ctx, "old", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, db.way) })
 					if err != nil {
 						return err
 					}
@@ -189,7 +190,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 		ahead,
 		{ID: "open", Title: "Open old", Does: open, Commit: true, Done: ifOpened, Do: u.exec(open, nil)},
 		{
-			ID: "traffic/point", Title: "Send traffic to old", Done: never,
+			ID: "traffic/point", Title: "Send traffic to old", Done: flow.Never,
 			Do: func(ctx context.Context, _ *flow.Turn) error {
 				if serr != nil {
 					return serr
@@ -205,9 +206,9 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 		u.unfenceStep(s, "old"),
 	}
 	_, after := u.hookSteps()
-	done := []flow.Effect{effect("old", s.home, u.part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
+	done := []flow.Effect{flow.SQL("old", s.home, u.part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
 	steps = append(append(steps, let...), after...)
-	last := flow.Step{ID: "done", Title: cutover.DoneTitle, Does: done, Done: never, Do: u.exec(done, nil)}
+	last := flow.Step{ID: "done", Title: cutover.DoneTitle, Does: done, Done: flow.Never, Do: u.exec(done, nil)}
 	for _, st := range steps {
 		last.Needs = append(last.Needs, st.ID)
 	}
@@ -217,7 +218,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 // tellKnown says up to which position and time each back link was applied.
 func (u *Upgrade) tellKnown(ctx context.Context, t *flow.Turn, s *survey) error {
 	for _, db := range s.databases {
-		err := u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+		err := u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
 			at, err := link.Positions(ctx, nil, conn, db.way)
 			if err != nil {
 				return err

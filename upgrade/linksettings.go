@@ -53,7 +53,7 @@ func (u *Upgrade) opened(s *survey, side, db string) string {
 func (u *Upgrade) readApplied(ctx context.Context, before map[string]string) error {
 	// New's own first: what old has for the same role is carried over it.
 	for _, r := range []struct{ on, of string }{{"old", "old"}, {"new", "new"}, {"old", "new"}} {
-		err := u.sessions.Do(ctx, u.side(r.on), func(conn *pgx.Conn) error {
+		err := u.on(ctx, r.on, func(conn *pgx.Conn) error {
 			rows, err := conn.Query(ctx, `
 				SELECT d.datname::text, split_part(c, '=', 1), substr(c, strpos(c, '=') + 1)
 				FROM pg_db_role_setting r JOIN pg_database d ON d.oid = r.setdatabase JOIN pg_roles o ON o.oid = r.setrole, unnest(r.setconfig) c
@@ -78,12 +78,12 @@ func (u *Upgrade) readApplied(ctx context.Context, before map[string]string) err
 // linkSettingsStep pins the settings of the apply workers of one database of the
 // side that applies.
 func (u *Upgrade) linkSettingsStep(s *survey, side string, db *database) flow.Step {
-	does := []flow.Effect{effect(side, db.name, u.pinSettings(s, side, db.name))}
+	does := []flow.Effect{flow.SQL(side, db.name, u.pinSettings(s, side, db.name))}
 	return flow.Step{
 		ID: "link-settings/" + db.name, Title: "Pin the settings with which the links of " + db.name + " apply on " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+			err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 				return conn.QueryRow(ctx, `
 					SELECT EXISTS (SELECT FROM pg_db_role_setting r JOIN pg_roles o ON o.oid = r.setrole JOIN pg_database d ON d.oid = r.setdatabase
 					WHERE o.rolname = $1 AND d.datname = current_database() AND `+link.PinnedSettings(s.side(side).Version)+`)`, u.side(side).User()).Scan(&done)
@@ -111,7 +111,7 @@ func (u *Upgrade) ownSettings(s *survey, side string) map[string]bool {
 // that are there.
 func (u *Upgrade) linkSettingsBack(ctx context.Context, s *survey, side string) error {
 	for _, db := range s.databases {
-		err := u.fleet().Do(ctx, effect(side, "", u.restoreSettings(s, side, db.name)))
+		err := u.do(ctx, flow.SQL(side, "", u.restoreSettings(s, side, db.name)))
 		if state := pg.SQLState(err); err != nil && state != "3D000" && state != "42704" {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/manager"
@@ -37,7 +38,7 @@ func (u *Upgrade) managers(ctx context.Context) ([]manager.Manager, error) {
 	for _, sb := range u.rb.Old.Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
 		if err != nil {
-			return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
 		o.Standbys = append(o.Standbys, server.As(u.app))
 	}
@@ -134,7 +135,7 @@ func (u *Upgrade) spareSteps(ctx context.Context, s *survey) ([]flow.Step, error
 		}
 		e, err := p.Spare(ctx, slots)
 		if err != nil {
-			if u.accepted(check.ReplicationManager, p.Name()) {
+			if u.rb.Accepts(check.ReplicationManager, p.Name()) {
 				continue // the operator has seen to it
 			}
 			return nil, err
@@ -168,7 +169,7 @@ func (u *Upgrade) holdSteps(ctx context.Context, s *survey) ([]flow.Step, error)
 		// One that does not answer stops the step, and no plan: after open there
 		// is only forward.
 		st, err := m.Look(ctx)
-		if err != nil && u.accepted(check.ReplicationManager, m.Name()) {
+		if err != nil && u.rb.Accepts(check.ReplicationManager, m.Name()) {
 			continue // the operator has seen to it
 		}
 		does := m.Hold(st)
@@ -197,7 +198,7 @@ func (u *Upgrade) holdStill(ctx context.Context, t *flow.Turn, s *survey, m mana
 	}
 	if silent := st.Silent(); len(silent) > 0 {
 		says := fmt.Sprintf("%s cannot be kept from acting on %s (%v)", m.Name(), manager.Names(silent), silent[0].Err)
-		if !u.accepted(check.ReplicationManager, m.Name()) {
+		if !u.rb.Accepts(check.ReplicationManager, m.Name()) {
 			return refuse(says)
 		}
 		t.Note("%s; accepted by the runbook", says)
@@ -215,7 +216,7 @@ func (u *Upgrade) holdStill(ctx context.Context, t *flow.Turn, s *survey, m mana
 		return err
 	}
 	for _, e := range does {
-		if err := m.Do(ctx, e); err != nil && !u.accepted(check.ReplicationManager, m.Name()) {
+		if err := m.Do(ctx, e); err != nil && !u.rb.Accepts(check.ReplicationManager, m.Name()) {
 			return refuse(err.Error())
 		}
 	}
@@ -235,7 +236,7 @@ func (u *Upgrade) letGo(ctx context.Context, t *flow.Turn, s *survey, m manager.
 		return err
 	}
 	st, err := m.Look(ctx)
-	if err != nil && u.accepted(check.ReplicationManager, m.Name()) {
+	if err != nil && u.rb.Accepts(check.ReplicationManager, m.Name()) {
 		t.Note("%s is still kept from failing old over: resume it by hand (%v)", m.Name(), err)
 		return nil
 	}
@@ -286,10 +287,10 @@ func (u *Upgrade) forgetSlotsStep(ctx context.Context, p *manager.Patroni) flow.
 	}
 	does, _ := forget(ctx) // the step tells that it does not answer
 	return flow.Step{
-		ID: "manager/slots/back", Title: "Let Patroni forget the slots of this upgrade", Does: does, Done: never,
+		ID: "manager/slots/back", Title: "Let Patroni forget the slots of this upgrade", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			does, err := forget(ctx)
-			if err != nil && u.accepted(check.ReplicationManager, p.Name()) {
+			if err != nil && u.rb.Accepts(check.ReplicationManager, p.Name()) {
 				t.Note("ignore_slots of Patroni still names the slots of this upgrade (%v)", err)
 				return nil
 			}
@@ -321,7 +322,7 @@ func (u *Upgrade) managerGates(ctx context.Context, s *survey) []cutover.Gate {
 }
 
 func (u *Upgrade) managerGate(ctx context.Context, s *survey, m manager.Manager) (bool, string, error) {
-	answered := u.accepted(check.ReplicationManager, m.Name())
+	answered := u.rb.Accepts(check.ReplicationManager, m.Name())
 	st, err := m.Look(ctx)
 	if err != nil {
 		return answered, err.Error(), nil

@@ -9,6 +9,7 @@ import (
 
 	"crossfade/schema"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/pg"
@@ -85,7 +86,7 @@ func (u *Upgrade) functionsStep(s *survey) flow.Step {
 			}
 			m = m.Beyond(there).Without(func(schema, table string) bool { return slices.Contains(db.stays(), pg.Ident(schema, table)) })
 			r := check.Running{Database: db.name, Map: m}
-			blocking = append(blocking, check.Blocking(r.Taken(from.Name, to.Name, to.Version/10000, func(f check.Finding) bool { return u.accepted(f.ID, f.Object) }))...)
+			blocking = append(blocking, check.Blocking(r.Taken(from.Name, to.Name, to.Version/10000, u.rb.Accepts))...)
 		}
 		return blocking, nil
 	}
@@ -98,7 +99,7 @@ func (u *Upgrade) functionsStep(s *survey) flow.Step {
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			blocking, err := look(ctx)
 			if err == nil && len(blocking) > 0 {
-				err = blocks(blocking)
+				err = exit.Blocks(blocking)
 			}
 			return err
 		},
@@ -134,7 +135,7 @@ func (l logins) close(ctx context.Context) error {
 // not let the tool in that way and the runbook accepts that, it is the tool's own.
 func (u *Upgrade) as(ctx context.Context, l *rights.Logins, side *pg.Server, role, database string) (*pg.Server, error) {
 	at, err := l.As(ctx, role, database)
-	if err != nil || !u.accepted(check.OwnerLogin, role) {
+	if err != nil || !u.rb.Accepts(check.OwnerLogin, role) {
 		return at, err
 	}
 	conn, err := at.Connect(ctx)
@@ -181,14 +182,14 @@ func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Vali
 		if v.Owner != "" {
 			sql += " -- with the rights of " + v.Owner
 		}
-		does = append(does, effect(side, db.name, sql))
+		does = append(does, flow.SQL(side, db.name, sql))
 	}
 	return flow.Step{
 		ID: "validate/" + db.name, Title: "Validate, with the rights of their owners, the constraints of " + db.name + " that call functions of ordinary roles",
 		Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			left := 0
-			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+			err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 				for _, v := range deferred {
 					valid, err := v.Valid(ctx, conn)
 					if err != nil {
@@ -256,7 +257,7 @@ func (u *Upgrade) ownerRead(m *rights.Map, o *verify.Options) (done func(context
 // none where nothing is left.
 func (u *Upgrade) loginSteps(ctx context.Context, s *survey) ([]flow.Step, error) {
 	l := u.logins()
-	st := flow.Step{ID: "unmake/logins", Title: "Drop the roles that a run which was killed has left", Done: never}
+	st := flow.Step{ID: "unmake/logins", Title: "Drop the roles that a run which was killed has left", Done: flow.Never}
 	left := map[*rights.Logins][]string{}
 	for _, side := range []struct {
 		name string
@@ -272,7 +273,7 @@ func (u *Upgrade) loginSteps(ctx context.Context, s *survey) ([]flow.Step, error
 		}
 		for _, n := range names {
 			left[side.l] = append(left[side.l], n)
-			st.Does = append(st.Does, effect(side.name, "", "DROP ROLE "+pg.Ident(n)))
+			st.Does = append(st.Does, flow.SQL(side.name, "", "DROP ROLE "+pg.Ident(n)))
 		}
 	}
 	if len(left) == 0 {

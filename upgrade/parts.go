@@ -9,10 +9,15 @@ import (
 	"time"
 
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
 )
+
+// parts are those of an upgrade to several new clusters, in the order of the
+// runbook.
+type parts []*Upgrade
 
 // Parts are what is cut over by itself: one for each new cluster, in the order
 // of the runbook.
@@ -39,7 +44,7 @@ func (u *Upgrade) Select(cluster string) (*Upgrade, error) {
 		}
 		names = append(names, name)
 	}
-	return nil, exitf(ExitUsage, "the runbook has "+strings.Join(names, ", "), "--cluster %s: there is no such cluster under new", cluster)
+	return nil, exit.Errorf(exit.Usage, "the runbook has "+strings.Join(names, ", "), "--cluster %s: there is no such cluster under new", cluster)
 }
 
 // Telling is observe with the part's cluster in every event.
@@ -81,13 +86,13 @@ func (u *Upgrade) about(err error) error {
 	if err == nil || u.part == "" {
 		return err
 	}
-	if _, ok := errors.AsType[*ErrFindings](err); ok {
+	if _, ok := errors.AsType[*exit.ErrFindings](err); ok {
 		return err
 	}
 	if _, ok := errors.AsType[*runbook.Error](err); ok {
 		return err
 	}
-	e := *Exit(err)
+	e := *exit.Of(err)
 	e.Says = "cluster " + string(u.part) + ": " + e.Says
 	if e.On == "new" {
 		e.On = string(u.part)
@@ -124,9 +129,9 @@ func merged(all, more []check.Finding) []check.Finding {
 	return all
 }
 
-func (u *Upgrade) checkParts(ctx context.Context, look func(*Upgrade) ([]check.Finding, error)) ([]check.Finding, error) {
+func (ps parts) check(ctx context.Context, look func(*Upgrade) ([]check.Finding, error)) ([]check.Finding, error) {
 	var all []check.Finding
-	for _, p := range u.parts {
+	for _, p := range ps {
 		found, err := look(p)
 		if err != nil {
 			return all, p.about(err)
@@ -136,17 +141,17 @@ func (u *Upgrade) checkParts(ctx context.Context, look func(*Upgrade) ([]check.F
 	return all, nil
 }
 
-// prepareParts prepares one part after the other, when nothing stands in the
+// prepare prepares one part after the other, when nothing stands in the
 // way of any.
-func (u *Upgrade) prepareParts(ctx context.Context, o PrepareOptions, observe func(flow.Event)) error {
+func (ps parts) prepare(ctx context.Context, o PrepareOptions, observe func(flow.Event)) error {
 	var blocking []check.Finding
-	for _, p := range u.parts {
+	for _, p := range ps {
 		s, err := p.look(ctx, false)
 		if err == nil && s.phase != report.PhaseNew {
 			continue
 		}
 		err = p.mustPass(ctx)
-		stop, ok := errors.AsType[*ErrFindings](err)
+		stop, ok := errors.AsType[*exit.ErrFindings](err)
 		if !ok && err != nil {
 			return p.about(err)
 		}
@@ -155,13 +160,13 @@ func (u *Upgrade) prepareParts(ctx context.Context, o PrepareOptions, observe fu
 		}
 	}
 	if len(blocking) > 0 {
-		return blocks(blocking)
+		return exit.Blocks(blocking)
 	}
 	var late error
 	some := false
-	for _, p := range u.parts {
+	for _, p := range ps {
 		err := p.Prepare(ctx, o, p.Telling(observe))
-		if e, ok := errors.AsType[*ExitError](err); ok && e.Code == ExitGate {
+		if e, ok := errors.AsType[*exit.Error](err); ok && e.Code == exit.Gate {
 			// It is past that, and keeps no other from it.
 			late = errors.Join(late, p.about(err))
 			continue
@@ -177,10 +182,10 @@ func (u *Upgrade) prepareParts(ctx context.Context, o PrepareOptions, observe fu
 	return late
 }
 
-// previewParts is Preview of all parts that have something to do.
-func (u *Upgrade) previewParts(ctx context.Context, plan string, o CutoverOptions) ([]string, error) {
+// preview is Preview of all parts that have something to do.
+func (ps parts) preview(ctx context.Context, plan string, o CutoverOptions) ([]string, error) {
 	var lines []string
-	for _, p := range u.parts {
+	for _, p := range ps {
 		some, err := p.Preview(ctx, plan, o)
 		if err != nil {
 			return nil, p.about(err)
@@ -192,9 +197,9 @@ func (u *Upgrade) previewParts(ctx context.Context, plan string, o CutoverOption
 	return lines, nil
 }
 
-// cleanParts runs finish or abort of all parts, when it is the time for all.
-func (u *Upgrade) cleanParts(ctx context.Context, plan string, do func(*Upgrade) (Leftovers, error)) (Leftovers, error) {
-	for _, p := range u.parts {
+// clean runs finish or abort of all parts, when it is the time for all.
+func (ps parts) clean(ctx context.Context, plan string, do func(*Upgrade) (Leftovers, error)) (Leftovers, error) {
+	for _, p := range ps {
 		s, err := p.look(ctx, false)
 		if err != nil && (s == nil || s.oldErr != nil && s.newErr != nil) {
 			return Leftovers{}, p.about(err)
@@ -204,7 +209,7 @@ func (u *Upgrade) cleanParts(ctx context.Context, plan string, do func(*Upgrade)
 		}
 	}
 	var out Leftovers
-	for _, p := range u.parts {
+	for _, p := range ps {
 		left, err := do(p)
 		if err != nil {
 			return out, p.about(err)
@@ -230,15 +235,15 @@ func (u *Upgrade) cleanParts(ctx context.Context, plan string, do func(*Upgrade)
 		}
 	}
 	if plan == "abort" {
-		return u.nothingLeft(ctx, out)
+		return ps.nothingLeft(ctx, out)
 	}
 	return out, nil
 }
 
 // nothingLeft looks for what is the tool's on old, of whatever part.
-func (u *Upgrade) nothingLeft(ctx context.Context, out Leftovers) (Leftovers, error) {
+func (ps parts) nothingLeft(ctx context.Context, out Leftovers) (Leftovers, error) {
 	var found []string
-	for _, p := range u.parts {
+	for _, p := range ps {
 		s, err := p.look(ctx, false)
 		if err != nil {
 			return out, p.about(err)
@@ -266,7 +271,7 @@ func (u *Upgrade) nothingLeft(ctx context.Context, out Leftovers) (Leftovers, er
 // what each has measured; nil where it takes writes already.
 func (u *Upgrade) RunParts(ctx context.Context, started time.Time, observe func(flow.Event), told func(*Upgrade, *report.Cutover, error) error) error {
 	if u.rb.Cutover.Approve == runbook.ApprovePrompt {
-		return exitf(ExitUsage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
+		return exit.Errorf(exit.Usage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
 	}
 	ready := true
 	for _, p := range u.parts {
@@ -274,7 +279,7 @@ func (u *Upgrade) RunParts(ctx context.Context, started time.Time, observe func(
 		ready = ready && (err != nil || s.phase != report.PhaseCutover && s.phase != report.PhaseRolledBack)
 	}
 	if u.parts != nil && ready {
-		if err := u.prepareParts(ctx, PrepareOptions{}, observe); err != nil {
+		if err := u.parts.prepare(ctx, PrepareOptions{}, observe); err != nil {
 			return err
 		}
 	}
@@ -290,11 +295,11 @@ func (u *Upgrade) RunParts(ctx context.Context, started time.Time, observe func(
 	return nil
 }
 
-// statusParts is the status of all parts as one.
-func (u *Upgrade) statusParts(ctx context.Context) (report.Status, error) {
-	all := report.Status{At: time.Now(), Upgrade: u.rb.Upgrade, Writable: report.WritableUnknown}
+// status is the status of all parts as one.
+func (ps parts) status(ctx context.Context) (report.Status, error) {
+	all := report.Status{At: time.Now(), Upgrade: ps[0].rb.Upgrade, Writable: report.WritableUnknown}
 	var failed []error
-	for _, p := range u.parts {
+	for _, p := range ps {
 		st, err := p.Status(ctx)
 		if err != nil {
 			failed = append(failed, p.about(err))
@@ -354,11 +359,11 @@ func nextOf(all report.Status) string {
 	return ""
 }
 
-// planParts is Plan of all parts in one.
-func (u *Upgrade) planParts(ctx context.Context, o PlanOptions) (Planned, error) {
-	all := Planned{DryRun: report.DryRun{Upgrade: u.rb.Upgrade, Runbook: u.rb.File, At: time.Now()}}
+// plan is Plan of all parts in one.
+func (ps parts) plan(ctx context.Context, o PlanOptions) (Planned, error) {
+	all := Planned{DryRun: report.DryRun{Upgrade: ps[0].rb.Upgrade, Runbook: ps[0].rb.File, At: time.Now()}}
 	var phases report.Status
-	for i, p := range u.parts {
+	for i, p := range ps {
 		name := string(p.part)
 		one, err := p.Plan(ctx, o)
 		all.Findings = merged(all.Findings, one.Findings)

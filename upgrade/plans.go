@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
@@ -55,7 +56,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	}
 	all := make([]stages, len(s.databases))
 	for i, db := range s.databases {
-		if all[i], err = u.schemaStages(ctx, s, db); err != nil {
+		if all[i], err = u.stagesOf(ctx, s, db, nil); err != nil {
 			return p, err
 		}
 		add(all[i].trial)
@@ -123,7 +124,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 // lookBefore is for how long prepare may measure before it begins: half a second for
 // each gigabyte, which is a small part of what copying that takes, even where
 // most of it lies in TOAST.
-func (s *survey) lookBefore() time.Duration {
+func lookBefore(s *survey) time.Duration {
 	var bytes int64
 	for _, db := range s.databases {
 		for _, t := range db.inventory.Tables {
@@ -143,7 +144,7 @@ type PrepareOptions struct {
 // stopped. In phase ready it takes along what was made on old since.
 func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(flow.Event)) error {
 	if u.parts != nil {
-		return u.prepareParts(ctx, o, observe)
+		return u.parts.prepare(ctx, o, observe)
 	}
 	s, err := u.look(ctx, false)
 	if err != nil {
@@ -161,7 +162,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 			return err
 		}
 	default:
-		return wrongPhase(s.phase, "prepare")
+		return exit.WrongPhase(s.phase, "prepare")
 	}
 	if s.oldErr != nil || s.newErr != nil {
 		return u.findings(ctx, s.bothAnswer())
@@ -178,7 +179,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 		return err
 	}
 	defer release()
-	j, err := u.openJournal()
+	j, err := u.journal().open()
 	if err != nil {
 		return err
 	}
@@ -203,7 +204,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 		return err
 	}
 	// What is expected of each step is journalled when it begins.
-	if _, _, err := u.foresee(held, s, []flow.Plan{p}, forecast.Options{Since: since, Limit: s.lookBefore()}); err != nil {
+	if _, _, err := u.foresee(held, s, []flow.Plan{p}, forecast.Options{Since: since, Limit: lookBefore(s)}); err != nil {
 		return err
 	}
 	return flow.Run(held, p, j, func(e flow.Event) {
@@ -222,5 +223,5 @@ func until(steps []flow.Step, id string) ([]flow.Step, error) {
 			return steps[:i+1], nil
 		}
 	}
-	return nil, exitf(ExitUsage, "crossfade plan --only prepare lists them", "prepare has no step %q", id)
+	return nil, exit.Errorf(exit.Usage, "crossfade plan --only prepare lists them", "prepare has no step %q", id)
 }

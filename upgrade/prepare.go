@@ -11,6 +11,7 @@ import (
 	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -20,17 +21,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ErrFindings is a check that found what blocks the upgrade.
-type ErrFindings struct{ Blocking []check.Finding }
-
-func (e *ErrFindings) Error() string {
-	says := make([]string, len(e.Blocking))
-	for i, f := range e.Blocking {
-		says[i] = f.ID + " on " + f.On + ": " + f.Says
-	}
-	return "blocking findings: " + strings.Join(says, "; ")
-}
-
 // mustPass runs check and returns its blocking findings as an error.
 func (u *Upgrade) mustPass(ctx context.Context) error {
 	found, err := u.Check(ctx)
@@ -38,17 +28,10 @@ func (u *Upgrade) mustPass(ctx context.Context) error {
 		return err
 	}
 	if blocking := check.Blocking(found); len(blocking) > 0 {
-		return blocks(blocking)
+		return exit.Blocks(blocking)
 	}
 	u.passed = true
 	return nil
-}
-
-// blocks is the error of findings that block the upgrade.
-func blocks(blocking []check.Finding) error {
-	blocking = check.Group(blocking)
-	e := &ErrFindings{blocking}
-	return &ExitError{Code: ExitFindings, Says: e.Error(), On: blocking[0].On, Object: blocking[0].Object, Hint: "crossfade check says what to do about each", Err: e}
 }
 
 // findings tells as findings why a server cannot be worked with, or returns
@@ -131,21 +114,21 @@ func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 	var does []flow.Effect
 	for _, t := range db.inventory.Tables {
-		does = append(does, effect(side, db.name, u.part.TriggerOn(t.SQL())))
+		does = append(does, flow.SQL(side, db.name, u.part.TriggerOn(t.SQL())))
 	}
 	for _, t := range db.inventory.Triggers {
-		does = append(does, effect(side, db.name, t.Disable()))
+		does = append(does, flow.SQL(side, db.name, t.Disable()))
 	}
 	if guard {
 		for _, sql := range append(u.part.Unguard(), u.part.Guards(u.rb.Upgrade)...) {
-			does = append(does, effect(side, db.name, sql))
+			does = append(does, flow.SQL(side, db.name, sql))
 		}
 	}
 	return flow.Step{
 		ID: "fence/" + db.name, Title: "Close every table of " + db.name + " on " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+			err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 				open, err := cutover.Unarmed(ctx, conn, db.elsewhere())
 				if err != nil {
 					return err
@@ -160,7 +143,7 @@ func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 			return done, err
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			return u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+			return u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 				for i, e := range does {
 					err := pg.Exec(ctx, conn, e.SQL)
 					if pg.SQLState(err) == "42710" && i < len(db.inventory.Tables) { // it is there, and may have been disabled
@@ -182,7 +165,7 @@ func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 // compareStep compares the catalogs of both sides object by object.
 func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
 	return flow.Step{
-		ID: "compare/" + db.name, Title: "Compare the catalogs of " + db.name + " object by object", Done: never,
+		ID: "compare/" + db.name, Title: "Compare the catalogs of " + db.name + " object by object", Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			diff, err := u.differences(ctx, db)
 			if err != nil {
@@ -198,8 +181,8 @@ func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
 				bad = append(bad, d.Says)
 			}
 			if len(bad) > 0 {
-				return &ExitError{
-					Code: ExitFailed, Says: fmt.Sprintf("the catalogs of %s differ between old and new:\n  %s", db.name, strings.Join(bad, "\n  ")),
+				return &exit.Error{
+					Code: exit.Failed, Says: fmt.Sprintf("the catalogs of %s differ between old and new:\n  %s", db.name, strings.Join(bad, "\n  ")),
 					Hint: "make the same change on both sides (" + hand + "), then run crossfade prepare again",
 				}
 			}
@@ -244,7 +227,7 @@ func (u *Upgrade) differences(ctx context.Context, db *database) ([]schema.Diffe
 
 // catalogs runs f, which has to do with the catalogs of a database on one side.
 func (u *Upgrade) catalogs(ctx context.Context, side string, db *database, f func(*pgx.Conn) error) error {
-	if err := u.sessions.Do(ctx, u.side(side).With(db.name), f); err != nil {
+	if err := u.in(ctx, side, db.name, f); err != nil {
 		return &pg.Error{Doing: "compare the catalogs of " + db.name, On: u.side(side).String(), Err: err}
 	}
 	return nil
@@ -284,7 +267,7 @@ func (u *Upgrade) subscribeStep(s *survey, db *database) flow.Step {
 					if at[l.Name].Subscription && (j == 0 || at[l.Name].Enabled) {
 						continue
 					}
-					if err := u.fleet().Do(ctx, e); err != nil {
+					if err := u.do(ctx, e); err != nil {
 						return err
 					}
 				}
@@ -355,7 +338,7 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 	}
 	if kept > c.u.rb.Catchup.MaxWAL {
 		for _, l := range c.db.links {
-			if err := c.u.fleet().Do(ctx, l.Disable()); err != nil {
+			if err := c.u.do(ctx, l.Disable()); err != nil {
 				return false, err
 			}
 		}
@@ -435,12 +418,9 @@ func (u *Upgrade) pass(ctx context.Context, db *database, links []link.Link) (pg
 	if len(links) == 0 {
 		return 0, nil
 	}
-	err := u.sessions.Do(ctx, links[0].From.Server, func(from *pgx.Conn) error {
-		return u.sessions.Do(ctx, links[0].To.Server, func(to *pgx.Conn) error {
-			var err error
-			at, err = link.Pass(ctx, from, to, links)
-			return err
-		})
+	err := u.pair(ctx, links[0].From.Server, links[0].To.Server, func(from, to *pgx.Conn) (err error) {
+		at, err = link.Pass(ctx, from, to, links)
+		return err
 	})
 	return at, err
 }
@@ -448,7 +428,7 @@ func (u *Upgrade) pass(ctx context.Context, db *database, links []link.Link) (pg
 // readyStep says on both sides that a cutover may begin.
 func (u *Upgrade) readyStep(s *survey) flow.Step {
 	const ready = "UPDATE crossfade.upgrade SET state = 'ready', at = clock_timestamp() WHERE attempt = 0"
-	does := []flow.Effect{effect("new", s.home, u.part.Own(ready)), effect("old", s.home, u.part.Own(ready))}
+	does := []flow.Effect{flow.SQL("new", s.home, u.part.Own(ready)), flow.SQL("old", s.home, u.part.Own(ready))}
 	return flow.Step{
 		ID: "ready", Title: "Ready for the cutover", Does: does,
 		Done: func(context.Context) (bool, error) { return s.ready(), nil },
@@ -468,5 +448,5 @@ func (u *Upgrade) remember(ctx context.Context, s *survey, f func(*cutover.Memor
 		return err
 	}
 	vars := map[string]string{"memory": pg.Literal(string(b))}
-	return u.fleet().Do(ctx, effect("old", s.home, u.part.Own(keepMemory)).Fill(vars))
+	return u.do(ctx, flow.SQL("old", s.home, u.part.Own(keepMemory)).Fill(vars))
 }

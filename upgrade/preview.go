@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 )
@@ -16,7 +17,7 @@ import (
 // one whose work is done has no lines.
 func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([]string, error) {
 	if u.parts != nil {
-		return u.previewParts(ctx, plan, o)
+		return u.parts.preview(ctx, plan, o)
 	}
 	s, err := u.look(ctx, false)
 	if err != nil && (s == nil || s.phase == "") {
@@ -26,7 +27,7 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 		return nil, err
 	}
 	if u.windowed(s, plan) {
-		if err := u.outside(o); err != nil {
+		if err := u.consent().outside(o); err != nil {
 			return nil, err
 		}
 	}
@@ -124,7 +125,7 @@ func (u *Upgrade) timely(ctx context.Context, s *survey, plan string) (done bool
 		if s.phase == report.PhaseOpen || s.phase == report.PhaseRolledBack || s.phase == report.PhaseFinished {
 			return false, nil
 		}
-		if s.phase == report.PhaseNew && u.journalSays("finish") {
+		if s.phase == report.PhaseNew && u.journal().says("finish") {
 			return true, nil
 		}
 	case "abort":
@@ -137,5 +138,5 @@ func (u *Upgrade) timely(ctx context.Context, s *survey, plan string) (done bool
 	default:
 		return false, nil
 	}
-	return false, wrongPhase(s.phase, plan)
+	return false, exit.WrongPhase(s.phase, plan)
 }

@@ -22,7 +22,7 @@ const againLimit = 30 * time.Second
 func (u *Upgrade) refreshStep(db *database) (step flow.Step, ok bool) {
 	var refresh []flow.Effect
 	for _, v := range filled(db.inventory) {
-		refresh = append(refresh, effect("new", db.name, v.Refresh()))
+		refresh = append(refresh, flow.SQL("new", db.name, v.Refresh()))
 	}
 	return flow.Step{
 		ID: "refresh/" + db.name, Title: "Fill the materialized views of " + db.name + " on new", Does: refresh,
@@ -45,7 +45,7 @@ func (u *Upgrade) unfilled(ctx context.Context, side string, db *database) (map[
 	if len(names) == 0 {
 		return empty, nil
 	}
-	err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+	err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT n FROM unnest($1::text[]) n JOIN pg_class c ON c.oid = to_regclass(n) WHERE NOT c.relispopulated", names)
 		if err != nil {
 			return err
@@ -90,7 +90,7 @@ func (u *Upgrade) refreshSteps(ctx context.Context, s *survey, side string) (ahe
 			}
 		}
 		for _, v := range filled(db.inventory) {
-			e := effect(side, db.name, v.RefreshAgain())
+			e := flow.SQL(side, db.name, v.RefreshAgain())
 			if v.Unique {
 				second = append(second, e)
 			} else {
@@ -106,13 +106,13 @@ func (u *Upgrade) refreshSteps(ctx context.Context, s *survey, side string) (ahe
 		return nil, nil, nil
 	}
 	ahead = []flow.Step{{
-		ID: "refresh/ahead", Title: "Bring the materialized views of " + side + " up to date", Does: first, Done: never,
+		ID: "refresh/ahead", Title: "Bring the materialized views of " + side + " up to date", Does: first, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			return u.refresh(ctx, t, first, u.rb.Cutover.Patience)
 		},
 	}}
 	again = []flow.Step{{
-		ID: "refresh/again", Title: "Bring those up to date again whose readers need not wait", Does: second, Late: true, Done: never,
+		ID: "refresh/again", Title: "Bring those up to date again whose readers need not wait", Does: second, Late: true, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if len(stay) > 0 {
 				t.Note("materialized views that have no unique index show what was there just before the cutover, because their readers would wait: REFRESH them when they may: %s", strings.Join(stay, ", "))
@@ -148,7 +148,7 @@ func (u *Upgrade) refreshOne(ctx context.Context, e flow.Effect, until time.Time
 	var last error
 	err := pg.Poll(ctx, lockPause, "a lock for "+pg.Brief(e.SQL), func(ctx context.Context) (bool, error) {
 		left := max(time.Until(until).Milliseconds(), 1)
-		last = u.sessions.Do(ctx, u.side(e.On).With(e.Database), func(conn *pgx.Conn) error {
+		last = u.in(ctx, e.On, e.Database, func(conn *pgx.Conn) error {
 			return pg.Exec(ctx, conn, fmt.Sprintf("SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = %d; %s", left, e.SQL))
 		})
 		if pg.SQLState(last) == "55P03" && time.Now().Before(until) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
 )
@@ -25,12 +26,12 @@ func (u *Upgrade) Rehearse(ctx context.Context, o RehearseOptions, observe func(
 		return nil, err
 	}
 	if s.phase != report.PhaseReady {
-		return nil, wrongPhase(s.phase, "rehearse")
+		return nil, exit.WrongPhase(s.phase, "rehearse")
 	}
 	if err := s.bothAnswer(); err != nil {
 		return nil, err
 	}
-	if err := u.mayCross(ctx, o.CutoverOptions); err != nil {
+	if err := u.consent().ask(ctx, o.CutoverOptions); err != nil {
 		return nil, err
 	}
 	held, release, err := u.hold(ctx, u.old.With(s.home))
@@ -43,7 +44,7 @@ func (u *Upgrade) Rehearse(ctx context.Context, o RehearseOptions, observe func(
 
 // rehearseHeld rehearses while nobody else can change the upgrade.
 func (u *Upgrade) rehearseHeld(ctx context.Context, traffic bool, observe func(flow.Event)) (*report.Rehearsal, error) {
-	j, err := u.openJournal()
+	j, err := u.journal().open()
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (u *Upgrade) rehearseHeld(ctx context.Context, traffic bool, observe func(f
 		return nil, err
 	}
 	if s.phase != report.PhaseReady {
-		return nil, wrongPhase(s.phase, "rehearse") // another run was quicker
+		return nil, exit.WrongPhase(s.phase, "rehearse") // another run was quicker
 	}
 	watch := func(e flow.Event) {
 		u.watch(e)

@@ -33,8 +33,8 @@ func (r rename) String() string {
 	return schema.Name(r.from.Schema, r.from.Name) + " was renamed to " + schema.Name(r.to.Schema, r.to.Name) + " on old"
 }
 
-// renames are the replicated tables of a database that old has renamed.
-func (db *database) renames(made map[string]madeLink) []rename {
+// renamesOf are the replicated tables of a database that old has renamed.
+func renamesOf(db *database, made map[string]madeLink) []rename {
 	had := map[runbook.TableName]bool{}
 	for _, m := range made {
 		for _, t := range m.names {
@@ -96,12 +96,12 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (ste
 	if err != nil {
 		return step, false, err
 	}
-	all := db.renames(made)
+	all := renamesOf(db, made)
 	if len(all) == 0 {
 		return step, false, nil
 	}
 	owners := map[string]string{}
-	err = u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+	err = u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT nspname::text, pg_get_userbyid(nspowner)::text FROM pg_namespace")
 		if err != nil {
 			return err
@@ -117,14 +117,14 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (ste
 	if err != nil {
 		return step, false, err
 	}
-	e := effect("new", db.name, sql)
+	e := flow.SQL("new", db.name, sql)
 	return flow.Step{
-		ID: "renames/" + db.name, Title: "Rename on new what was renamed in " + db.name + " of old", Does: []flow.Effect{e}, Done: never,
+		ID: "renames/" + db.name, Title: "Rename on new what was renamed in " + db.name + " of old", Does: []flow.Effect{e}, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, r := range all {
 				t.Note("%s: taken along to new", r)
 			}
-			err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error { return pg.Exec(ctx, conn, e.SQL) })
+			err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error { return pg.Exec(ctx, conn, e.SQL) })
 			if err != nil {
 				return &pg.Error{
 					Doing: "rename tables as old has renamed them", On: u.new.String() + ", database " + db.name, Err: err,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -24,7 +25,7 @@ import (
 // already.
 func (u *Upgrade) Run(ctx context.Context, started time.Time, observe func(flow.Event)) (*report.Cutover, error) {
 	if u.rb.Cutover.Approve == runbook.ApprovePrompt {
-		return nil, exitf(ExitUsage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
+		return nil, exit.Errorf(exit.Usage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
 	}
 	for {
 		out, again, err := u.runOnce(ctx, started, observe)
@@ -75,10 +76,10 @@ func windowEnded(err error, until time.Time) bool {
 	if err == nil || until.IsZero() || time.Until(until) > time.Second {
 		return false
 	}
-	switch Exit(err).Code {
-	case ExitGate:
+	switch exit.Of(err).Code {
+	case exit.Gate:
 		return true
-	case ExitUndone:
+	case exit.Undone:
 		return errors.Is(err, cutover.ErrPatience)
 	}
 	return false
@@ -94,12 +95,12 @@ func (u *Upgrade) goOn(ctx context.Context, s *survey, observe func(flow.Event))
 	case report.PhaseFinished:
 		return nil, true, nil
 	case report.PhaseRolledBack:
-		return nil, true, wrongPhase(s.phase, "run")
+		return nil, true, exit.WrongPhase(s.phase, "run")
 	case report.PhaseCutover:
 		d := s.last()
 		switch {
 		case d.Direction == cutover.Back:
-			return nil, true, refused("crossfade rollback", "a rollback was cut off before open")
+			return nil, true, exit.Refused("crossfade rollback", "a rollback was cut off before open")
 		case d.State == cutover.Closed:
 			// It was approved and begun in its window, and nobody takes writes:
 			// that is not the time to wait for another.
@@ -140,14 +141,14 @@ func (v *vigil) note(step, format string, args ...any) {
 // window waits until the window is open with an attempt's time left of it, and
 // returns its end; zero: it has none.
 func (v *vigil) window(ctx context.Context) (until time.Time, waited bool, err error) {
-	w := v.u.window()
+	w := v.u.consent().window()
 	if w.Any() {
 		return time.Time{}, false, nil
 	}
 	from, to := w.Next(time.Now(), v.u.rb.Cutover.MaxBlocked)
 	switch {
 	case from.IsZero():
-		return to, false, refused("make cutover.window longer than cutover.max_blocked", "no window of the next year is long enough")
+		return to, false, exit.Refused("make cutover.window longer than cutover.max_blocked", "no window of the next year is long enough")
 	case !from.After(time.Now()):
 		return to, false, nil
 	}
@@ -243,8 +244,8 @@ func awaitFile(ctx context.Context, t *flow.Turn, path string, started, until ti
 // wait runs a step that waits, under the hold. A hold that is lost meanwhile
 // (old was restarted, the network was away) is taken anew: nothing has begun.
 func (v *vigil) wait(ctx context.Context, s flow.Step, w cutover.Waiting) error {
-	s.Done = never
-	s.Does = []flow.Effect{effect("old", v.home, v.u.part.Own(writeWaiting)), effect("old", v.home, v.u.part.Own(clearWaiting))}
+	s.Done = flow.Never
+	s.Does = []flow.Effect{flow.SQL("old", v.home, v.u.part.Own(writeWaiting)), flow.SQL("old", v.home, v.u.part.Own(clearWaiting))}
 	w.Plan, w.Step, w.Since, w.Host = "run", s.ID, time.Now().UTC(), cutover.Here()
 	for had := false; ; {
 		held, err := v.holding(ctx, s, w)
@@ -270,12 +271,12 @@ func (v *vigil) holding(ctx context.Context, s flow.Step, w cutover.Waiting) (ha
 		return false, err
 	}
 	defer release()
-	j, err := u.openJournal()
+	j, err := u.journal().open()
 	if err != nil {
 		return true, err
 	}
 	defer closeQuietly(j)
-	w.Session = u.holding.session()
+	w.Session = u.holder()
 	if err := v.write(held, &w); err != nil {
 		return true, err
 	}
@@ -307,20 +308,20 @@ func (v *vigil) write(ctx context.Context, w *cutover.Waiting) error {
 		}
 		sql, vars["waiting"] = writeWaiting, pg.Literal(string(b))
 	}
-	return v.u.fleet().Do(ctx, effect("old", v.home, v.u.part.Own(sql)).Fill(vars))
+	return v.u.do(ctx, flow.SQL("old", v.home, v.u.part.Own(sql)).Fill(vars))
 }
 
 // telling observes a cutover, and writes down that it waits for its gates:
 // nobody is blocked then.
 func (v *vigil) telling(e flow.Event) {
-	if e.Plan == "cutover" && e.Step == "gate" && v.u.holding != nil {
+	if e.Plan == "cutover" && e.Step == "gate" && v.u.holder() != 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		var err error
 		switch e.Kind {
 		case flow.Begin:
 			err = v.write(ctx, &cutover.Waiting{
-				Session: v.u.holding.session(), Host: cutover.Here(), Plan: e.Plan, Step: e.Step, Since: e.At.UTC(),
+				Session: v.u.holder(), Host: cutover.Here(), Plan: e.Plan, Step: e.Step, Since: e.At.UTC(),
 				Says: "for the gates, up to cutover.patience",
 			})
 		case flow.End, flow.Fail:

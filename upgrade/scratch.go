@@ -11,6 +11,7 @@ import (
 
 	"crossfade/schema"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -33,7 +34,7 @@ const scratchEnd = 2 * time.Minute
 // an earlier run left behind that was killed is dropped first.
 func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([]check.Finding, error) {
 	if u.parts != nil {
-		return u.checkParts(ctx, func(p *Upgrade) ([]check.Finding, error) {
+		return u.parts.check(ctx, func(p *Upgrade) ([]check.Finding, error) {
 			found, err := p.CheckRestore(ctx, p.Telling(observe))
 			return p.named(found), err
 		})
@@ -120,7 +121,7 @@ func (u *Upgrade) scratchLock(ctx context.Context) (*pgx.Conn, error) {
 	if err = lock.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext('crossfade check --restore'), hashtext($1))`, u.rb.Upgrade).Scan(&got); err != nil {
 		err = &pg.Error{Doing: "take the lock of check --restore", On: u.new.String(), Err: err}
 	} else if !got {
-		err = &ExitError{Code: ExitHeld, Says: "another check --restore of this upgrade runs", Hint: "wait for it, or end it"}
+		err = &exit.Error{Code: exit.Held, Says: "another check --restore of this upgrade runs", Hint: "wait for it, or end it"}
 	}
 	if err != nil {
 		pg.Leave(lock)
@@ -149,8 +150,8 @@ func (u *Upgrade) scratchLeft(ctx context.Context, conn *pgx.Conn) (left []strin
 				return nil, nil, err
 			}
 			if len(holds) > 0 {
-				strange = append(strange, &ExitError{
-					Code: ExitFailed, On: u.new.String(), Object: name, Hint: "drop or rename it",
+				strange = append(strange, &exit.Error{
+					Code: exit.Failed, On: u.new.String(), Object: name, Hint: "drop or rename it",
 					Says: fmt.Sprintf("database %s on new has the name of a scratch database, and holds %s", name, strings.Join(holds, ", ")),
 				})
 				continue
@@ -168,16 +169,16 @@ func (u *Upgrade) scratchSteps(ctx context.Context, s *survey) ([]flow.Step, err
 		return nil, nil
 	}
 	var left []string
-	err := u.sessions.Do(ctx, u.new, func(conn *pgx.Conn) (err error) {
+	err := u.on(ctx, "new", func(conn *pgx.Conn) (err error) {
 		left, _, err = u.scratchLeft(ctx, conn)
 		return err
 	})
 	if err != nil || len(left) == 0 {
 		return nil, err
 	}
-	st := flow.Step{ID: "unmake/scratch", Title: "Drop on new what a check --restore that was killed has left", Done: never}
+	st := flow.Step{ID: "unmake/scratch", Title: "Drop on new what a check --restore that was killed has left", Done: flow.Never}
 	for _, name := range left {
-		st.Does = append(st.Does, effect("new", "", dropScratch(name)))
+		st.Does = append(st.Does, flow.SQL("new", "", dropScratch(name)))
 	}
 	st.Do = func(ctx context.Context, _ *flow.Turn) error {
 		lock, err := u.scratchLock(ctx)
@@ -233,7 +234,7 @@ func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db 
 // scratchNeeds is what makes a scratch database name like old's, and the roles
 // that new lacks.
 func (u *Upgrade) scratchNeeds(ctx context.Context, lock *pgx.Conn, database, name string) (create string, roles schema.Lacks, err error) {
-	err = u.sessions.Do(ctx, u.old, func(old *pgx.Conn) error {
+	err = u.on(ctx, "old", func(old *pgx.Conn) error {
 		from, err := schema.ReadShared(ctx, old, []string{database})
 		if err != nil {
 			return err

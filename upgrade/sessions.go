@@ -87,6 +87,23 @@ func (u *Upgrade) keep(ctx context.Context, server *pg.Server) (context.Context,
 	return u.lock(ctx, server, true)
 }
 
+// stillHeld reports that the hold is had, now, by asking; nil also where there is
+// none. One that was lost meanwhile is taken anew, for what has to be undone.
+func (u *Upgrade) stillHeld(ctx context.Context) error {
+	if u.holding == nil {
+		return nil
+	}
+	return u.holding.still(ctx)
+}
+
+// holder is the pid of the backend that keeps the hold; 0: this process has none.
+func (u *Upgrade) holder() int32 {
+	if u.holding == nil {
+		return 0
+	}
+	return u.holding.session()
+}
+
 // lock takes a hold on server, and then sees that no other run has one on
 // another server of the upgrade: which one a command locks depends on which one
 // serves. Two runs that come at the same time may refuse each other.

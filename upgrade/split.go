@@ -10,6 +10,7 @@ import (
 	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
@@ -40,7 +41,7 @@ func (u *Upgrade) divide(ctx context.Context, s *survey, db *database) error {
 	if s.oldErr != nil {
 		return nil
 	}
-	return u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+	return u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
 		whole := &database{name: db.name, book: db.book, inventory: db.inventory}
 		if s.serving().Name != "old" {
 			inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoSizes: true, NoUncalled: true})
@@ -113,7 +114,7 @@ func (db *database) clusters() map[uint32]string {
 
 // ofThis leaves of what has been published what this part has published, and
 // returns the names of all sets, which no other may take.
-func (u *Upgrade) ofThis(db *database, published map[string][]runbook.TableName) (taken []string) {
+func (u *Upgrade) ofThis(s *survey, db *database, published map[string][]runbook.TableName) (taken []string) {
 	taken = slices.Sorted(maps.Keys(published))
 	if u.part == "" {
 		return taken
@@ -139,7 +140,7 @@ func (u *Upgrade) siblings() []*Upgrade {
 // changed there is not what stood there before the upgrade.
 func (u *Upgrade) inherit(ctx context.Context, before map[string]string) error {
 	for _, p := range u.siblings() {
-		err := u.sessions.Do(ctx, u.old.With(p.rb.Databases[0].Name), func(conn *pgx.Conn) error {
+		err := u.in(ctx, "old", p.rb.Databases[0].Name, func(conn *pgx.Conn) error {
 			ds, err := p.part.ReadDecisions(ctx, conn)
 			for _, d := range ds {
 				if d.Attempt != 0 {
@@ -173,7 +174,7 @@ func (u *Upgrade) apartFrom(ctx context.Context, s *survey, db *database, d *cut
 	if db.apart != nil {
 		d.Apart = db.apart.Has
 	}
-	return u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+	return u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
 		const ours = `SELECT coalesce(array_agg(subname::text), '{}') FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
 			WHERE d.datname = current_database() AND starts_with(subname, $1)`
 		if err := conn.QueryRow(ctx, ours, link.BackPrefix+u.rb.Upgrade+"_").Scan(&d.Others); err != nil {
@@ -210,7 +211,7 @@ func (u *Upgrade) only(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	if found != "" {
-		return exitf(ExitFindings, "finish or abort it first, with the runbook that it was begun with", "an upgrade to other new clusters than those of the runbook has begun (crossfade.%s)", found)
+		return exit.Errorf(exit.Findings, "finish or abort it first, with the runbook that it was begun with", "an upgrade to other new clusters than those of the runbook has begun (crossfade.%s)", found)
 	}
 	return nil
 }
@@ -242,7 +243,7 @@ func (u *Upgrade) splitFindings(s *survey) []check.Finding {
 	}
 	add := func(f check.Finding) {
 		f.On = check.OnOld
-		f.Accepted = f.Acceptable && u.accepted(f.ID, f.Object)
+		f.Accepted = f.Acceptable && u.rb.Accepts(f.ID, f.Object)
 		found = append(found, f)
 	}
 	for _, db := range s.databases {
@@ -310,7 +311,7 @@ func (u *Upgrade) leftOfPart(ctx context.Context, s *survey) ([]string, error) {
 		}
 		end := "_" + string(u.part)
 		tables = append(tables, "upgrade"+end, "refused"+end)
-		err := u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error {
+		err := u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
 			rows, err := conn.Query(ctx, `
 				SELECT format('slot %I', slot_name) FROM pg_replication_slots WHERE slot_name = ANY ($1)
 				UNION ALL SELECT format('subscription %I', subname) FROM pg_subscription WHERE subname = ANY ($1)

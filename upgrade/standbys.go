@@ -1,12 +1,14 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -31,11 +33,11 @@ func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Option
 	for i, sb := range cluster.Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, sb.Bin)
 		if err != nil {
-			return o, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return o, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
 		host, _, err := pg.ParseHost(string(sb.Host))
 		if err != nil {
-			return o, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return o, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
 		n := &o.Nodes[i]
 		*n = standby.Node{
@@ -66,17 +68,17 @@ func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Option
 func (u *Upgrade) predecessor(name string) (*standby.Predecessor, error) {
 	i := slices.IndexFunc(u.rb.Old.Standbys, func(sb runbook.OldStandby) bool { return sb.Name == name })
 	if i < 0 {
-		return nil, exitf(ExitUsage, "name it under old.standbys, with host and data", "there is no old standby %s to replace (build: after)", name)
+		return nil, exit.Errorf(exit.Usage, "name it under old.standbys, with host and data", "there is no old standby %s to replace (build: after)", name)
 	}
 	sb := u.rb.Old.Standbys[i]
 	// Not by the name of new's: kept sessions go by name.
 	server, err := pg.Parse("standby "+name+" of old", sb.Conninfo, "")
 	if err != nil {
-		return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 	}
 	host, _, err := pg.ParseHost(string(sb.Host))
 	if err != nil {
-		return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 	}
 	return &standby.Predecessor{Server: server.As(u.app), Host: host, DataDir: sb.Data, Stop: sb.Stop}, nil
 }
@@ -103,7 +105,7 @@ func (u *Upgrade) oldSynchronous(ctx context.Context, s *survey) (string, error)
 		return "", nil
 	}
 	var now string
-	err := u.sessions.Do(ctx, u.old, func(conn *pgx.Conn) error {
+	err := u.on(ctx, "old", func(conn *pgx.Conn) error {
 		var err error
 		now, _, err = standby.Synchronous(ctx, conn)
 		return err
@@ -275,7 +277,7 @@ func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Stat
 	}
 	for _, sb := range cluster.Standbys {
 		if !seenNew[sb.Name] {
-			st.Standbys = append(st.Standbys, report.Standby{Cluster: cluster.Cluster, Name: sb.Name, Upstream: first(sb.Upstream, runbook.UpstreamPrimary)})
+			st.Standbys = append(st.Standbys, report.Standby{Cluster: cluster.Cluster, Name: sb.Name, Upstream: cmp.Or(sb.Upstream, runbook.UpstreamPrimary)})
 		}
 	}
 }
@@ -300,8 +302,10 @@ func (u *Upgrade) statusTree(ctx context.Context, st *report.Status, cluster, si
 		seen[r.ApplicationName] = true
 		st.Standbys = append(st.Standbys, report.Standby{
 			Cluster: cluster, Name: r.ApplicationName, Upstream: r.Upstream, State: r.State, SyncState: r.SyncState, SyncPriority: &r.SyncPriority,
-			Sent: r.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay,
-			WriteLag: seconds(r.WriteLag), FlushLag: seconds(r.FlushLag), ReplayLag: seconds(r.ReplayLag),
+			Received: report.Received{
+				Sent: r.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay,
+				WriteLag: seconds(r.WriteLag), FlushLag: seconds(r.FlushLag), ReplayLag: seconds(r.ReplayLag),
+			},
 		})
 		if conninfos[r.ApplicationName] == "" || again {
 			continue

@@ -19,11 +19,18 @@ import (
 // no lock, and tells what it can when a server does not answer.
 func (u *Upgrade) Status(ctx context.Context) (report.Status, error) {
 	if u.parts != nil {
-		return u.statusParts(ctx)
+		return u.parts.status(ctx)
 	}
 	w := u.Watching()
 	st, err := w.status(ctx)
 	return st, errors.Join(err, w.Close())
+}
+
+// reading is a status on its way: what a survey says, and what else is asked.
+type reading struct {
+	u  *Upgrade
+	s  *survey
+	st *report.Status
 }
 
 func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
@@ -44,31 +51,35 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 		return st, err
 	}
 	st.Phase = s.phase
-	if s.phase == report.PhaseNew && u.wasAborted() {
+	if s.phase == report.PhaseNew && u.journal().says("abort") {
 		st.Phase = report.PhaseAborted
 	}
-	st.Writable = s.writable(ctx, u)
+	st.Writable = u.writableSide(ctx, s)
 	st.Fence.Old, st.Fence.New = fenceState(s, "old"), fenceState(s, "new")
-	opens := ""
+	r, opens := reading{u, s, &st}, ""
 	if st.Phase != report.PhaseNew && st.Phase != report.PhaseAborted && st.Phase != report.PhaseFinished {
 		if err := u.lookTables(ctx, s); err != nil {
 			st.Notes = append(st.Notes, err.Error())
 		}
-		u.statusLinks(ctx, s, &st)
-		opens = u.statusGates(ctx, s, &st)
+		r.links(ctx)
+		opens = r.gates(ctx)
 	}
 	u.statusStandbys(ctx, s, &st)
-	u.statusNotes(ctx, s, &st)
-	st.Step = u.statusStep()
+	r.notes(ctx)
+	// A journal that cannot be read says nothing.
+	if st.Step, err = u.journal().work(); err != nil {
+		st.Step = nil
+	}
 	st.Notes = append(st.Notes, u.managerNotes(ctx, s)...)
 	st.Next = next(st, s, opens)
-	u.statusRuns(ctx, s, &st)
+	r.runs(ctx)
 	return st, nil
 }
 
-// statusNotes tells what no gate says: writes that were refused on the side that
+// notes tells what no gate says: writes that were refused on the side that
 // fills, and who is old's primary where the runbook's does not answer.
-func (u *Upgrade) statusNotes(ctx context.Context, s *survey, st *report.Status) {
+func (r reading) notes(ctx context.Context) {
+	u, s, st := r.u, r.s, r.st
 	if s.oldErr != nil && s.zero() != nil {
 		if says := u.rivals(ctx, s); says != "" {
 			st.Notes = append(st.Notes, says)
@@ -79,7 +90,7 @@ func (u *Upgrade) statusNotes(ctx context.Context, s *survey, st *report.Status)
 	}
 	var refused int64
 	for _, db := range s.databases {
-		err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+		err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
 			n, err := u.part.Refused(ctx, conn)
 			refused += n
 			return err
@@ -94,9 +105,10 @@ func (u *Upgrade) statusNotes(ctx context.Context, s *survey, st *report.Status)
 	}
 }
 
-// statusRuns tells what runs that are under way, or were cut off, have written
+// runs tells what runs that are under way, or were cut off, have written
 // down. What no run is at work on is no step in progress.
-func (u *Upgrade) statusRuns(ctx context.Context, s *survey, st *report.Status) {
+func (r reading) runs(ctx context.Context) {
+	u, s, st := r.u, r.s, r.st
 	var session int32
 	known := true
 	for _, side := range []string{"old", "new"} {
@@ -104,7 +116,7 @@ func (u *Upgrade) statusRuns(ctx context.Context, s *survey, st *report.Status) 
 			known = false
 			continue
 		}
-		err := u.sessions.Do(ctx, u.side(side).With(s.home), func(conn *pgx.Conn) error {
+		err := u.in(ctx, side, s.home, func(conn *pgx.Conn) error {
 			_, pid, err := heldBy(ctx, conn, appOf(u.rb)+" lock %", false)
 			session = max(session, pid)
 			return err
@@ -143,11 +155,11 @@ func (u *Upgrade) writable(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return string(s.writable(ctx, u)), nil
+	return string(u.writableSide(ctx, s)), nil
 }
 
-// writable tells which side takes a client's write in every database.
-func (s *survey) writable(ctx context.Context, u *Upgrade) report.Writable {
+// writableSide tells which side takes a client's write in every database.
+func (u *Upgrade) writableSide(ctx context.Context, s *survey) report.Writable {
 	old, oldErr := u.takesWrites(ctx, s, "old")
 	fresh, newErr := u.takesWrites(ctx, s, "new")
 	// A new cluster that this upgrade has not closed yet serves nobody.
@@ -191,7 +203,7 @@ func (u *Upgrade) takesWrites(ctx context.Context, s *survey, side string) (bool
 	}
 	for _, db := range s.databases {
 		up := false
-		err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+		err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 			var err error
 			up, err = u.part.Up(ctx, conn)
 			return err
@@ -222,8 +234,9 @@ func fenceState(s *survey, side string) report.FenceState {
 	return report.FenceArmed
 }
 
-// statusLinks reads every link that exists, in both directions.
-func (u *Upgrade) statusLinks(ctx context.Context, s *survey, st *report.Status) {
+// links reads every link that exists, in both directions.
+func (r reading) links(ctx context.Context) {
+	u, s, st := r.u, r.s, r.st
 	var kept int64
 	for _, db := range s.databases {
 		for _, links := range [][]link.Link{db.links, db.way} {
@@ -247,8 +260,11 @@ func (u *Upgrade) statusLinks(ctx context.Context, s *survey, st *report.Status)
 				}
 				if r := p.Receiver; r != nil {
 					row.Receiver = &report.Receiver{
-						State: r.State, SyncState: r.SyncState, SyncPriority: r.SyncPriority, Sent: p.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay,
-						WriteLag: seconds(r.WriteLag), FlushLag: seconds(r.FlushLag), ReplayLag: seconds(r.ReplayLag),
+						State: r.State, SyncState: r.SyncState, SyncPriority: r.SyncPriority,
+						Received: report.Received{
+							Sent: p.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay,
+							WriteLag: seconds(r.WriteLag), FlushLag: seconds(r.FlushLag), ReplayLag: seconds(r.ReplayLag),
+						},
 					}
 				}
 				if p.Errors > 0 && p.Worker == nil {
@@ -278,7 +294,7 @@ func (u *Upgrade) positions(ctx context.Context, s *survey, db string, links []l
 			return then
 		}
 		return func() error {
-			return u.sessions.Do(ctx, u.side(side).With(db), func(conn *pgx.Conn) error {
+			return u.in(ctx, side, db, func(conn *pgx.Conn) error {
 				conns[side] = conn
 				return then()
 			})
@@ -288,8 +304,9 @@ func (u *Upgrade) positions(ctx context.Context, s *survey, db string, links []l
 	return at, err
 }
 
-// statusGates asks the gates. It returns what opens them where no waiting does.
-func (u *Upgrade) statusGates(ctx context.Context, s *survey, st *report.Status) (opens string) {
+// gates asks the gates. It returns what opens them where no waiting does.
+func (r reading) gates(ctx context.Context) (opens string) {
+	u, s, st := r.u, r.s, r.st
 	dir := cutover.Forward
 	switch s.phase {
 	case report.PhaseOpen:
@@ -314,15 +331,6 @@ func (u *Upgrade) statusGates(ctx context.Context, s *survey, st *report.Status)
 		st.Gates = append(st.Gates, report.Gate{ID: g.ID, OK: g.OK, Says: g.Says})
 	}
 	return cutover.Do(states)
-}
-
-// statusStep is the step that the journal has begun and not ended.
-func (u *Upgrade) statusStep() *report.Work {
-	w, err := u.journalStep()
-	if err != nil {
-		return nil
-	}
-	return w
 }
 
 // next is the command to type next. What was cut off after open, or whose hook

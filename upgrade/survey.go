@@ -10,6 +10,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/schema"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -242,28 +243,15 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 		s.databases = append(s.databases, &database{name: b.Name, oid: oids[b.Name], encoding: encodings[b.Name], book: b})
 	}
 	if len(s.databases) == 0 {
-		return exitf(ExitFindings, "create one, or correct old.primary", "%s has no database to upgrade", from.Server)
+		return exit.Errorf(exit.Findings, "create one, or correct old.primary", "%s has no database to upgrade", from.Server)
 	}
 	s.home = s.databases[0].name
 	names := make([]string, len(s.databases))
 	for i, db := range s.databases {
 		names[i] = db.name
 	}
-	u.known.Store(&names)
+	u.knows(names)
 	return nil
-}
-
-// moves are the databases that are moved; nil where the runbook does not name
-// them and no server was asked yet.
-func (u *Upgrade) moves() []string {
-	if known := u.known.Load(); known != nil {
-		return *known
-	}
-	var names []string
-	for _, db := range u.rb.Databases {
-		names = append(names, db.Name)
-	}
-	return names
 }
 
 // lookDecisions reads crossfade.upgrade and the fence on both sides.
@@ -276,7 +264,7 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 			continue
 		}
 		up := false
-		err := u.sessions.Do(ctx, u.side(name).With(s.home), func(conn *pgx.Conn) error {
+		err := u.in(ctx, name, s.home, func(conn *pgx.Conn) error {
 			ds, err := u.part.ReadDecisions(ctx, conn)
 			if err != nil {
 				return err
@@ -309,7 +297,7 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 			if s.oldErr != nil && s.newErr != nil {
 				return errors.Join(s.oldErr, s.newErr)
 			}
-		case errors.As(err, new(*ExitError)):
+		case errors.As(err, new(*exit.Error)):
 			return err
 		case err != nil:
 			return &pg.Error{Doing: "read the state of the upgrade", On: u.side(name).String(), Err: err}
@@ -322,7 +310,7 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 	s.decisions = slices.SortedFunc(maps.Values(all), func(a, b cutover.Decision) int { return cmp.Compare(a.Attempt, b.Attempt) })
 	for _, d := range s.decisions {
 		if d.Upgrade != u.rb.Upgrade {
-			return exitf(ExitFindings, "finish or abort that one first, with its own runbook", "upgrade %q has begun on this cluster; one upgrade at a time", d.Upgrade)
+			return exit.Errorf(exit.Findings, "finish or abort that one first, with its own runbook", "upgrade %q has begun on this cluster; one upgrade at a time", d.Upgrade)
 		}
 	}
 	return nil
@@ -506,7 +494,7 @@ func (u *Upgrade) assigned(ctx context.Context, s *survey, db *database) error {
 	for set := range published {
 		db.published[set] = true
 	}
-	if taken := u.ofThis(db, published); len(published) > 0 {
+	if taken := u.ofThis(s, db, published); len(published) > 0 {
 		db.keep(published, taken)
 	}
 	return nil
@@ -621,13 +609,4 @@ func (u *Upgrade) linkUp(s *survey, db *database) {
 		l.Conninfo, l.Secret = u.newFromOld.With(db.name).Conninfo(), u.newFromOld.Secret()
 		db.way = append(db.way, l)
 	}
-}
-
-// wrongPhase is a command in the wrong phase, with the right one.
-func wrongPhase(p report.Phase, command string) *ExitError {
-	next := map[report.Phase]string{
-		report.PhaseNew: "prepare", report.PhaseAborted: "prepare", report.PhasePreparing: "prepare or abort", report.PhaseReady: "cutover, rehearse, verify or abort",
-		report.PhaseCutover: "cutover or abort", report.PhaseOpen: "rollback, prepare, finish or verify", report.PhaseRolledBack: "cutover, prepare, finish or abort", report.PhaseFinished: "nothing more: the upgrade is finished",
-	}
-	return refused("the right command now: "+next[p], "%s is not for phase %s", command, p)
 }

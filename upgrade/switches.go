@@ -15,8 +15,10 @@ import (
 	"crossfade/cutover/traffic"
 	"crossfade/schema"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/standby"
 
@@ -58,7 +60,7 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, erro
 		return false, "", err
 	}
 	if len(missing) > 0 {
-		return false, "", &cutover.ErrShut{Says: fmt.Sprintf("%s lacks, or has differently, %s: run crossfade prepare, which takes it along", s.applying().Name, some(missing)), Do: "crossfade prepare"}
+		return false, "", &cutover.ErrShut{Says: fmt.Sprintf("%s lacks, or has differently, %s: run crossfade prepare, which takes it along", s.applying().Name, report.Some(missing)), Do: "crossfade prepare"}
 	}
 	return true, "the catalogs are equal", nil
 }
@@ -94,7 +96,7 @@ func differ(bad []schema.Difference) string {
 		}
 		says = append(says, d.Says)
 	}
-	return some(says)
+	return report.Some(says)
 }
 
 // standbysGate wants every standby of new that the runbook demands to stream.
@@ -115,7 +117,7 @@ func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, er
 		if err != nil {
 			return false, "", &pg.Error{Doing: "ask whether " + sb.Name + " streams", On: up.String(), Err: err}
 		}
-		if !streams && !u.accepted(cutover.StandbyMissing, sb.Name) {
+		if !streams && !u.rb.Accepts(cutover.StandbyMissing, sb.Name) {
 			return false, "standby " + sb.Name + " of new does not stream: run crossfade prepare, which rebuilds it", nil
 		}
 	}
@@ -126,7 +128,7 @@ func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, er
 // standbys may have taken the place of some that they waited for.
 func (u *Upgrade) withoutTaken(ctx context.Context, names []string) (ok bool, says string, err error) {
 	gone := strings.Join(names, ", ")
-	err = u.sessions.Do(ctx, u.old, func(conn *pgx.Conn) error {
+	err = u.on(ctx, "old", func(conn *pgx.Conn) error {
 		value, _, err := standby.Synchronous(ctx, conn)
 		if err != nil {
 			return err
@@ -193,12 +195,12 @@ func (u *Upgrade) switches(to string) (traffic.Group, error) {
 		}
 		b := &traffic.PgBouncer{
 			Databases: t.PgBouncer.Databases, Apart: u.pooledApart(), Moved: u.moves(), PauseTimeout: min(2*time.Second, u.rb.Cutover.MaxBlocked/2), Blocked: u.rb.Cutover.MaxBlocked,
-			Accepted: func(p traffic.Problem) bool { return u.accepted(p.ID, p.Object) },
+			Accepted: func(p traffic.Problem) bool { return u.rb.Accepts(p.ID, p.Object) },
 		}
 		for _, i := range t.PgBouncer.Instances {
 			admin, err := pg.Parse("pgbouncer", i.Admin, "")
 			if err != nil {
-				return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+				return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 			}
 			b.Instances = append(b.Instances, traffic.Instance{Admin: admin.As(u.app), Config: i.Config})
 		}
@@ -229,7 +231,7 @@ func (u *Upgrade) trafficFindings(ctx context.Context) ([]check.Finding, error) 
 				continue // prepare makes databases and roles; the server itself answered
 			}
 			f := check.Finding{ID: p.ID, Level: check.Block, On: p.On, Object: p.Object, Says: p.Says, Fix: p.Fix, Acceptable: p.Acceptable}
-			f.Accepted = p.Acceptable && u.accepted(p.ID, p.Object)
+			f.Accepted = p.Acceptable && u.rb.Accepts(p.ID, p.Object)
 			found = append(found, f)
 		}
 	}

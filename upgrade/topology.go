@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -39,7 +40,7 @@ func (u *Upgrade) topology(ctx context.Context, s *survey) (old, fresh report.Cl
 	if names := u.rb.New[0].SynchronousStandbyNames; names != nil {
 		fresh.Synchronous = *names
 	} else if len(u.rb.New[0].Standbys) > 0 {
-		fresh.Synchronous = first(fresh.Synchronous, old.Synchronous)
+		fresh.Synchronous = cmp.Or(fresh.Synchronous, old.Synchronous)
 	}
 	return old, fresh
 }

@@ -12,6 +12,7 @@ import (
 	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/rights"
@@ -59,7 +60,7 @@ func tried(runs *rights.Map, db *database, major int, entries []schema.Entry) (s
 func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entries []schema.Entry) (flow.Step, error) {
 	name := u.scratchPrefix() + u.tag(s, db)
 	var create string
-	err := u.sessions.Do(ctx, u.new, func(conn *pgx.Conn) (err error) {
+	err := u.on(ctx, "new", func(conn *pgx.Conn) (err error) {
 		create, _, err = u.scratchNeeds(ctx, conn, db.name, name)
 		return err
 	})
@@ -72,14 +73,14 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entrie
 	}
 	some, _ := tried(runs, db, s.new.Version/10000, entries)
 	does := []flow.Effect{
-		effect("new", "", dropScratch(name)),
-		effect("new", "", create), effect("new", "", markScratch(name)),
+		flow.SQL("new", "", dropScratch(name)),
+		flow.SQL("new", "", create), flow.SQL("new", "", markScratch(name)),
 	}
 	for _, e := range some {
 		does = append(does, flow.Effect{On: "new", Database: name, SQL: e.SQL})
 	}
 	return flow.Step{
-		ID: "trial/" + db.name, Title: "Try the schema of " + db.name + " out on new, without rows", Does: append(does, effect("new", "", dropScratch(name)), effect("old", s.home, u.part.Own(keepMemory))),
+		ID: "trial/" + db.name, Title: "Try the schema of " + db.name + " out on new, without rows", Does: append(does, flow.SQL("new", "", dropScratch(name)), flow.SQL("old", s.home, u.part.Own(keepMemory))),
 		Done: func(ctx context.Context) (bool, error) {
 			if was, ok := s.before(triedKey(db)); ok && was == u.triedMark(s, some) {
 				return true, nil
@@ -107,7 +108,7 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entrie
 				return err
 			}
 			if len(found) > 0 {
-				return blocks(found)
+				return exit.Blocks(found)
 			}
 			return u.remember(ctx, s, func(m *cutover.Memory) { m.Before[triedKey(db)] = u.triedMark(s, some) })
 		},
@@ -131,7 +132,7 @@ func (u *Upgrade) triedMark(s *survey, some []schema.Entry) string {
 // restored says whether a side's database has the mark of each entry.
 func (u *Upgrade) restored(ctx context.Context, side string, db *database, entries []schema.Entry) (bool, error) {
 	done := false
-	err := u.sessions.Do(ctx, u.side(side).With(db.name), func(conn *pgx.Conn) error {
+	err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
 		marks, err := schema.Marks(ctx, conn, "toc ")
 		done = err == nil
 		for _, e := range entries {

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/schema"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
@@ -86,7 +88,7 @@ func (u *Upgrade) doubt(ctx context.Context, s *survey) (doubts, error) {
 	wasOld, wasNew := s.remembered()
 	strangerOld, movedOld := hasMoved("old", wasOld, s.old)
 	strangerNew, movedNew := hasMoved("new", wasNew, s.new)
-	d.stranger = first(strangerOld, strangerNew)
+	d.stranger = cmp.Or(strangerOld, strangerNew)
 	for _, m := range []string{movedOld, movedNew} {
 		if m != "" {
 			d.moved = append(d.moved, m)
@@ -122,7 +124,7 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 		return err
 	}
 	var published map[string]linkMark
-	err = u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) (err error) {
+	err = u.in(ctx, "old", db.name, func(conn *pgx.Conn) (err error) {
 		published, err = readPublished(ctx, conn, db.links)
 		return err
 	})
@@ -130,7 +132,7 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 		return err
 	}
 	wrong := map[string]string{}
-	for _, r := range db.renames(made) {
+	for _, r := range renamesOf(db, made) {
 		d.mend = append(d.mend, r.String())
 		if r.taken {
 			wrong[r.link] = r.String() + ", a name that another replicated table had: rows may have gone into the wrong one"
@@ -142,7 +144,7 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 		if newMoved && p.Subscription && why == "" {
 			why = "new has failed over, and may have lost what it had applied"
 		}
-		why = first(why, wrong[l.Name])
+		why = cmp.Or(why, wrong[l.Name])
 		switch {
 		case why != "":
 			d.links[l.Name] = why
@@ -163,7 +165,7 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 	}
 	open, err := u.unfenced(ctx, db)
 	if len(open) > 0 {
-		d.verify = append(d.verify, fmt.Sprintf("the fence is off %s in %s on new: anybody could write there", some(open), db.name))
+		d.verify = append(d.verify, fmt.Sprintf("the fence is off %s in %s on new: anybody could write there", report.Some(open), db.name))
 	}
 	return err
 }
@@ -171,7 +173,7 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 // mismatch tells how a publication and its subscription differ.
 func (u *Upgrade) mismatch(ctx context.Context, db *database, l link.Link, p *link.Position) (string, error) {
 	var gone []string
-	err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+	err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT n.nspname::text, c.relname::text FROM pg_subscription_rel r
 			JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -196,11 +198,11 @@ func (u *Upgrade) mismatch(ctx context.Context, db *database, l link.Link, p *li
 			return "", err
 		}
 		if len(gone) > 0 {
-			return fmt.Sprintf("%s is not on new any more: make it again there as it is on old (BEGIN READ WRITE before it), or drop it on old, too", some(gone)), nil
+			return fmt.Sprintf("%s is not on new any more: make it again there as it is on old (BEGIN READ WRITE before it), or drop it on old, too", report.Some(gone)), nil
 		}
 		return fmt.Sprintf("%s publishes %d tables and subscribes %d", l.Name, p.Published, p.Subscribed), nil
 	}
-	return fmt.Sprintf("%s was dropped on old: drop it on new, too (BEGIN READ WRITE before it), or make it again on old from what new has", some(gone)), nil
+	return fmt.Sprintf("%s was dropped on old: drop it on new, too (BEGIN READ WRITE before it), or make it again on old from what new has", report.Some(gone)), nil
 }
 
 // lost are the tables of a link that new does not have.
@@ -209,7 +211,7 @@ func (u *Upgrade) lost(ctx context.Context, db *database, l link.Link) (gone []s
 	for _, t := range l.Tables {
 		names, quoted = append(names, t.String()), append(quoted, t.SQL())
 	}
-	err = u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+	err = u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, "SELECT coalesce(array_agg(n ORDER BY n), '{}') FROM unnest($1::text[], $2::text[]) k(n, q) WHERE to_regclass(q) IS NULL", names, quoted).Scan(&gone)
 	})
 	if err != nil {
@@ -372,7 +374,7 @@ func readPublished(ctx context.Context, conn *pgx.Conn, links []link.Link) (map[
 func markEffects(db string, links []link.Link) []flow.Effect {
 	does := make([]flow.Effect, len(links))
 	for i, l := range links {
-		does[i] = effect("new", db, "INSERT INTO crossfade.ledger (key, value) VALUES ("+pg.Literal("link/"+l.Name)+", $mark) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+		does[i] = flow.SQL("new", db, "INSERT INTO crossfade.ledger (key, value) VALUES ("+pg.Literal("link/"+l.Name)+", $mark) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
 	}
 	return does
 }
@@ -385,7 +387,7 @@ func (u *Upgrade) markLinks(ctx context.Context, db *database, links []link.Link
 		if err != nil {
 			return err
 		}
-		if err := u.fleet().Do(ctx, e.Fill(map[string]string{"mark": pg.Literal(string(b))})); err != nil {
+		if err := u.do(ctx, e.Fill(map[string]string{"mark": pg.Literal(string(b))})); err != nil {
 			return err
 		}
 	}
@@ -394,7 +396,7 @@ func (u *Upgrade) markLinks(ctx context.Context, db *database, links []link.Link
 
 func (u *Upgrade) readLinks(ctx context.Context, db *database) (map[string]madeLink, error) {
 	made := map[string]madeLink{}
-	err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+	err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT l.name, s.subconninfo, k.value::text
 			FROM unnest($1::text[]) l(name)
@@ -445,7 +447,7 @@ func linkNames(links []link.Link) []string {
 
 // unfenced are the tables of a database of new that anybody can write to.
 func (u *Upgrade) unfenced(ctx context.Context, db *database) (open []string, err error) {
-	err = u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error {
+	err = u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
 		var up bool
 		if up, err = u.part.Up(ctx, conn); err != nil {
 			return err
@@ -456,14 +458,6 @@ func (u *Upgrade) unfenced(ctx context.Context, db *database) (open []string, er
 		return err
 	})
 	return open, err
-}
-
-// some are the first names of a list, for a sentence.
-func some(names []string) string {
-	if len(names) > 5 {
-		return strings.Join(names[:5], ", ") + fmt.Sprintf(" and %d more", len(names)-5)
-	}
-	return strings.Join(names, ", ")
 }
 
 // trustGate wants new to hold what old holds without a doubt.
@@ -509,7 +503,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 		return step, false, err
 	}
 	if d.stranger != "" {
-		return step, false, exitf(ExitFindings, "crossfade abort, with the runbook of that cluster, undoes what was made there", "%s", d.stranger)
+		return step, false, exit.Errorf(exit.Findings, "crossfade abort, with the runbook of that cluster, undoes what was made there", "%s", d.stranger)
 	}
 	z := s.zero()
 	unknown := z != nil && z.Closing.System == ""
@@ -520,7 +514,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 	var does []flow.Effect
 	distrust := len(d.links)+len(d.verify)+len(d.moved) > 0
 	if distrust {
-		does = append(does, effect("new", s.home, again), effect("old", s.home, again))
+		does = append(does, flow.SQL("new", s.home, again), flow.SQL("old", s.home, again))
 		s.distrusted = true
 	}
 	type part struct {
@@ -545,13 +539,13 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 		does = append(does, mend...)
 		parts = append(parts, p)
 	}
-	does = append(does, effect("old", s.home, keepMemory))
+	does = append(does, flow.SQL("old", s.home, keepMemory))
 	title := "Drop what cannot be trusted: " + d.says()
 	if d.says() == "" {
 		title = "Write down which servers old and new are"
 	}
 	return flow.Step{
-		ID: "trust", Title: title, Does: does, Done: never,
+		ID: "trust", Title: title, Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if d.says() != "" {
 				t.Note("%s", d.says())
@@ -563,7 +557,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 			}
 			if distrust {
 				for _, e := range does[:2] {
-					if err := u.fleet().Do(ctx, e); err != nil && !pg.Missing(err) {
+					if err := u.do(ctx, e); err != nil && !pg.Missing(err) {
 						return err
 					}
 				}
@@ -573,7 +567,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 					return err
 				}
 				for _, e := range p.effects {
-					if err := u.fleet().Do(ctx, e); err != nil {
+					if err := u.do(ctx, e); err != nil {
 						return err
 					}
 				}
@@ -626,11 +620,11 @@ func (u *Upgrade) distrust(ctx context.Context, db *database, links []link.Link)
 	if len(links) == 0 {
 		return nil
 	}
-	err := u.sessions.Do(ctx, u.new.With(db.name), func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, links) })
+	err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, links) })
 	if err != nil {
 		return err
 	}
-	return u.sessions.Do(ctx, u.old.With(db.name), func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, conn, nil, links) })
+	return u.in(ctx, "old", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, conn, nil, links) })
 }
 
 // rivals names standbys of old, in the runbook, that are primaries beside it:
@@ -688,8 +682,8 @@ func (u *Upgrade) mayCopy(ctx context.Context, s *survey, db *database, drop []l
 	if len(bad) == 0 {
 		return nil
 	}
-	return &ExitError{
-		Code: ExitFailed, On: "new", Says: fmt.Sprintf("tables of %s must be copied again, and are not alike on both sides: %s", db.name, some(bad)),
+	return &exit.Error{
+		Code: exit.Failed, On: "new", Says: fmt.Sprintf("tables of %s must be copied again, and are not alike on both sides: %s", db.name, report.Some(bad)),
 		Hint: "nothing was changed; make the same change on both sides (" + u.byHand(s) + "), then run crossfade prepare again",
 	}
 }

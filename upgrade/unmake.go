@@ -232,21 +232,21 @@ func (u *Upgrade) emptied(ctx context.Context, s *survey) (does []flow.Effect, s
 			return nil, nil, err
 		}
 		for _, o := range going {
-			does = append(does, effect("new", db.name, dropObject(o)))
+			does = append(does, flow.SQL("new", db.name, dropObject(o)))
 		}
 		stays = append(stays, kept...)
 		if now.Public != was.Public && was.Public != "" {
 			if now.Public == "" {
-				does = append(does, effect("new", db.name, "CREATE SCHEMA public"))
+				does = append(does, flow.SQL("new", db.name, "CREATE SCHEMA public"))
 			}
-			does = append(does, effect("new", db.name, "ALTER SCHEMA public OWNER TO "+pg.Ident(was.Public)))
+			does = append(does, flow.SQL("new", db.name, "ALTER SCHEMA public OWNER TO "+pg.Ident(was.Public)))
 		}
 		sql, err := u.privilegesBack(ctx, db.name, was.Privileges, now.Privileges, initial)
 		if err != nil {
 			return nil, nil, err
 		}
 		for _, q := range sql {
-			does = append(does, effect("new", db.name, q))
+			does = append(does, flow.SQL("new", db.name, q))
 		}
 	}
 	return does, stays, nil
@@ -302,7 +302,7 @@ func (u *Upgrade) going(ctx context.Context, database string, was, now stood) (g
 // with these others.
 func (u *Upgrade) leaning(ctx context.Context, database string, objects []string) (map[string]string, error) {
 	needed := map[string]string{}
-	err := u.sessions.Do(ctx, u.new.With(database), func(conn *pgx.Conn) error {
+	err := u.in(ctx, "new", database, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, leaning, objects)
 		if err != nil {
 			return err
@@ -332,7 +332,7 @@ func (u *Upgrade) privilegesBack(ctx context.Context, database string, was, now,
 	}
 	slices.Sort(all)
 	var out []string
-	err := u.sessions.Do(ctx, u.new.With(database), func(conn *pgx.Conn) error {
+	err := u.in(ctx, "new", database, func(conn *pgx.Conn) error {
 		for _, object := range all {
 			want, changed := was[object]
 			if !changed {
@@ -412,14 +412,14 @@ func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]fl
 				return nil, err
 			}
 		}
-		err = u.sessions.Do(ctx, u.new.With(place), func(conn *pgx.Conn) error {
+		err = u.in(ctx, "new", place, func(conn *pgx.Conn) error {
 			rows, err := conn.Query(ctx, disownable, goes, roles)
 			if err != nil {
 				return err
 			}
 			var role string
 			_, err = pgx.ForEachRow(rows, []any{&role}, func() error {
-				does = append(does, effect("new", place, "DROP OWNED BY "+pg.Ident(role)))
+				does = append(does, flow.SQL("new", place, "DROP OWNED BY "+pg.Ident(role)))
 				return nil
 			})
 			return err
@@ -439,7 +439,7 @@ func (u *Upgrade) unmade(ctx context.Context, s *survey) ([]string, error) {
 		return nil, nil
 	}
 	var left []string
-	err := u.sessions.Do(ctx, u.new, func(conn *pgx.Conn) error {
+	err := u.on(ctx, "new", func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT m FROM unnest($1::text[]) m
 			WHERE m LIKE 'database %' AND EXISTS (SELECT FROM pg_database WHERE datname = substr(m, 10))

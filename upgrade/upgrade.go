@@ -4,6 +4,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,18 +14,21 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Upgrade is one upgrade: a runbook and the servers that it names. Where the
 // tables of old are split over several new clusters it is made of parts, one for
 // each of them, and a part is as an upgrade to that cluster alone.
 type Upgrade struct {
-	parts []*Upgrade   // in the order of the runbook; nil: there is one new cluster
+	parts parts        // nil: there is one new cluster
 	whole *Upgrade     // that this is a part of, or nil
 	part  cutover.Part // the cluster that this part is for; "": it is none
 
@@ -48,17 +52,9 @@ type Upgrade struct {
 	known atomic.Pointer[[]string]
 
 	mu      sync.Mutex
-	act     Activity
 	told    told
 	found   []manager.Manager // of old; nil: nobody has looked yet
 	foundOn *pg.Server        // which one they were found on
-}
-
-// Activity is the step in work, for status.
-type Activity struct {
-	Plan, Step  string
-	Since       time.Time
-	Done, Total int64
 }
 
 // Open reads the servers' addresses from the runbook. Nothing is connected.
@@ -71,7 +67,7 @@ func Open(_ context.Context, rb *runbook.Runbook) (*Upgrade, error) {
 	}
 	old, err := pg.Parse("old", rb.Old.Primary, rb.Old.Bin)
 	if err != nil {
-		return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 	}
 	u := &Upgrade{rb: rb, app: appOf(rb), run: newRunID(), old: old.As(appOf(rb))}
 	for _, c := range rb.New {
@@ -99,18 +95,18 @@ func open(rb *runbook.Runbook, app string, run runID) (*Upgrade, error) {
 	}{
 		{&u.old, "old", rb.Old.Primary, rb.Old.Bin},
 		{&u.new, "new", cluster.Primary, cluster.Bin},
-		{&u.oldFromNew, "old", first(cluster.FromNew, rb.Old.Primary), ""},
-		{&u.newFromOld, "new", first(cluster.FromOld, cluster.Primary), ""},
+		{&u.oldFromNew, "old", cmp.Or(cluster.FromNew, rb.Old.Primary), ""},
+		{&u.newFromOld, "new", cmp.Or(cluster.FromOld, cluster.Primary), ""},
 	} {
 		server, err := pg.Parse(s.name, s.conninfo, s.bin)
 		if err != nil {
-			return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
 		*s.at = server.As(u.app)
 	}
 	var err error
 	if u.places, err = places(u.old, u.oldFromNew); err != nil {
-		return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+		return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 	}
 	return u, nil
 }
@@ -139,15 +135,6 @@ func acceptable(rb *runbook.Runbook) error {
 		return &runbook.Error{Problems: problems}
 	}
 	return nil
-}
-
-func first(s ...string) string {
-	for _, v := range s {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 // Watching is the same upgrade for one that only looks: its sessions carry a
@@ -180,6 +167,9 @@ func (u *Upgrade) fleet() pg.Fleet {
 	return pg.Fleet{Servers: map[string]*pg.Server{"old": u.old, "new": u.new}, Sessions: &u.sessions}
 }
 
+// do executes an effect on the server that it is for, in a kept session.
+func (u *Upgrade) do(ctx context.Context, e flow.Effect) error { return u.fleet().Do(ctx, e) }
+
 // side is the server of a side by its name in plans.
 func (u *Upgrade) side(name string) *pg.Server {
 	if name == "old" {
@@ -188,12 +178,43 @@ func (u *Upgrade) side(name string) *pg.Server {
 	return u.new
 }
 
-// exec is the Do of a step that only executes its effects.
-func (u *Upgrade) exec(effects []flow.Effect, vars func() map[string]string) func(context.Context, *flow.Turn) error {
-	return flow.Exec(u.fleet().Do, effects, vars)
+// on runs f in a kept session of a side's own database.
+func (u *Upgrade) on(ctx context.Context, side string, f func(*pgx.Conn) error) error {
+	return u.sessions.Do(ctx, u.side(side), f)
 }
 
-func effect(side, db, sql string) flow.Effect { return flow.Effect{On: side, Database: db, SQL: sql} }
+// in runs f in a kept session of a database of a side.
+func (u *Upgrade) in(ctx context.Context, side, database string, f func(*pgx.Conn) error) error {
+	return u.sessions.Do(ctx, u.side(side).With(database), f)
+}
+
+// pair runs f in kept sessions of two servers at once.
+func (u *Upgrade) pair(ctx context.Context, from, to *pg.Server, f func(from, to *pgx.Conn) error) error {
+	return u.sessions.Do(ctx, from, func(a *pgx.Conn) error {
+		return u.sessions.Do(ctx, to, func(b *pgx.Conn) error { return f(a, b) })
+	})
+}
+
+// knows remembers which databases are moved, as the last survey found them.
+func (u *Upgrade) knows(databases []string) { u.known.Store(&databases) }
+
+// moves are the databases that are moved; nil where the runbook does not name
+// them and no server was asked yet.
+func (u *Upgrade) moves() []string {
+	if known := u.known.Load(); known != nil {
+		return *known
+	}
+	var names []string
+	for _, db := range u.rb.Databases {
+		names = append(names, db.Name)
+	}
+	return names
+}
+
+// exec is the Do of a step that only executes its effects.
+func (u *Upgrade) exec(effects []flow.Effect, vars func() map[string]string) func(context.Context, *flow.Turn) error {
+	return flow.Exec(u.do, effects, vars)
+}
 
 // program is a client program of new's major.
 func (u *Upgrade) program(name string, major int) (string, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 
 	"github.com/urfave/cli/v2"
 )
@@ -25,8 +26,8 @@ After the open step, use rollback instead.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "yes", Usage: "do not ask for the upgrade's name"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitHeld},
-		ends:  map[int]string{upgrade.ExitGate: "wrong phase, or not approved; nothing was changed"},
+		exits: []int{exit.Failed, exit.Gate, exit.Held},
+		ends:  map[int]string{exit.Gate: "wrong phase, or not approved; nothing was changed"},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return abortOptions{o, c.Bool("yes")}.run(ctx, out)
 		},

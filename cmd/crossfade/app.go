@@ -11,7 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 
 	"github.com/urfave/cli/v2"
 )
@@ -126,8 +126,8 @@ func (cmd command) read(c *cli.Context, o common, out *output) error {
 	if unwritten, ok := errors.AsType[*unwrittenError](cause); ok {
 		return unwritten
 	}
-	if err != nil && errors.Is(cause, upgrade.ErrInterrupted) {
-		return &upgrade.ExitError{Code: upgrade.ExitInterrupted, Says: err.Error(), Hint: "nothing was changed", Err: err}
+	if err != nil && errors.Is(cause, exit.ErrInterrupted) {
+		return &exit.Error{Code: exit.Interrupted, Says: err.Error(), Hint: "nothing was changed", Err: err}
 	}
 	return err
 }

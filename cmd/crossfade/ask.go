@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/report"
 
 	"golang.org/x/term"
@@ -30,8 +31,8 @@ func (c consent) possible(out *output) error {
 	if c.yes || term.IsTerminal(int(out.stdin.Fd())) {
 		return nil
 	}
-	return &upgrade.ExitError{
-		Code: upgrade.ExitGate, Says: c.plan + ": not approved: there is no terminal to ask on; nothing was changed",
+	return &exit.Error{
+		Code: exit.Gate, Says: c.plan + ": not approved: there is no terminal to ask on; nothing was changed",
 		Hint: "--yes answers for you",
 	}
 }
@@ -54,8 +55,8 @@ func (c consent) given(ctx context.Context, u *upgrade.Upgrade, name string, out
 		return err
 	}
 	if answer != name {
-		return &upgrade.ExitError{
-			Code: upgrade.ExitGate, Says: fmt.Sprintf("%s: not approved: %q was typed, and the upgrade is %s; nothing was changed", c.plan, answer, name),
+		return &exit.Error{
+			Code: exit.Gate, Says: fmt.Sprintf("%s: not approved: %q was typed, and the upgrade is %s; nothing was changed", c.plan, answer, name),
 			Hint: "run the same command again, and type " + name,
 		}
 	}
@@ -70,8 +71,8 @@ func ask(ctx context.Context, out *output, question string) (answer string, err 
 	if !out.terminal {
 		tty, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
 		if err != nil {
-			return "", &upgrade.ExitError{
-				Code: upgrade.ExitGate, Says: "not approved: stderr is no terminal, and there is no other to ask on; nothing was changed", Hint: "--yes answers for you", Err: err,
+			return "", &exit.Error{
+				Code: exit.Gate, Says: "not approved: stderr is no terminal, and there is no other to ask on; nothing was changed", Hint: "--yes answers for you", Err: err,
 			}
 		}
 		defer func() { err = errors.Join(err, tty.Close()) }()

@@ -7,6 +7,7 @@ import (
 
 	"crossfade/upgrade"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/report"
 
 	"github.com/urfave/cli/v2"
@@ -39,8 +40,8 @@ docs/checks.md lists every check.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "restore", Usage: "also restore the schema into a scratch database on new, which is dropped again"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitHeld}, reads: true,
-		ends: map[int]string{upgrade.ExitHeld: "another check --restore of this upgrade is running"},
+		exits: []int{exit.Failed, exit.Findings, exit.Held}, reads: true,
+		ends: map[int]string{exit.Held: "another check --restore of this upgrade is running"},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return checkOptions{o, c.Bool("restore")}.run(ctx, out)
 		},
@@ -99,10 +100,10 @@ func blocked(all []report.Finding) error {
 	case 0:
 		return nil
 	case 1:
-		return &upgrade.ExitError{Code: upgrade.ExitFindings, Says: "1 finding blocks the upgrade", Hint: "fix it, or add it to accept: in the runbook where it is acceptable"}
+		return &exit.Error{Code: exit.Findings, Says: "1 finding blocks the upgrade", Hint: "fix it, or add it to accept: in the runbook where it is acceptable"}
 	}
-	return &upgrade.ExitError{
-		Code: upgrade.ExitFindings, Says: fmt.Sprintf("%d findings block the upgrade", n),
+	return &exit.Error{
+		Code: exit.Findings, Says: fmt.Sprintf("%d findings block the upgrade", n),
 		Hint: "fix them, or add the acceptable ones to accept: in the runbook",
 	}
 }

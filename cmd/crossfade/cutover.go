@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
 
@@ -34,11 +35,11 @@ func crossFlags() []cli.Flag {
 
 // crossEnds are the codes that a signal decides about: it is undone first.
 var crossEnds = map[int]string{
-	upgrade.ExitUndone:      "failed or was interrupted before open, in the gates too, and was undone; the cluster that served before serves again (seen, not assumed; otherwise 1)",
-	upgrade.ExitInterrupted: "interrupted (SIGINT, SIGTERM) before the first step; nothing was changed. Later a signal is 5, after open 6",
+	exit.Undone:      "failed or was interrupted before open, in the gates too, and was undone; the cluster that served before serves again (seen, not assumed; otherwise 1)",
+	exit.Interrupted: "interrupted (SIGINT, SIGTERM) before the first step; nothing was changed. Later a signal is 5, after open 6",
 }
 
-var crossExits = []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitBehind, upgrade.ExitHeld}
+var crossExits = []int{exit.Failed, exit.Gate, exit.Undone, exit.AfterOpen, exit.Held}
 
 func cutoverCommand() command {
 	return command{

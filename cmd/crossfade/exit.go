@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
@@ -20,22 +20,22 @@ var exits = []struct {
 	code  int
 	means string
 }{
-	{upgrade.ExitDone, "done"},
-	{upgrade.ExitFailed, "failed; run again to resume"},
-	{upgrade.ExitUsage, "bad usage or runbook"},
-	{upgrade.ExitFindings, "blocking findings"},
-	{upgrade.ExitGate, "outside the window, wrong phase, not approved, or a gate is closed; nothing was changed (anything changed was reverted)"},
-	{upgrade.ExitUndone, "cutover or rollback failed and was undone; the cluster that served before serves again (seen, not assumed; otherwise 1)"},
-	{upgrade.ExitBehind, "failed after the point of no return: run the same command again; it only moves forward"},
-	{upgrade.ExitDifferences, "verification found differences"},
-	{upgrade.ExitHeld, "another run holds this upgrade"},
-	{upgrade.ExitInterrupted, "interrupted (SIGINT, SIGTERM); run again to resume"},
+	{exit.Done, "done"},
+	{exit.Failed, "failed; run again to resume"},
+	{exit.Usage, "bad usage or runbook"},
+	{exit.Findings, "blocking findings"},
+	{exit.Gate, "outside the window, wrong phase, not approved, or a gate is closed; nothing was changed (anything changed was reverted)"},
+	{exit.Undone, "cutover or rollback failed and was undone; the cluster that served before serves again (seen, not assumed; otherwise 1)"},
+	{exit.AfterOpen, "failed after the point of no return: run the same command again; it only moves forward"},
+	{exit.Differences, "verification found differences"},
+	{exit.Held, "another run holds this upgrade"},
+	{exit.Interrupted, "interrupted (SIGINT, SIGTERM); run again to resume"},
 }
 
 // firstOf is the order in which several reasons to fail decide: the first wins.
 var firstOf = []int{
-	upgrade.ExitBehind, upgrade.ExitUndone, upgrade.ExitInterrupted, upgrade.ExitDifferences,
-	upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitFailed,
+	exit.AfterOpen, exit.Undone, exit.Interrupted, exit.Differences,
+	exit.Findings, exit.Gate, exit.Failed,
 }
 
 // usageError is a command line that cannot be understood.
@@ -57,16 +57,16 @@ func failure(ctx context.Context, err error) *report.Error {
 	var unwritten *unwrittenError
 	switch {
 	case errors.As(err, &usage):
-		return &report.Error{Exit: upgrade.ExitUsage, Says: cmp.Or(usage.says, "bad usage"), Hint: cmp.Or(usage.try, "crossfade --help")}
+		return &report.Error{Exit: exit.Usage, Says: cmp.Or(usage.says, "bad usage"), Hint: cmp.Or(usage.try, "crossfade --help")}
 	case errors.As(err, &runbook):
-		return &report.Error{Exit: upgrade.ExitUsage, Says: runbook.Error(), Hint: runbook.Hint()}
+		return &report.Error{Exit: exit.Usage, Says: runbook.Error(), Hint: runbook.Hint()}
 	case errors.As(err, &unwritten):
-		return &report.Error{Exit: upgrade.ExitFailed, Says: err.Error(), Hint: unwritten.hint()}
+		return &report.Error{Exit: exit.Failed, Says: err.Error(), Hint: unwritten.hint()}
 	}
-	e := upgrade.Exit(err)
+	e := exit.Of(err)
 	out := &report.Error{Exit: e.Code, Says: e.Says, On: e.On, Object: e.Object, SQLState: e.SQLState, Hint: e.Hint}
-	if errors.Is(context.Cause(ctx), upgrade.ErrInterrupted) && before(upgrade.ExitInterrupted, out.Exit) {
-		out.Exit, out.Hint = upgrade.ExitInterrupted, "run the same command again to resume"
+	if errors.Is(context.Cause(ctx), exit.ErrInterrupted) && before(exit.Interrupted, out.Exit) {
+		out.Exit, out.Hint = exit.Interrupted, "run the same command again to resume"
 	}
 	return out
 }

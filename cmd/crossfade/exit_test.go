@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"crossfade/cutover"
-	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -20,8 +20,8 @@ import (
 
 func TestFailure(t *testing.T) {
 	interrupted, cancel := context.WithCancelCause(context.Background())
-	cancel(fmt.Errorf("%w by SIGINT", upgrade.ErrInterrupted))
-	code := func(n int) error { return fmt.Errorf("wrapped: %w", &upgrade.ExitError{Code: n, Says: "it failed"}) }
+	cancel(fmt.Errorf("%w by SIGINT", exit.ErrInterrupted))
+	code := func(n int) error { return fmt.Errorf("wrapped: %w", &exit.Error{Code: n, Says: "it failed"}) }
 	for _, c := range []struct {
 		name      string
 		err       error
@@ -113,25 +113,25 @@ func TestNearest(t *testing.T) {
 func TestEveryExitSaysWhatToDo(t *testing.T) {
 	var errs []error
 	for _, e := range exits {
-		if e.code != upgrade.ExitDone {
-			errs = append(errs, &upgrade.ExitError{Code: e.code}, fmt.Errorf("wrapped: %w", &upgrade.ExitError{Code: e.code, Says: "x"}))
+		if e.code != exit.Done {
+			errs = append(errs, &exit.Error{Code: e.code}, fmt.Errorf("wrapped: %w", &exit.Error{Code: e.code, Says: "x"}))
 		}
 	}
 	gate := &cutover.ErrGate{Closed: []cutover.GateState{{ID: "lag", Says: "behind"}}}
 	errs = append(errs,
 		errors.New("x"), &usageError{}, &crash{value: "x"}, &unwrittenError{syscall.EPIPE}, &unwrittenError{syscall.ENOSPC},
 		&runbook.Error{Problems: []runbook.Problem{{Says: "x"}}}, &pg.Error{Doing: "x", Err: errors.New("y")},
-		context.DeadlineExceeded, upgrade.ErrInterrupted, flow.ErrHeld, gate, cutover.ErrPatience, cutover.ErrTakenOver, &flow.Panic{Value: "x"},
+		context.DeadlineExceeded, exit.ErrInterrupted, flow.ErrHeld, gate, cutover.ErrPatience, cutover.ErrTakenOver, &flow.Panic{Value: "x"},
 	)
 	for _, undone := range []bool{false, true} {
 		for _, committed := range []bool{false, true} {
-			for _, err := range []error{errors.New("x"), gate, upgrade.ErrInterrupted} {
+			for _, err := range []error{errors.New("x"), gate, exit.ErrInterrupted} {
 				errs = append(errs, &flow.Failure{Plan: "cutover", Step: "gate", Err: err, Undone: undone, Committed: committed})
 			}
 		}
 	}
 	interrupted, cancel := context.WithCancelCause(context.Background())
-	cancel(upgrade.ErrInterrupted)
+	cancel(exit.ErrInterrupted)
 	for _, err := range errs {
 		for _, ctx := range []context.Context{context.Background(), interrupted} {
 			e := failure(ctx, err)

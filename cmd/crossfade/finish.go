@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/report"
 
 	"github.com/urfave/cli/v2"
@@ -28,8 +29,8 @@ that was forgotten is noticed. The statements that would reopen it are printed;
 			&cli.BoolFlag{Name: "yes", Usage: "do not ask for the upgrade's name"},
 			&cli.BoolFlag{Name: "reopen-old", Usage: "let old take writes again: it will not follow new any more"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitHeld},
-		ends:  map[int]string{upgrade.ExitGate: "wrong phase, or not approved; nothing was changed"},
+		exits: []int{exit.Failed, exit.Gate, exit.Held},
+		ends:  map[int]string{exit.Gate: "wrong phase, or not approved; nothing was changed"},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return finishOptions{o, c.Bool("yes"), c.Bool("reopen-old")}.run(ctx, out)
 		},

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 
 	"github.com/urfave/cli/v2"
 )
@@ -67,7 +67,7 @@ func (cmd command) help() string {
 	fmt.Fprintf(&b, "crossfade %s - %s\n\nUSAGE\n  crossfade %s\n\n%s\n\nFLAGS\n", cmd.name, cmd.short, cmd.synopsis, cmd.about)
 	table(&b, flagRows(slices.Concat(cmd.flags, commonFlags(), []cli.Flag{cli.HelpFlag})))
 	b.WriteString("\nEXIT STATUS\n")
-	b.WriteString(exitText(append([]int{upgrade.ExitDone, upgrade.ExitUsage, upgrade.ExitInterrupted}, cmd.exits...), cmd.means()))
+	b.WriteString(exitText(append([]int{exit.Done, exit.Usage, exit.Interrupted}, cmd.exits...), cmd.means()))
 	return b.String()
 }
 
@@ -104,8 +104,8 @@ func (cmd command) means() map[int]string {
 		return cmd.ends
 	}
 	own := map[int]string{
-		upgrade.ExitFailed:      "failed: a server could not be queried, or the results could not be written",
-		upgrade.ExitInterrupted: "interrupted (SIGINT, SIGTERM); nothing was changed",
+		exit.Failed:      "failed: a server could not be queried, or the results could not be written",
+		exit.Interrupted: "interrupted (SIGINT, SIGTERM); nothing was changed",
 	}
 	maps.Copy(own, cmd.ends)
 	return own

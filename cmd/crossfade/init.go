@@ -8,7 +8,8 @@ import (
 	"io/fs"
 	"os"
 
-	"crossfade/upgrade"
+	"crossfade/upgrade/draft"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/report"
 
 	"github.com/urfave/cli/v2"
@@ -30,14 +31,14 @@ then says what blocks the upgrade.`,
 			&cli.StringFlag{Name: "new", Usage: "the cluster that will serve: `CONNINFO`"},
 			&cli.StringFlag{Name: "o", Usage: "write to `FILE`"},
 		},
-		exits: []int{upgrade.ExitFailed}, reads: true,
+		exits: []int{exit.Failed}, reads: true,
 		run: func(ctx context.Context, c *cli.Context, _ common, out *output) error {
 			for _, side := range []string{"old", "new"} {
 				if c.String(side) == "" {
 					return &usageError{says: "init needs --" + side, try: "crossfade init --help"}
 				}
 			}
-			text, err := upgrade.Draft(ctx, c.String("old"), c.String("new"))
+			text, err := draft.Runbook(ctx, c.String("old"), c.String("new"))
 			if err != nil {
 				return err
 			}

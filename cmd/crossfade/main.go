@@ -15,7 +15,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 )
 
 func main() {
@@ -87,7 +87,7 @@ func signals(parent context.Context, tell func(cause error)) (context.Context, f
 		select {
 		case s := <-got:
 			signal.Reset(end...)
-			cause := fmt.Errorf("%w by %s", upgrade.ErrInterrupted, signalName(s))
+			cause := fmt.Errorf("%w by %s", exit.ErrInterrupted, signalName(s))
 			tell(cause)
 			cancel(cause)
 		case <-done:

@@ -1,22 +1,5 @@
 package main
 
-// The rules of what this program prints:
-//
-//   - stdout carries results and nothing else; with --json, one object a line.
-//   - stderr carries progress, warnings, errors and what a question is about.
-//     -q leaves warnings and progress out, never an error.
-//   - Who asks a person asks on the terminal, and never where there is none.
-//   - A message says what was being done, to which object, on which server; it
-//     begins with "crossfade: ", in lower case, without a full stop. What to
-//     type next is a line of its own, "hint: ".
-//   - One live line on a terminal, a line every 10 s elsewhere.
-//   - Text that a person reads goes through report.Visible: a name or a message
-//     of a server never acts on the terminal. JSON is exact, and so is what is
-//     meant for a program (completion).
-//   - Nobody waits for a terminal: a step that holds a fence up tells an
-//     observer, and the observer only puts lines into a queue. A pager that is
-//     not read, or a terminal stopped with Ctrl-S, stalls the printing alone.
-
 import (
 	"bytes"
 	"context"
@@ -30,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
 
@@ -245,8 +228,8 @@ func (o *output) end(ctx context.Context, err error) int {
 	close(o.quit)
 	<-o.done
 	if _, told := errors.AsType[*unwrittenError](err); o.failed != nil && !told {
-		if code == upgrade.ExitDone {
-			code = upgrade.ExitFailed
+		if code == exit.Done {
+			code = exit.Failed
 		}
 		unwritten := &unwrittenError{o.failed}
 		if _, err := io.WriteString(o.stderr, failureText(unwritten, failure(ctx, unwritten))); err != nil {
@@ -259,7 +242,7 @@ func (o *output) end(ctx context.Context, err error) int {
 func (o *output) fail(ctx context.Context, err error) int {
 	e := failure(ctx, err)
 	if e == nil {
-		return upgrade.ExitDone
+		return exit.Done
 	}
 	o.put(printed{to: o.stderr, text: []byte(failureText(err, e))})
 	if o.json {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/report"
 
 	"github.com/urfave/cli/v2"
@@ -59,7 +60,7 @@ nothing from elsewhere in it.`,
 			&cli.StringFlag{Name: "md", Usage: "write it as Markdown to `FILE`, too"},
 			&cli.DurationFlag{Name: "sample", Usage: "measure for `DURATION` in all; 0: until the estimate is stable, at most 5 s"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings}, reads: true,
+		exits: []int{exit.Failed, exit.Findings}, reads: true,
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return planOptions{o, c.String("only"), c.Bool("full"), c.String("html"), c.String("md"), c.Duration("sample")}.run(ctx, out)
 		},

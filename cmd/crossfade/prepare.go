@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 
 	"github.com/urfave/cli/v2"
 )
@@ -26,8 +27,8 @@ not done twice. When it ends with 0, cutover may begin. abort undoes all of it.`
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "until", Usage: "stop after `STEP`, as plan names it"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitDifferences, upgrade.ExitHeld},
-		ends:  map[int]string{upgrade.ExitGate: "wrong phase; nothing was changed"},
+		exits: []int{exit.Failed, exit.Findings, exit.Gate, exit.Differences, exit.Held},
+		ends:  map[int]string{exit.Gate: "wrong phase; nothing was changed"},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return prepareOptions{o, c.String("until")}.run(ctx, out)
 		},
@@ -41,7 +42,7 @@ func (o prepareOptions) run(ctx context.Context, out *output) error {
 	}
 	return with(ctx, rb, "", func(u *upgrade.Upgrade) error {
 		err := u.Prepare(ctx, upgrade.PrepareOptions{Until: o.Until}, injected(out.observe))
-		if stop, ok := errors.AsType[*upgrade.ErrFindings](err); ok {
+		if stop, ok := errors.AsType[*exit.ErrFindings](err); ok {
 			all := findings(stop.Blocking)
 			if err := printFindings(all, out); err != nil {
 				return err

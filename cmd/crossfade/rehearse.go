@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 
 	"github.com/urfave/cli/v2"
 )
@@ -34,10 +35,10 @@ is remembered on old: cutover shows it beside what it takes, plan as forecast;
 the median of the last three counts. A rehearsal that was killed is undone by
 the next rehearse, cutover, prepare or abort.`,
 		flags: append([]cli.Flag{&cli.BoolFlag{Name: "with-traffic", Usage: "pause clients in the poolers, too"}}, crossFlags()...),
-		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitHeld},
+		exits: []int{exit.Failed, exit.Gate, exit.Undone, exit.Held},
 		ends: map[int]string{
-			upgrade.ExitUndone:      "the rehearsal failed or was interrupted, and was undone; the old cluster serves (seen, not assumed; otherwise 1)",
-			upgrade.ExitInterrupted: "interrupted (SIGINT, SIGTERM) before the first step; nothing was changed",
+			exit.Undone:      "the rehearsal failed or was interrupted, and was undone; the old cluster serves (seen, not assumed; otherwise 1)",
+			exit.Interrupted: "interrupted (SIGINT, SIGTERM) before the first step; nothing was changed",
 		},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			x := crossOptions{common: o, Now: c.Bool("now"), Wait: c.Bool("wait"), Yes: c.Bool("yes"), Cluster: c.String("cluster")}

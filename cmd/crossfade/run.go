@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/report"
 
 	"github.com/urfave/cli/v2"
@@ -31,12 +32,12 @@ gate still closed or a lock not acquired (then a new approval is needed). What a
 person must judge ends it: findings (3), a gate that stays closed for cutover.patience (4), a cutover
 that failed and was undone (5). It does not retry after that.`,
 		exits: []int{
-			upgrade.ExitFailed, upgrade.ExitFindings, upgrade.ExitGate, upgrade.ExitUndone, upgrade.ExitBehind,
-			upgrade.ExitDifferences, upgrade.ExitHeld,
+			exit.Failed, exit.Findings, exit.Gate, exit.Undone, exit.AfterOpen,
+			exit.Differences, exit.Held,
 		},
 		ends: map[int]string{
-			upgrade.ExitUndone:      crossEnds[upgrade.ExitUndone],
-			upgrade.ExitInterrupted: "interrupted (SIGINT, SIGTERM) while it prepared or waited; run again to resume. In the cutover a signal is 5, after open 6",
+			exit.Undone:      crossEnds[exit.Undone],
+			exit.Interrupted: "interrupted (SIGINT, SIGTERM) while it prepared or waited; run again to resume. In the cutover a signal is 5, after open 6",
 		},
 		run: func(ctx context.Context, _ *cli.Context, o common, out *output) error { return runAll(ctx, o, out) },
 	}
@@ -56,7 +57,7 @@ func runAll(ctx context.Context, o common, out *output) error {
 			}
 			return crossed(p, done, "new", err, out)
 		})
-		if stop, ok := errors.AsType[*upgrade.ErrFindings](err); ok {
+		if stop, ok := errors.AsType[*exit.ErrFindings](err); ok {
 			all := findings(stop.Blocking)
 			if err := printFindings(all, out); err != nil {
 				return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/report"
 
 	"github.com/urfave/cli/v2"
@@ -42,12 +43,12 @@ interrupted; with both, until it is no longer healthy.`,
 			&cli.BoolFlag{Name: "watch", Usage: "look again every 2 s; on a terminal in place"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "say by the exit code whether the upgrade is healthy"},
 		},
-		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitBehind}, reads: true,
+		exits: []int{exit.Failed, exit.Gate, exit.AfterOpen}, reads: true,
 		ends: map[int]string{
-			upgrade.ExitDone:   "the servers could be queried; with --exit-code: and the upgrade is healthy",
-			upgrade.ExitFailed: "no server could be queried, or the results not be written; with --exit-code: a server did not answer",
-			upgrade.ExitGate:   "with --exit-code alone: a gate is closed",
-			upgrade.ExitBehind: "with --exit-code alone: neither cluster takes writes, or both do",
+			exit.Done:      "the servers could be queried; with --exit-code: and the upgrade is healthy",
+			exit.Failed:    "no server could be queried, or the results not be written; with --exit-code: a server did not answer",
+			exit.Gate:      "with --exit-code alone: a gate is closed",
+			exit.AfterOpen: "with --exit-code alone: neither cluster takes writes, or both do",
 		},
 		run: func(ctx context.Context, c *cli.Context, o common, out *output) error {
 			return statusOptions{o, c.Bool("watch"), c.Bool("exit-code")}.run(ctx, out)
@@ -81,13 +82,13 @@ func (o statusOptions) judge(st report.Status) error {
 	if !o.ExitCode {
 		return nil
 	}
-	e := &upgrade.ExitError{Code: st.Exit(), Hint: st.Next}
+	e := &exit.Error{Code: st.Exit(), Hint: st.Next}
 	switch e.Code {
-	case upgrade.ExitDone:
+	case exit.Done:
 		return nil
-	case upgrade.ExitBehind:
+	case exit.AfterOpen:
 		e.Says = "writable: " + string(st.Writable)
-	case upgrade.ExitGate:
+	case exit.Gate:
 		e.Says = "a gate is closed"
 		for _, g := range st.Gates {
 			if !g.OK {

@@ -10,6 +10,7 @@ import (
 
 	"crossfade/upgrade"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/verify"
@@ -46,15 +47,15 @@ func with(ctx context.Context, rb *runbook.Runbook, behind report.Phase, f func(
 // return was passed, else 1. It is never 5, because nothing has been undone;
 // the sessions that held locks end with the process.
 func crashed(ctx context.Context, u *upgrade.Upgrade, behind report.Phase, err error) error {
-	e := &upgrade.ExitError{
-		Code: upgrade.ExitFailed, Says: err.Error(), Err: err,
+	e := &exit.Error{
+		Code: exit.Failed, Says: err.Error(), Err: err,
 		Hint: "crossfade status says where it stands; run the same command again to go on",
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	st, serr := u.Status(ctx)
 	if serr == nil && behind != "" && st.Phase == behind {
-		e.Code = upgrade.ExitBehind
+		e.Code = exit.AfterOpen
 	}
 	return e
 }

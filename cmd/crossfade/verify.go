@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"crossfade/upgrade"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/verify"
 
@@ -26,8 +27,8 @@ it was proven equal. Nothing is changed and no client waits.
 
 While it runs no command may change the upgrade: those exit with 8, as it does
 while one of them runs. Several verify may run at once.`,
-		exits: []int{upgrade.ExitFailed, upgrade.ExitGate, upgrade.ExitDifferences, upgrade.ExitHeld}, reads: true,
-		ends: map[int]string{upgrade.ExitGate: "wrong phase"},
+		exits: []int{exit.Failed, exit.Gate, exit.Differences, exit.Held}, reads: true,
+		ends: map[int]string{exit.Gate: "wrong phase"},
 		run: func(ctx context.Context, _ *cli.Context, o common, out *output) error {
 			return verifyOptions{o}.run(ctx, out)
 		},

@@ -182,7 +182,7 @@ func Judge(f *Facts) []Finding {
 		for _, found := range c.Judge(f) {
 			found.ID, found.Acceptable = c.ID, c.Acceptable
 			found.Fix = f.reachable(found)
-			found.Accepted = c.Acceptable && f.Want.accepts(found)
+			found.Accepted = c.Acceptable && f.Want.Accepts != nil && f.Want.Accepts(c.ID, found.Object)
 			all = append(all, found)
 		}
 	}
@@ -214,12 +214,6 @@ func (f *Facts) reachable(found Finding) string {
 		}
 	}
 	return strings.Join(all, "\n")
-}
-
-func (o Options) accepts(f Finding) bool {
-	return slices.ContainsFunc(o.Accept, func(a Accept) bool {
-		return a.ID == f.ID && (a.Object == "" || a.Object == f.Object || a.Match != nil && a.Match(f.Object))
-	})
 }
 
 // Blocking are the findings that stop an upgrade: blocks that are not accepted.

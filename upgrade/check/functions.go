@@ -84,11 +84,11 @@ type Running struct {
 // Taken are the findings (function-rights, which are acceptable) about a side of a
 // major, to, that applies, and makes what was made on the other one, from, since a
 // cutover or a rollback.
-func (r Running) Taken(from, to string, major int, accepts func(Finding) bool) []Finding {
+func (r Running) Taken(from, to string, major int, accepts func(id, object string) bool) []Finding {
 	all := append(r.applied(to, major), r.made(from, major < rights.FirstNotValid, false)...)
 	for i := range all {
 		all[i].ID, all[i].Acceptable = FunctionRights, true
-		all[i].Accepted = accepts(all[i])
+		all[i].Accepted = accepts(FunctionRights, all[i].Object)
 	}
 	return all
 }

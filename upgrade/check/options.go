@@ -41,8 +41,9 @@ type Options struct {
 	Clients []Client
 	// Managers are the failover managers of old that can be talked to.
 	Managers []Manager
-	// Accept are findings that the operator accepts.
-	Accept []Accept
+	// Accepts says whether the operator accepts a finding about an object; nil:
+	// none.
+	Accepts func(id, object string) bool
 	// Inventories are what was read of old's databases already, by name: objects,
 	// sizes and the sequences that are not called are not needed. What is not in
 	// it is read.
@@ -111,14 +112,6 @@ type ManagerNode struct {
 	Name, Role string // as the manager calls them
 	Runs, Held bool   // it would act; it has been told not to
 	Err        error  // why it could not be asked
-}
-
-// Accept is a finding that the operator accepts.
-type Accept struct {
-	ID     string
-	Object string // "" is every object
-	// Match says whether a pattern stands for an object; nil: Object alone counts.
-	Match func(object string) bool
 }
 
 func (o Options) jobs() (int, int) {

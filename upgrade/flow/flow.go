@@ -30,6 +30,9 @@ type Effect struct {
 	Secrets map[string]string `json:"-"`
 }
 
+// SQL is the effect of one statement, or of the statements of one text.
+func SQL(on, database, sql string) Effect { return Effect{On: on, Database: database, SQL: sql} }
+
 // hole is a $name in an effect, not the tag of a dollar-quoted string.
 var hole = regexp.MustCompile(`\$[a-z][a-z0-9_]*\$?`)
 
@@ -285,6 +288,9 @@ func NewTurn(plan, step string, mem Memory, observe func(Event)) *Turn {
 	}
 	return &Turn{mem: mem, observe: observe, event: Event{Plan: plan, Step: step}}
 }
+
+// Never is the Done of a step that is done again whenever its plan is run.
+func Never(context.Context) (bool, error) { return false, nil }
 
 // Exec is the ordinary Do: it executes effects in order with run, after
 // filling in what vars returns (nil: nothing).

@@ -1,8 +1,6 @@
 package forecast
 
-import (
-	"time"
-)
+import "time"
 
 // Facts is everything that a forecast is made from. It can be built by hand:
 // Of asks no server.

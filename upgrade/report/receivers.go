@@ -3,8 +3,6 @@ package report
 import (
 	"slices"
 	"strconv"
-
-	"crossfade/upgrade/pg"
 )
 
 // receiversText draws who receives from whom: each cluster's primary, its
@@ -57,7 +55,7 @@ func (s Status) tree(cluster, upstream, indent string, above []string) [][]strin
 		if state == "" {
 			state = "not connected"
 		}
-		nodes = append(nodes, node{receiverCells(b.Name, state, b.SyncState, b.SyncPriority, b.Sent, b.Write, b.Flush, b.Replay, b.WriteLag, b.FlushLag, b.ReplayLag), b.Name})
+		nodes = append(nodes, node{receiverCells(b.Name, state, b.SyncState, b.SyncPriority, b.Received), b.Name})
 	}
 	if upstream == "" {
 		for _, l := range s.Links {
@@ -65,7 +63,7 @@ func (s Status) tree(cluster, upstream, indent string, above []string) [][]strin
 			if sends := l.Direction == Forward && cluster == "old" || l.Direction == Back && cluster == l.Cluster; r == nil || !sends {
 				continue
 			}
-			nodes = append(nodes, node{row: receiverCells("link "+l.Database+"/"+l.Set, r.State, r.SyncState, &r.SyncPriority, r.Sent, r.Write, r.Flush, r.Replay, r.WriteLag, r.FlushLag, r.ReplayLag)})
+			nodes = append(nodes, node{row: receiverCells("link "+l.Database+"/"+l.Set, r.State, r.SyncState, &r.SyncPriority, r.Received)})
 		}
 	}
 	var rows [][]string
@@ -93,13 +91,13 @@ func (s Status) names(cluster string) []string {
 	return names
 }
 
-func receiverCells(name, state, sync string, priority *int, sent, write, flush, replay *pg.LSN, writeLag, flushLag, replayLag *float64) []string {
+func receiverCells(name, state, sync string, priority *int, at Received) []string {
 	rank := unknown
 	if priority != nil {
 		rank = strconv.Itoa(*priority)
 	}
 	return []string{
-		name, state, orUnknown(sync), rank, lsnCell(sent), lsnCell(write), lsnCell(flush), lsnCell(replay),
-		tookSeconds(writeLag), tookSeconds(flushLag), tookSeconds(replayLag),
+		name, state, orUnknown(sync), rank, lsnCell(at.Sent), lsnCell(at.Write), lsnCell(at.Flush), lsnCell(at.Replay),
+		tookSeconds(at.WriteLag), tookSeconds(at.FlushLag), tookSeconds(at.ReplayLag),
 	}
 }

@@ -59,7 +59,8 @@ func ready() Status {
 				Database: "shop", Set: "orders", Cluster: "wacken17", Direction: Forward, State: "streaming",
 				Sent: lsn("0/1A2B3C8"), Confirmed: lsn("0/1A2B3C0"), LagBytes: new(int64(8)), LagSeconds: new(0.007),
 				Receiver: &Receiver{
-					State: "streaming", SyncState: "async", Sent: lsn("0/1A2B3C8"), Write: lsn("0/1A2B3C0"), Flush: lsn("0/1A2B3C0"), Replay: lsn("0/1A2B3C0"), WriteLag: new(0.0002),
+					State: "streaming", SyncState: "async",
+					Received: Received{Sent: lsn("0/1A2B3C8"), Write: lsn("0/1A2B3C0"), Flush: lsn("0/1A2B3C0"), Replay: lsn("0/1A2B3C0"), WriteLag: new(0.0002)},
 				},
 			},
 			{Database: "shop", Set: "rest", Cluster: "wacken17", Direction: Forward, State: "waiting", Error: "duplicate key value violates\nunique constraint"},
@@ -67,8 +68,10 @@ func ready() Status {
 		Standbys: []Standby{
 			{
 				Cluster: "old", Name: "metal", Upstream: "primary", State: "streaming", SyncState: "sync", SyncPriority: new(1),
-				Sent: lsn("16/B374D848"), Write: lsn("16/B374D848"), Flush: lsn("16/B374D848"), Replay: lsn("16/B374D000"),
-				WriteLag: new(0.0004), FlushLag: new(0.0011), ReplayLag: new(0.0202),
+				Received: Received{
+					Sent: lsn("16/B374D848"), Write: lsn("16/B374D848"), Flush: lsn("16/B374D848"), Replay: lsn("16/B374D000"),
+					WriteLag: new(0.0004), FlushLag: new(0.0011), ReplayLag: new(0.0202),
+				},
 			},
 			{Cluster: "old", Name: "power", Upstream: "metal", State: "streaming", SyncState: "async", SyncPriority: new(0)},
 			{Cluster: "old", Name: "rock"},

@@ -173,19 +173,23 @@ type Link struct {
 
 // Receiver is what pg_stat_replication says of the apply worker of a link.
 type Receiver struct {
-	State, SyncState              string
-	SyncPriority                  int
+	State, SyncState string
+	SyncPriority     int
+	Received
+}
+
+// Received is how far a receiver is, as its sender's pg_stat_replication says.
+type Received struct {
 	Sent, Write, Flush, Replay    *pg.LSN
 	WriteLag, FlushLag, ReplayLag *float64 // seconds
 }
 
 // Standby is one standby, with what its upstream's pg_stat_replication says.
 type Standby struct {
-	Cluster, Name, Upstream       string // Cluster: old, or a new cluster's name
-	State, SyncState              string // "": not connected
-	SyncPriority                  *int
-	Sent, Write, Flush, Replay    *pg.LSN
-	WriteLag, FlushLag, ReplayLag *float64 // seconds
+	Cluster, Name, Upstream string // Cluster: old, or a new cluster's name
+	State, SyncState        string // "": not connected
+	SyncPriority            *int
+	Received
 }
 
 // Gate is one condition that must hold before a cutover may begin.
@@ -280,24 +284,13 @@ type linkLine struct {
 }
 
 type receiverLine struct {
-	State        string   `json:"state"`
-	SyncState    string   `json:"sync_state"`
-	SyncPriority int      `json:"sync_priority"`
-	Sent         *string  `json:"sent_lsn"`
-	Write        *string  `json:"write_lsn"`
-	Flush        *string  `json:"flush_lsn"`
-	Replay       *string  `json:"replay_lsn"`
-	WriteLag     *float64 `json:"write_lag"`
-	FlushLag     *float64 `json:"flush_lag"`
-	ReplayLag    *float64 `json:"replay_lag"`
+	State        string `json:"state"`
+	SyncState    string `json:"sync_state"`
+	SyncPriority int    `json:"sync_priority"`
+	receivedLine
 }
 
-type standbyLine struct {
-	Cluster   string   `json:"cluster"`
-	Name      string   `json:"name"`
-	Upstream  *string  `json:"upstream"`
-	State     *string  `json:"state"`
-	SyncState *string  `json:"sync_state"`
+type receivedLine struct {
 	Sent      *string  `json:"sent_lsn"`
 	Write     *string  `json:"write_lsn"`
 	Flush     *string  `json:"flush_lsn"`
@@ -305,6 +298,15 @@ type standbyLine struct {
 	WriteLag  *float64 `json:"write_lag"`
 	FlushLag  *float64 `json:"flush_lag"`
 	ReplayLag *float64 `json:"replay_lag"`
+}
+
+type standbyLine struct {
+	Cluster   string  `json:"cluster"`
+	Name      string  `json:"name"`
+	Upstream  *string `json:"upstream"`
+	State     *string `json:"state"`
+	SyncState *string `json:"sync_state"`
+	receivedLine
 
 	SyncPriority *int `json:"sync_priority"`
 }
@@ -366,9 +368,7 @@ func (l Link) wire() linkLine {
 		LagBytes: l.LagBytes, LagSeconds: l.LagSeconds, Error: text(l.Error),
 	}
 	if r := l.Receiver; r != nil {
-		w.Receiver = &receiverLine{
-			r.State, r.SyncState, r.SyncPriority, lsnText(r.Sent), lsnText(r.Write), lsnText(r.Flush), lsnText(r.Replay), r.WriteLag, r.FlushLag, r.ReplayLag,
-		}
+		w.Receiver = &receiverLine{r.State, r.SyncState, r.SyncPriority, r.Received.wire()}
 	}
 	return w
 }
@@ -376,9 +376,12 @@ func (l Link) wire() linkLine {
 func (s Standby) wire() standbyLine {
 	return standbyLine{
 		Cluster: s.Cluster, Name: s.Name, Upstream: text(s.Upstream), State: text(s.State), SyncState: text(s.SyncState),
-		Sent: lsnText(s.Sent), Write: lsnText(s.Write), Flush: lsnText(s.Flush), Replay: lsnText(s.Replay),
-		WriteLag: s.WriteLag, FlushLag: s.FlushLag, ReplayLag: s.ReplayLag, SyncPriority: s.SyncPriority,
+		receivedLine: s.Received.wire(), SyncPriority: s.SyncPriority,
 	}
+}
+
+func (r Received) wire() receivedLine {
+	return receivedLine{lsnText(r.Sent), lsnText(r.Write), lsnText(r.Flush), lsnText(r.Replay), r.WriteLag, r.FlushLag, r.ReplayLag}
 }
 
 // each maps in, and keeps nil nil: what is not known stays so.

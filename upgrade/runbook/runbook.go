@@ -11,8 +11,9 @@ package runbook
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
-	_ "time/tzdata" // a window's zone is known on machines and in containers without zone files
+	_ "time/tzdata"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -213,6 +214,11 @@ type Hook struct {
 type Hooks struct {
 	BeforeCutover *Hook // failing stops the plan
 	AfterOpen     *Hook // failing is exit 6 with all else finished
+}
+
+// Accepts reports whether the runbook accepts a finding about an object.
+func (rb *Runbook) Accepts(id, object string) bool {
+	return slices.ContainsFunc(rb.Accept, func(a Accept) bool { return a.ID == id && a.Matches(object) })
 }
 
 // Matches says whether the entry stands for an object: * and ? outside of double

@@ -1,4 +1,5 @@
-package upgrade
+// Package draft writes the first runbook of an upgrade from what two servers say.
+package draft
 
 import (
 	"cmp"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"crossfade/schema"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -22,14 +24,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Draft looks at two live clusters and writes the runbook of an upgrade from
+// Runbook looks at two live clusters and writes the runbook of an upgrade from
 // one to the other, with comments: every standby of old that can be found and
 // the same tree for new, every database with what must be decided about it. It
 // changes nothing. A conninfo may name several hosts: all of them are asked.
 //
 // What cannot be known is written as a comment to be filled in. An error wraps
 // pg.Error where a server does not answer.
-func Draft(ctx context.Context, oldConninfo, newConninfo string) (string, error) {
+func Runbook(ctx context.Context, oldConninfo, newConninfo string) (string, error) {
 	d := &draft{}
 	for _, side := range []struct {
 		name, conninfo string
@@ -37,21 +39,21 @@ func Draft(ctx context.Context, oldConninfo, newConninfo string) (string, error)
 	}{{"old", oldConninfo, &d.old}, {"new", newConninfo, &d.new}} {
 		server, err := pg.Parse(side.name, side.conninfo, "")
 		if err != nil {
-			return "", &ExitError{Code: ExitUsage, Says: err.Error(), Hint: "--" + side.name + " takes what psql takes: host=… dbname=… user=…, or a URI", Err: err}
+			return "", &exit.Error{Code: exit.Usage, Says: err.Error(), Hint: "--" + side.name + " takes what psql takes: host=… dbname=… user=…, or a URI", Err: err}
 		}
 		if server.Secret() != "" {
-			return "", exitf(ExitUsage, "put it into pgpass, a service file or PGPASSWORD", "--%s has a password in it, which would be seen in the list of processes", side.name)
+			return "", exit.Errorf(exit.Usage, "put it into pgpass, a service file or PGPASSWORD", "--%s has a password in it, which would be seen in the list of processes", side.name)
 		}
 		each, err := server.As("crossfade init").Each()
 		if err != nil {
-			return "", &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
+			return "", &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
 		if *side.into, err = standby.Discover(ctx, each); err != nil {
 			return "", fmt.Errorf("look at %s: %w", side.name, err)
 		}
 	}
 	if was, is := d.old.Members[0].Major(), d.new.Members[0].Major(); was > is {
-		return "", exitf(ExitUsage, "if they are swapped, exchange what is given with --old and --new; crossfade moves to a later major only",
+		return "", exit.Errorf(exit.Usage, "if they are swapped, exchange what is given with --old and --new; crossfade moves to a later major only",
 			"--old is PostgreSQL %d and --new is PostgreSQL %d: are they swapped?", was, is)
 	}
 	if err := d.readManagers(ctx); err != nil {
