@@ -31,7 +31,7 @@ func (u *Upgrade) aheadStep(s *survey) flow.Step {
 		ID: "sequences", Title: "Set the sequences of old beyond what new is known to have used", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, db := range s.databases {
-				err := u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
+				err := u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error {
 					seqs, err := usedByRows(ctx, conn, db.inventory)
 					if err != nil {
 						return err
@@ -48,7 +48,7 @@ func (u *Upgrade) aheadStep(s *survey) flow.Step {
 					return pg.Exec(ctx, conn, sql)
 				})
 				if err != nil {
-					return &pg.Error{Doing: "set the sequences of " + db.name, On: u.old.String(), Err: err}
+					return &pg.Error{Doing: "set the sequences of " + db.name, On: u.c.Old.String(), Err: err}
 				}
 			}
 			return nil

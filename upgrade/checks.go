@@ -45,20 +45,20 @@ func (u *Upgrade) judged(ctx context.Context, o check.Options, s *survey) ([]che
 // longer to ask than everything else, and is asked with sizes only.
 func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, *survey, error) {
 	// Where none of old's hosts is its primary, check asks the first, and says so.
-	if err := u.locate(ctx); err != nil && ctx.Err() != nil {
+	if err := u.c.Locate(ctx); err != nil && ctx.Err() != nil {
 		return check.Options{}, nil, err
 	}
 	o := check.Options{
-		Upgrade: u.rb.Upgrade, Old: u.old, New: u.new, FromNew: u.oldFromNew, FromOld: u.newFromOld,
+		Upgrade: u.rb.Upgrade, Old: u.c.Old, New: u.c.New, FromNew: u.c.OldFromNew, FromOld: u.c.NewFromOld,
 		AllDatabases: u.rb.Databases == nil, Back: u.rb.Cutover.Back, MaxWAL: u.rb.Catchup.MaxWAL,
 		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Accepts: u.rb.Accepts,
 		OldHost: host(u.rb.Old.Host), NewHost: host(u.rb.New[0].Host),
 	}
-	for _, p := range u.siblings() {
-		o.Siblings = append(o.Siblings, string(p.part))
-		for _, db := range p.rb.Databases {
+	for _, p := range u.c.Siblings() {
+		o.Siblings = append(o.Siblings, string(p.Part))
+		for _, db := range p.Book.Databases {
 			for _, set := range db.Sets {
-				if set.To == string(p.part) {
+				if set.To == string(p.Part) {
 					o.OtherLinks++
 				}
 			}
@@ -76,17 +76,17 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		}
 	}
 	for _, b := range u.rb.Databases {
-		o.Databases = append(o.Databases, checkDatabase(b, string(u.part)))
+		o.Databases = append(o.Databases, checkDatabase(b, string(u.c.Part)))
 	}
 	for _, sb := range u.rb.Old.Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
 		if err != nil {
 			return o, nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
-		if u.isPrimary(ctx, server.As(u.app), "standby "+sb.Name+" of old") {
+		if u.c.IsPrimary(ctx, server.As(u.c.App), "standby "+sb.Name+" of old") {
 			continue // promoted: it is old.primary now
 		}
-		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Data: sb.Data})
+		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.c.App), Data: sb.Data})
 	}
 	for _, sb := range u.rb.New[0].Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
@@ -97,7 +97,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		if up == runbook.UpstreamPrimary {
 			up = ""
 		}
-		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.app), Upstream: up, Slot: sb.Slot, After: sb.After})
+		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.c.App), Upstream: up, Slot: sb.Slot, After: sb.After})
 	}
 	s, err := u.look(ctx, false)
 	if err == nil && s.oldErr == nil {
@@ -198,7 +198,7 @@ func (u *Upgrade) Verify(ctx context.Context, each func(verify.Result), observe 
 	if err != nil {
 		return err
 	}
-	ctx, release, err := u.keep(ctx, s.serving().Server.With(s.home))
+	ctx, release, err := u.c.Keep(ctx, s.serving().Server.With(s.home))
 	if err != nil {
 		return err
 	}

@@ -39,8 +39,8 @@ func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey) (all []
 	for _, db := range s.databases {
 		names = append(names, db.name)
 	}
-	for _, p := range u.siblings() {
-		for _, db := range p.rb.Databases {
+	for _, p := range u.c.Siblings() {
+		for _, db := range p.Book.Databases {
 			names = append(names, db.Name)
 		}
 	}
@@ -67,7 +67,7 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, er
 	var says []string
 	shut := false // what opens it is DDL or prepare, which an armed fence keeps out
 	for _, db := range s.databases {
-		err := u.sessions.Do(ctx, from.Server.With(db.name), func(conn *pgx.Conn) error {
+		err := u.c.Sessions.Do(ctx, from.Server.With(db.name), func(conn *pgx.Conn) error {
 			some, tables, err := u.uncarried(ctx, conn, db, to.Name)
 			says, shut = append(append(says, some...), tables...), shut || len(tables) > 0
 			return err
@@ -77,7 +77,7 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, er
 		}
 	}
 	z := s.zero()
-	err := u.sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
+	err := u.c.Sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
 		if z == nil || z.Shared[from.Name] == nil {
 			return nil // not known: an earlier version has prepared
 		}

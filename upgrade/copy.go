@@ -143,7 +143,7 @@ func (u *Upgrade) restoreStep(side, id, title string, db *database, entries []sc
 		Done: func(ctx context.Context) (bool, error) { return u.restored(ctx, side, db, entries) },
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// What validates a foreign key sorts and hashes with it.
-			conn, err := schema.Session(ctx, u.side(side).With(db.name), map[string]string{"maintenance_work_mem": "256MB"})
+			conn, err := schema.Session(ctx, u.c.Side(side).With(db.name), map[string]string{"maintenance_work_mem": "256MB"})
 			if err != nil {
 				return err
 			}
@@ -173,11 +173,11 @@ func (u *Upgrade) snapshot(ctx context.Context, s *survey, db *database, sets []
 	links := db.linksOf(sets)
 	var snap *link.Snapshot
 	var marks map[string]linkMark
-	err := u.sessions.Do(ctx, links[0].To.Server, func(to *pgx.Conn) error {
+	err := u.c.Sessions.Do(ctx, links[0].To.Server, func(to *pgx.Conn) error {
 		return cutover.DropLinks(ctx, nil, to, links)
 	})
 	if err == nil {
-		err = u.sessions.Do(ctx, links[0].From.Server, func(conn *pgx.Conn) error {
+		err = u.c.Sessions.Do(ctx, links[0].From.Server, func(conn *pgx.Conn) error {
 			var err error
 			if marks, err = readPublished(ctx, conn, links); err != nil {
 				return err
@@ -228,7 +228,7 @@ func (u *Upgrade) slot(ctx context.Context, s *survey, db *database, set string)
 func (u *Upgrade) statisticsSteps(s *survey, db *database) []flow.Step {
 	// ANALYZE of a partitioned table reaches its partitions.
 	tables := slices.DeleteFunc(slices.Clone(db.inventory.Tables), func(t schema.Table) bool { return t.Partition })
-	steps := []flow.Step{load.Analyze(load.Options{New: u.new, Database: db.name, Jobs: u.rb.Copy.Jobs}, tables)}
+	steps := []flow.Step{load.Analyze(load.Options{New: u.c.New, Database: db.name, Jobs: u.rb.Copy.Jobs}, tables)}
 	if refresh, ok := u.refreshStep(db); ok {
 		steps = append(steps, refresh)
 	}
@@ -286,7 +286,7 @@ func (u *Upgrade) compareRows(ctx context.Context, s *survey, db *database, each
 // that serves.
 func (u *Upgrade) compareTables(ctx context.Context, s *survey, db *database, links []link.Link, each func(verify.Result), t *flow.Turn) ([]verify.Result, error) {
 	o := verify.Options{
-		Old: u.old.With(db.name), New: u.new.With(db.name), Database: db.name, Jobs: u.rb.Copy.Jobs, Mode: verify.Mode(u.rb.Verify.Mode),
+		Old: u.c.Old.With(db.name), New: u.c.New.With(db.name), Database: db.name, Jobs: u.rb.Copy.Jobs, Mode: verify.Mode(u.rb.Verify.Mode),
 		Pass:    func(ctx context.Context) (pg.LSN, error) { return u.pass(ctx, db, links) },
 		Observe: each,
 	}

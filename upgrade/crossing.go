@@ -151,16 +151,16 @@ func (s *survey) bothAnswer() error {
 // one that has the decision. Behind open it may be gone for good; then the
 // hold on the open side is enough.
 func (u *Upgrade) holdServing(ctx context.Context, s *survey, forwards bool, dir cutover.Direction) (context.Context, func(), error) {
-	server := u.old
+	server := u.c.Old
 	if forwards && dir == cutover.Forward || !forwards && dir == cutover.Back {
-		server = u.new
+		server = u.c.New
 	}
-	return u.hold(ctx, server.With(s.home))
+	return u.c.Hold(ctx, server.With(s.home))
 }
 
 // mine reports whether this process may still change the upgrade.
 func (u *Upgrade) mine(ctx context.Context) error {
-	err := u.stillHeld(ctx)
+	err := u.c.StillHeld(ctx)
 	if errors.Is(err, flow.ErrHeld) {
 		return fmt.Errorf("%w: %w", cutover.ErrTakenOver, err)
 	}
@@ -191,17 +191,17 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 		return nil, err
 	}
 	// A crossing that has begun is in phase cutover, whichever way it goes.
-	now := told{phase: report.PhaseCutover, behind: report.PhaseOpen}
+	now := underWay{phase: report.PhaseCutover, opened: report.PhaseOpen}
 	if dir == cutover.Back {
-		now.behind = report.PhaseRolledBack
+		now.opened = report.PhaseRolledBack
 	}
-	u.tell(now)
+	u.running.is(now)
 	steps := map[string]time.Duration{}
 	watch := func(e flow.Event) {
 		if e.Kind == flow.End {
 			steps[e.Step] = e.Took
 		}
-		u.watch(e)
+		u.running.watch(e)
 		observe(e)
 	}
 	x, err := u.chooseCrossing(ctx, s, c, j, watch)
@@ -210,8 +210,8 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 	}
 	defer x.Close()
 	now.crossing = x
-	u.tell(now)
-	x.Plan.Interrupt, x.Plan.Cluster = exit.ErrInterrupted, string(u.part)
+	u.running.is(now)
+	x.Plan.Interrupt, x.Plan.Cluster = exit.ErrInterrupted, string(u.c.Part)
 	if err := u.foreseeCrossing(ctx, s, x.Plan); err != nil {
 		return nil, err
 	}
@@ -254,7 +254,7 @@ func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Confi
 		// The locks went with the process; old may have been written since.
 		earlier := cutover.Earlier(c, *d)
 		defer earlier.Close()
-		earlier.Plan.Cluster = string(u.part)
+		earlier.Plan.Cluster = string(u.c.Part)
 		if err := flow.Undo(ctx, earlier.Plan, j, watch); err != nil {
 			return nil, err
 		}
@@ -284,7 +284,7 @@ func (u *Upgrade) crossed(ctx context.Context, s *survey, d cutover.Decision) bo
 		}
 		left := false
 		for _, end := range []string{"old", "new"} {
-			err := u.in(ctx, end, db.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, end, db.name, func(conn *pgx.Conn) error {
 				from, to := conn, conn
 				at, err := link.Positions(ctx, from, to, links)
 				for _, p := range at {
@@ -397,8 +397,8 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 	}
 	var sum int64
 	for _, db := range s.databases {
-		err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
-			n, err := u.part.Refused(ctx, conn)
+		err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
+			n, err := u.c.Part.Refused(ctx, conn)
 			sum += n
 			return err
 		})
@@ -407,13 +407,4 @@ func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
 		}
 	}
 	return sum, nil
-}
-
-// watch keeps what hooks are given up to date.
-func (u *Upgrade) watch(e flow.Event) {
-	if e.Commits && e.Kind == flow.End {
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		u.told.phase = u.told.behind
-	}
 }

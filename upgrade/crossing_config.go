@@ -5,6 +5,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/schema"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -16,7 +17,7 @@ import (
 func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) (cutover.Config, error) {
 	cut := u.rb.Cutover
 	c := cutover.Config{
-		Upgrade: u.rb.Upgrade, Part: u.part, App: appOf(u.rb), Direction: dir, Attempt: s.attempt() + 1, Home: s.home,
+		Upgrade: u.rb.Upgrade, Part: u.c.Part, App: clusters.App(u.rb), Direction: dir, Attempt: s.attempt() + 1, Home: s.home,
 		Closing: s.old, Opening: s.new, Back: cut.Back || dir == cutover.Back,
 		MaxBlocked: cut.MaxBlocked, LockTimeout: cut.LockTimeout, Patience: cut.Patience, KillAfter: cut.KillAfter,
 		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin, Mine: u.mine,
@@ -41,7 +42,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 	if err != nil {
 		return c, err
 	}
-	c.Traffic, c.Point = switches, u.side(c.Opening.Name)
+	c.Traffic, c.Point = switches, u.c.Side(c.Opening.Name)
 	if len(switches) > 0 {
 		c.Guard = u.guard(switches)
 	}
@@ -91,7 +92,7 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 		Lift: u.opened(s, c.Opening.Name, db.name), Reopen: u.lift(s, c.Closing.Name, db.name),
 		Pin: u.pinSettings(s, c.Closing.Name, db.name),
 	}
-	if u.part == "" || c.Closing.Name == "new" {
+	if u.c.Part == "" || c.Closing.Name == "new" {
 		d.Unpin = u.restoreSettings(s, c.Closing.Name, db.name)
 	}
 	if c.Direction == cutover.Back {
@@ -108,7 +109,7 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 	}
 	firing := db.inventory.Triggers
 	if c.Closing.Name == s.serving().Name {
-		err := u.sessions.Do(ctx, c.Closing.Server.With(db.name), func(conn *pgx.Conn) (err error) {
+		err := u.c.Sessions.Do(ctx, c.Closing.Server.With(db.name), func(conn *pgx.Conn) (err error) {
 			firing, err = schema.FiringTriggers(ctx, conn)
 			firing = db.apart.Fire(firing)
 			return err
@@ -155,7 +156,7 @@ func (u *Upgrade) standbysOf(ctx context.Context, s *survey, side string) ([]cut
 		if err != nil {
 			return &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
-		standbys = append(standbys, cutover.Standby{Name: name, Server: server.As(u.app)})
+		standbys = append(standbys, cutover.Standby{Name: name, Server: server.As(u.c.App)})
 		return nil
 	}
 	if side == "old" {

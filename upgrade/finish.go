@@ -95,7 +95,7 @@ func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftover
 
 // undoCutOff undoes a cutover that was cut off before open: service first.
 func (u *Upgrade) undoCutOff(ctx context.Context, s *survey, observe func(flow.Event)) error {
-	held, release, err := u.hold(ctx, u.old.With(s.home))
+	held, release, err := u.c.Hold(ctx, u.c.Old.With(s.home))
 	if err != nil {
 		return err
 	}
@@ -116,17 +116,17 @@ func (u *Upgrade) undoCutOff(ctx context.Context, s *survey, observe func(flow.E
 	}
 	x := cutover.Earlier(c, *d)
 	defer x.Close()
-	x.Plan.Cluster = string(u.part)
+	x.Plan.Cluster = string(u.c.Part)
 	return flow.Undo(held, x.Plan, nil, observe)
 }
 
 // cleanUp runs a plan that ends an upgrade, under the hold.
 func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Event), build func(context.Context, *survey) (flow.Plan, error)) error {
-	server := u.old
+	server := u.c.Old
 	if s.oldErr != nil {
-		server = u.new
+		server = u.c.New
 	}
-	held, release, err := u.hold(ctx, server.With(s.home))
+	held, release, err := u.c.Hold(ctx, server.With(s.home))
 	if err != nil {
 		return err
 	}
@@ -150,9 +150,9 @@ func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Even
 	if err != nil {
 		return err
 	}
-	p.Attempt, p.Cluster = s.attempt(), string(u.part)
+	p.Attempt, p.Cluster = s.attempt(), string(u.c.Part)
 	return flow.Run(held, p, j, func(e flow.Event) {
-		u.watch(e)
+		u.running.watch(e)
 		observe(e)
 	})
 }
@@ -189,7 +189,7 @@ func (u *Upgrade) dropLinks(ctx context.Context, t *flow.Turn, s *survey, db str
 			t.Note("%s does not answer: what is there stays (%v)", side, err)
 			return nil
 		}
-		err := u.in(ctx, side, db, f)
+		err := u.c.In(ctx, side, db, f)
 		if pg.SQLState(err) == "3D000" {
 			return nil
 		}
@@ -222,8 +222,8 @@ func (s *survey) silent(side string) error {
 func (u *Upgrade) unfenceStep(s *survey, side string) flow.Step {
 	var does []flow.Effect
 	for _, db := range s.databases {
-		does = append(does, flow.SQL(side, db.name, u.part.Lowered()))
-		for _, q := range u.part.Unguard() {
+		does = append(does, flow.SQL(side, db.name, u.c.Part.Lowered()))
+		for _, q := range u.c.Part.Unguard() {
 			does = append(does, flow.SQL(side, db.name, q))
 		}
 		for _, t := range db.inventory.Tables {
@@ -250,20 +250,20 @@ func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side str
 		t.Note("%s does not answer: its fence stays (%v)", side, err)
 		return nil
 	}
-	err := u.in(ctx, side, db, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, side, db, func(conn *pgx.Conn) error {
 		var there, fence bool
-		err := conn.QueryRow(ctx, u.part.Own(`SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'crossfade'),
+		err := conn.QueryRow(ctx, u.c.Part.Own(`SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'crossfade'),
 			EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'crossfade' AND p.proname = 'fence')`)).Scan(&there, &fence)
 		if err != nil || !there {
 			return err
 		}
-		lower := u.part.Unguard()
+		lower := u.c.Part.Unguard()
 		if fence { // prepare may have stopped before it made it
-			lower = append(lower, u.part.Lowered())
+			lower = append(lower, u.c.Part.Lowered())
 		}
 		for _, q := range lower {
 			if err := pg.Exec(ctx, conn, q); err != nil {
-				return &pg.Error{Doing: pg.Brief(q), On: u.side(side).String() + ", database " + db, Err: err}
+				return &pg.Error{Doing: pg.Brief(q), On: u.c.Side(side).String() + ", database " + db, Err: err}
 			}
 		}
 		var left []string
@@ -297,7 +297,7 @@ func (u *Upgrade) dropGroundStep(s *survey, side string) flow.Step {
 				return nil
 			}
 			for _, e := range does {
-				if err := u.do(ctx, e); err != nil && pg.SQLState(err) != "3D000" {
+				if err := u.c.Do(ctx, e); err != nil && pg.SQLState(err) != "3D000" {
 					return err
 				}
 			}
@@ -313,7 +313,7 @@ func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
 	var does []flow.Effect
 	for i := len(s.databases) - 1; i >= 0; i-- {
 		db := s.databases[i]
-		for _, q := range u.part.Unguard() {
+		for _, q := range u.c.Part.Unguard() {
 			does = append(does, flow.SQL(side, db.name, q))
 		}
 		for _, set := range db.sets {
@@ -323,7 +323,7 @@ func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
 			does = append(does, flow.SQL(side, db.name, "DROP TABLE IF EXISTS crossfade.ledger"))
 		}
 		if db.name == s.home {
-			does = append(does, flow.SQL(side, db.name, u.part.Own("DROP TABLE IF EXISTS crossfade.upgrade")))
+			does = append(does, flow.SQL(side, db.name, u.c.Part.Own("DROP TABLE IF EXISTS crossfade.upgrade")))
 		}
 	}
 	return flow.Step{
@@ -333,7 +333,7 @@ func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
 				t.Note("%s does not answer: what is there stays (%v)", side, err)
 				return nil
 			}
-			return u.exec(does, nil)(ctx, t)
+			return u.c.Exec(does, nil)(ctx, t)
 		},
 	}
 }
@@ -352,7 +352,7 @@ func (u *Upgrade) settingsBackStep(s *survey, side string) flow.Step {
 				t.Note("%s does not answer: its settings stay (%v)", side, err)
 				return nil
 			}
-			if err := u.exec(does, nil)(ctx, t); err != nil {
+			if err := u.c.Exec(does, nil)(ctx, t); err != nil {
 				return err
 			}
 			return u.linkSettingsBack(ctx, s, side)
@@ -385,7 +385,7 @@ func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 					t.Note("%s does not answer: its replica identities stay (%v)", e.On, err)
 					continue
 				}
-				if err := u.underLock(ctx, e); err != nil && !pg.Missing(err) { // not made yet, or dropped since
+				if err := u.c.UnderLock(ctx, e); err != nil && !pg.Missing(err) { // not made yet, or dropped since
 					return err
 				}
 			}
@@ -413,7 +413,7 @@ func (u *Upgrade) restoreTriggersStep(s *survey) flow.Step {
 				return nil
 			}
 			for _, e := range does {
-				if err := u.underLock(ctx, e); err != nil {
+				if err := u.c.UnderLock(ctx, e); err != nil {
 					return err
 				}
 			}
@@ -423,7 +423,8 @@ func (u *Upgrade) restoreTriggersStep(s *survey) flow.Step {
 }
 
 func forwardLinks(db *database) []link.Link { return db.links }
-func backLinks(db *database) []link.Link    { return db.way }
+
+func backLinks(db *database) []link.Link { return db.way }
 
 // finishPlan ends an upgrade. In phase open new keeps serving and old stays
 // closed; after a rollback old keeps serving and new is given up.
@@ -544,7 +545,7 @@ func (u *Upgrade) leftovers(ctx context.Context, s *survey, closed bool) (Leftov
 }
 
 func (u *Upgrade) left(ctx context.Context, s *survey, side string) ([]string, error) {
-	if u.part != "" && side == "old" {
+	if u.c.Part != "" && side == "old" {
 		return u.leftOfPart(ctx, s)
 	}
 	return u.leftOn(ctx, s, side)
@@ -554,7 +555,7 @@ func (u *Upgrade) left(ctx context.Context, s *survey, side string) ([]string, e
 func (u *Upgrade) leftOn(ctx context.Context, s *survey, side string) ([]string, error) {
 	var found []string
 	look := func(server *pg.Server, sql string) error {
-		err := u.sessions.Do(ctx, server, func(conn *pgx.Conn) error {
+		err := u.c.Sessions.Do(ctx, server, func(conn *pgx.Conn) error {
 			rows, err := conn.Query(ctx, sql, "c_"+u.rb.Upgrade)
 			if err != nil {
 				return err
@@ -568,14 +569,14 @@ func (u *Upgrade) leftOn(ctx context.Context, s *survey, side string) ([]string,
 		}
 		return err
 	}
-	err := look(u.side(side), `
+	err := look(u.c.Side(side), `
 		SELECT format('slot %I', slot_name) FROM pg_replication_slots WHERE slot_name ~ ('^c[fb]_' || substr($1, 3) || '_')
 		UNION ALL SELECT format('subscription %I', subname) FROM pg_subscription WHERE subname ~ ('^c[fb]_' || substr($1, 3) || '_')`)
 	if err != nil {
 		return nil, err
 	}
 	if side == "new" {
-		err := u.on(ctx, "new", func(conn *pgx.Conn) error {
+		err := u.c.On(ctx, "new", func(conn *pgx.Conn) error {
 			scratch, _, err := u.scratchLeft(ctx, conn)
 			for _, name := range scratch {
 				found = append(found, "scratch database "+name)
@@ -587,7 +588,7 @@ func (u *Upgrade) leftOn(ctx context.Context, s *survey, side string) ([]string,
 		}
 	}
 	for _, db := range s.databases {
-		err := look(u.side(side).With(db.name), `
+		err := look(u.c.Side(side).With(db.name), `
 			SELECT format('publication %I in %I', pubname, current_database()) FROM pg_publication WHERE pubname ~ ('^c[fb]_' || substr($1, 3) || '_')
 			UNION ALL SELECT format('schema crossfade in %I', current_database()) FROM pg_namespace WHERE nspname = 'crossfade'
 			UNION ALL SELECT format('the fence on %s tables of %I', count(*), current_database()) FROM pg_trigger WHERE tgname = '`+cutover.Trigger+`' HAVING count(*) > 0`)

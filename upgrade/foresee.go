@@ -19,7 +19,7 @@ import (
 // all the time since; nil where they cannot be had.
 func (u *Upgrade) watchOld(ctx context.Context) *forecast.Mark {
 	var m *forecast.Mark
-	err := u.on(ctx, "old", func(conn *pgx.Conn) (err error) {
+	err := u.c.On(ctx, "old", func(conn *pgx.Conn) (err error) {
 		m, err = forecast.Watch(ctx, conn)
 		return err
 	})
@@ -32,7 +32,7 @@ func (u *Upgrade) watchOld(ctx context.Context) *forecast.Mark {
 // foresee measures both servers and forecasts plans: it sets what each step is
 // expected to take. The error is that of a ctx that ended.
 func (u *Upgrade) foresee(ctx context.Context, s *survey, plans []flow.Plan, o forecast.Options) (forecast.Forecast, forecast.Facts, error) {
-	o.Old, o.New, o.Version = u.old, u.new, s.old.Version
+	o.Old, o.New, o.Version = u.c.Old, u.c.New, s.old.Version
 	for _, db := range s.databases {
 		runs, err := u.runs(ctx, s, db)
 		if err != nil {
@@ -157,7 +157,7 @@ func (u *Upgrade) journalRan() map[forecast.StepKey]ran {
 	last := ""
 	for _, r := range records {
 		k := forecast.StepKey{Plan: r.Plan, ID: r.Step}
-		if r.Plan == "" || r.Cluster != string(u.part) {
+		if r.Plan == "" || r.Cluster != string(u.c.Part) {
 			continue
 		}
 		// What was done before everything was undone is of an earlier life.

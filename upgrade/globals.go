@@ -36,7 +36,7 @@ func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, 
 	if from.Name == "new" { // what stood there before the links came is of no change
 		maps.Copy(own, u.ownSettings(s, from.Name))
 	}
-	err = u.pair(ctx, from.Server, to.Server, func(old, fresh *pgx.Conn) error {
+	err = u.c.Pair(ctx, from.Server, to.Server, func(old, fresh *pgx.Conn) error {
 		var have schema.Kept
 		all, _, have, err = schema.Since(ctx, old, fresh, names, c)
 		all = slices.DeleteFunc(all, func(g schema.Global) bool { return own[g.Key] })
@@ -72,7 +72,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.S
 		return step, late, err
 	}
 	side := s.applying().Name
-	does := []flow.Effect{flow.SQL("old", s.home, u.part.Own(keepMemory))}
+	does := []flow.Effect{flow.SQL("old", s.home, u.c.Part.Own(keepMemory))}
 	var drops []flow.Effect
 	for _, g := range all {
 		if g.Late {
@@ -103,7 +103,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.S
 				if g.Late {
 					continue
 				}
-				if err := u.do(ctx, g.Effect); err != nil {
+				if err := u.c.Do(ctx, g.Effect); err != nil {
 					return err
 				}
 			}
@@ -119,7 +119,7 @@ func (u *Upgrade) globalsKeptStep(s *survey, drops []flow.Effect) flow.Step {
 	side := s.applying().Name
 	var kept map[string]map[string]string
 	return flow.Step{
-		ID: "globals/kept", Title: "Drop the roles that are gone on " + side + ", and remember what both sides have", Does: append(slices.Clone(drops), flow.SQL("old", s.home, u.part.Own(keepMemory))),
+		ID: "globals/kept", Title: "Drop the roles that are gone on " + side + ", and remember what both sides have", Does: append(slices.Clone(drops), flow.SQL("old", s.home, u.c.Part.Own(keepMemory))),
 		Done: func(ctx context.Context) (bool, error) {
 			m, err := u.memory(ctx, s)
 			if err != nil {
@@ -131,7 +131,7 @@ func (u *Upgrade) globalsKeptStep(s *survey, drops []flow.Effect) flow.Step {
 		},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			for _, e := range drops {
-				if err := u.do(ctx, e); err != nil && pg.SQLState(err) != "42704" {
+				if err := u.c.Do(ctx, e); err != nil && pg.SQLState(err) != "42704" {
 					return &exit.Error{
 						Code: exit.Failed, On: side, SQLState: pg.SQLState(err), Says: fmt.Sprintf("%s: %v", e.SQL, err), Err: err,
 						Hint: "the role is gone on " + s.serving().Name + ": drop what it owns on " + side + " (DROP OWNED BY, in each database), then run crossfade prepare again",

@@ -28,7 +28,7 @@ func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Eff
 	sql := []string{"CREATE SCHEMA IF NOT EXISTS crossfade"}
 	if db.name == s.home {
 		// One transaction: a schema without the row would be a stranger's.
-		sql[0] += ";\n" + u.part.Table() + ";\n" + u.part.Own(rowZero)
+		sql[0] += ";\n" + u.c.Part.Table() + ";\n" + u.c.Part.Own(rowZero)
 	}
 	for _, set := range db.sets {
 		sql = append(sql, link.CanaryTable(set.Name))
@@ -36,7 +36,7 @@ func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Eff
 	if side == "new" {
 		sql = append(sql, schema.Ledger("new", db.name).SQL)
 	}
-	sql = append(sql, u.part.Ground(u.rb.Upgrade, side == "new")...)
+	sql = append(sql, u.c.Part.Ground(u.rb.Upgrade, side == "new")...)
 	if side == "new" {
 		// Closed from its first day: what arrives here comes from old alone.
 		sql = append(sql, cutover.ReadOnly(db.name))
@@ -51,8 +51,8 @@ func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Eff
 // grounded reports whether the tool's own schema is complete in a database.
 func (u *Upgrade) grounded(ctx context.Context, s *survey, side string, db *database) (bool, error) {
 	end := ""
-	if u.part != "" {
-		end = "_" + string(u.part)
+	if u.c.Part != "" {
+		end = "_" + string(u.c.Part)
 	}
 	want := []string{"fence" + end}
 	for _, set := range db.sets {
@@ -65,7 +65,7 @@ func (u *Upgrade) grounded(ctx context.Context, s *survey, side string, db *data
 		want = append(want, "upgrade"+end)
 	}
 	var missing int
-	err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, `
 			SELECT count(*) FROM unnest($1::text[]) w(name)
 			WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'crossfade' AND c.relname = w.name)
@@ -92,7 +92,7 @@ func (u *Upgrade) groundStep(s *survey, side string, db *database) flow.Step {
 				return err
 			}
 			vars := map[string]string{"upgrade": pg.Literal(u.rb.Upgrade), "memory": pg.Literal(string(b))}
-			return u.exec(does, func() map[string]string { return vars })(ctx, t)
+			return u.c.Exec(does, func() map[string]string { return vars })(ctx, t)
 		},
 	}
 }
@@ -101,8 +101,8 @@ func (u *Upgrade) groundStep(s *survey, side string, db *database) flow.Step {
 func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error) {
 	var m cutover.Memory
 	found := false
-	err := u.in(ctx, "old", s.home, func(conn *pgx.Conn) error {
-		ds, err := u.part.ReadDecisions(ctx, conn)
+	err := u.c.In(ctx, "old", s.home, func(conn *pgx.Conn) error {
+		ds, err := u.c.Part.ReadDecisions(ctx, conn)
 		for _, d := range ds {
 			if d.Attempt == 0 {
 				m, found = d.Memory, true
@@ -149,7 +149,7 @@ var systemSettings = []string{"max_slot_wal_keep_size", "wal_retrieve_retry_inte
 
 // readBefore reads the settings of one side that the upgrade will change.
 func (u *Upgrade) readBefore(ctx context.Context, s *survey, side string, before map[string]string) error {
-	err := u.on(ctx, side, func(conn *pgx.Conn) error {
+	err := u.c.On(ctx, side, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT d.datname || '/default_transaction_read_only', split_part(c, '=', 2)
 			FROM pg_db_role_setting r JOIN pg_database d ON d.oid = r.setdatabase, unnest(r.setconfig) c
@@ -167,7 +167,7 @@ func (u *Upgrade) readBefore(ctx context.Context, s *survey, side string, before
 		return err
 	})
 	if err != nil {
-		return &pg.Error{Doing: "read the settings that the upgrade changes", On: u.side(side).String(), Err: err}
+		return &pg.Error{Doing: "read the settings that the upgrade changes", On: u.c.Side(side).String(), Err: err}
 	}
 	return nil
 }
@@ -206,7 +206,7 @@ func (u *Upgrade) identityStep(s *survey, side string, db *database) (flow.Step,
 		ID: "identity/" + side + "/" + db.name, Title: "Set the replica identities that the runbook orders in " + db.name + " of " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
 				inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoSizes: true})
 				if err != nil {
 					return err
@@ -227,7 +227,7 @@ func (u *Upgrade) identityStep(s *survey, side string, db *database) (flow.Step,
 				}
 			}
 			for _, e := range does {
-				if err := u.underLock(ctx, e); err != nil {
+				if err := u.c.UnderLock(ctx, e); err != nil {
 					return err
 				}
 			}
@@ -261,26 +261,6 @@ func (u *Upgrade) rememberIdentities(ctx context.Context, s *survey, db *databas
 	})
 }
 
-// underLock executes a statement that wants a strong lock for a moment: each
-// try stands in the lock queue for 50 ms at most, so that clients after it,
-// who may only want to read, wait no longer.
-func (u *Upgrade) underLock(ctx context.Context, e flow.Effect) error {
-	last := error(nil)
-	err := pg.Poll(ctx, lockPause, "a lock for "+pg.Brief(e.SQL), func(ctx context.Context) (bool, error) {
-		last = u.in(ctx, e.On, e.Database, func(conn *pgx.Conn) error {
-			return pg.Exec(ctx, conn, "SET LOCAL lock_timeout = '50ms'; "+e.SQL)
-		})
-		if pg.SQLState(last) == "55P03" {
-			return false, nil
-		}
-		return last == nil, last
-	})
-	if err != nil {
-		return &pg.Error{Doing: pg.Brief(e.SQL), On: u.side(e.On).String() + ", database " + e.Database, Err: err}
-	}
-	return nil
-}
-
 // setting is a step that changes settings of a whole server while the upgrade
 // runs; finish and abort put them back.
 func (u *Upgrade) settingStep(side string, version int, want map[string]string) flow.Step {
@@ -294,12 +274,12 @@ func (u *Upgrade) settingStep(side string, version int, want map[string]string) 
 		ID: "settings/" + side, Title: "Change settings of " + side + " for the time of the upgrade: " + strings.Join(names, ", "), Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			set := 0
-			err := u.on(ctx, side, func(conn *pgx.Conn) error {
+			err := u.c.On(ctx, side, func(conn *pgx.Conn) error {
 				return conn.QueryRow(ctx, `SELECT count(DISTINCT name) FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf' AND name = ANY ($1)`, names).Scan(&set)
 			})
 			return set == len(names), err
 		},
-		Do: u.exec(does, nil),
+		Do: u.c.Exec(does, nil),
 	}
 }
 
@@ -331,11 +311,11 @@ func (u *Upgrade) duringSettings(ctx context.Context, side string, version int) 
 		return want, nil
 	}
 	var keep string
-	err := u.on(ctx, side, func(conn *pgx.Conn) error {
+	err := u.c.On(ctx, side, func(conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, "SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'").Scan(&keep)
 	})
 	if err != nil {
-		return nil, &pg.Error{Doing: "read max_slot_wal_keep_size", On: u.side(side).String(), Err: err}
+		return nil, &pg.Error{Doing: "read max_slot_wal_keep_size", On: u.c.Side(side).String(), Err: err}
 	}
 	mb := fmt.Sprintf("%dMB", max(u.rb.Catchup.MaxWAL>>20, 1))
 	if keep == "-1" || keep+"MB" == mb {

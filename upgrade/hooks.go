@@ -5,35 +5,52 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"sync"
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
 )
 
-// told is what hooks are given of a crossing that runs.
-type told struct {
-	phase, behind report.Phase // now, and after its point of no return
+// running is the crossing that this process is at work on, as hooks are given it.
+type running struct {
+	mu  sync.Mutex
+	now underWay
+}
+
+// underWay is how far a crossing is.
+type underWay struct {
+	phase, opened report.Phase // now, and after its point of no return
 	crossing      *cutover.Crossing
 }
 
-// tell sets what hooks are given from here on.
-func (u *Upgrade) tell(t told) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.told = t
+// is sets what hooks are given from here on.
+func (r *running) is(now underWay) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now = now
 }
 
-// hookEnv is what every hook sees beside its step. The fence LSN is the highest
-// of all databases: no client's write of the closed side lies after it. It is
-// empty until it has been read.
-func (u *Upgrade) hookEnv() []string {
-	u.mu.Lock()
-	now := u.told
-	u.mu.Unlock()
+// watch sees the point of no return pass.
+func (r *running) watch(e flow.Event) {
+	if e.Commits && e.Kind == flow.End {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.now.phase = r.now.opened
+	}
+}
+
+// env is what every hook sees beside its step. The fence LSN is the highest of all
+// databases: no client's write of the closed side lies after it. It is empty until
+// it has been read.
+func (r *running) env(c *clusters.Clusters) []string {
+	r.mu.Lock()
+	now := r.now
+	r.mu.Unlock()
 	fence := ""
 	if now.crossing != nil {
 		var highest pg.LSN
@@ -45,10 +62,13 @@ func (u *Upgrade) hookEnv() []string {
 		}
 	}
 	return []string{
-		"CROSSFADE_UPGRADE=" + u.rb.Upgrade, "CROSSFADE_PHASE=" + string(now.phase),
-		"CROSSFADE_OLD=" + u.old.Conninfo(), "CROSSFADE_NEW=" + u.new.Conninfo(), "CROSSFADE_FENCE_LSN=" + fence,
+		"CROSSFADE_UPGRADE=" + c.Book.Upgrade, "CROSSFADE_PHASE=" + string(now.phase),
+		"CROSSFADE_OLD=" + c.Old.Conninfo(), "CROSSFADE_NEW=" + c.New.Conninfo(), "CROSSFADE_FENCE_LSN=" + fence,
 	}
 }
+
+// hookEnv is running.env, now.
+func (u *Upgrade) hookEnv() []string { return u.running.env(u.c) }
 
 // hookSteps are the operator's programs around a crossing.
 func (u *Upgrade) hookSteps() (before, after []flow.Step) {

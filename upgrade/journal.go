@@ -11,7 +11,7 @@ import (
 // upgrade. It is a memory; the servers know better.
 type journal struct{ path, cluster string }
 
-func (u *Upgrade) journal() journal { return journal{u.rb.Journal, string(u.part)} }
+func (u *Upgrade) journal() journal { return journal{u.rb.Journal, string(u.c.Part)} }
 
 func (j journal) open() (*flow.Journal, error) { return flow.Open(j.path, "") }
 

@@ -50,7 +50,7 @@ func takingKey(set string) string { return "taking/" + set }
 // links are those from the serving side, whichever that is.
 func (u *Upgrade) taking(ctx context.Context, s *survey, db *database) (*database, error) {
 	begun := map[string]bool{}
-	err := u.sessions.Do(ctx, s.applying().Server.With(db.name), func(conn *pgx.Conn) (err error) {
+	err := u.c.Sessions.Do(ctx, s.applying().Server.With(db.name), func(conn *pgx.Conn) (err error) {
 		begun, err = schema.Marks(ctx, conn, takingKey(""))
 		return err
 	})
@@ -91,7 +91,7 @@ func (u *Upgrade) follows(ctx context.Context, s *survey) (bool, error) {
 // laterPlan takes along what was made on the serving side since a cutover or a
 // rollback.
 func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
-	p := flow.Plan{Name: "prepare", Cluster: string(u.part), Steps: []flow.Step{u.functionsStep(s)}}
+	p := flow.Plan{Name: "prepare", Cluster: string(u.c.Part), Steps: []flow.Step{u.functionsStep(s)}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	side := s.applying().Name
 	some := make([]*database, len(s.databases))
@@ -192,12 +192,12 @@ func (u *Upgrade) laterGroundStep(s *survey, late *database) flow.Step {
 		ID: "later/" + late.name, Title: "Make room for what was made in " + late.name + " of " + s.serving().Name, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			missing := 0
-			err := u.in(ctx, side, late.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, side, late.name, func(conn *pgx.Conn) error {
 				return conn.QueryRow(ctx, "SELECT count(*) FROM (SELECT to_regclass('crossfade.ledger')) l(c) WHERE c IS NULL").Scan(&missing)
 			})
 			return missing == 0 && len(late.sets) == 0, err
 		},
-		Do: u.exec(does, nil),
+		Do: u.c.Exec(does, nil),
 	}
 }
 
@@ -210,7 +210,7 @@ func (u *Upgrade) laterDoneStep(s *survey, late *database) flow.Step {
 	does := []flow.Effect{flow.SQL(s.applying().Name, late.name, "DELETE FROM crossfade.ledger WHERE key IN ("+strings.Join(keys, ", ")+")")}
 	return flow.Step{
 		ID: "later-done/" + late.name, Title: "Write down that " + late.name + " of " + s.applying().Name + " follows again as a whole", Does: does, Done: flow.Never,
-		Do: u.exec(does, nil),
+		Do: u.c.Exec(does, nil),
 	}
 }
 
@@ -230,7 +230,7 @@ func (u *Upgrade) laterVerifyStep(s *survey, late *database) flow.Step {
 
 // dump reads the schema of a database of one side.
 func (u *Upgrade) dump(ctx context.Context, s *survey, from cutover.Side, db *database) ([]schema.Entry, []flow.Effect, error) {
-	program, err := u.program("pg_dump", s.new.Identity.Major())
+	program, err := u.c.Program("pg_dump", s.new.Identity.Major())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -299,7 +299,7 @@ func (u *Upgrade) changes(ctx context.Context, s *survey, db *database, now []sc
 
 	marks := map[string]string{}
 	for _, side := range []cutover.Side{s.serving(), to} {
-		err := u.sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) error {
+		err := u.c.Sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) error {
 			some, err := schema.MarkHashes(ctx, conn)
 			if side.Name != to.Name {
 				for key := range some { // restored the other way: what the text was here is not known
@@ -325,7 +325,7 @@ func (u *Upgrade) changes(ctx context.Context, s *survey, db *database, now []sc
 	}
 	shapes := map[string]map[string]*schema.Shape{}
 	for _, side := range []cutover.Side{s.serving(), to} {
-		err := u.sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) (err error) {
+		err := u.c.Sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) (err error) {
 			shapes[side.Name], err = schema.ReadShapes(ctx, conn)
 			return err
 		})

@@ -62,11 +62,11 @@ func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) 
 				return nil
 			}
 			// Sessions of the tool in a database would hold its end up.
-			if err := u.sessions.Close(ctx); err != nil {
+			if err := u.c.Sessions.Close(ctx); err != nil {
 				return err
 			}
 			for i, e := range does {
-				err := u.do(ctx, e)
+				err := u.c.Do(ctx, e)
 				switch pg.SQLState(err) {
 				case "3D000", "42704", "42P01", "42883", "3F000":
 					continue // it was not made, or is gone already
@@ -106,7 +106,7 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	case !o.Approved:
 		return nil, exit.Refused("type the upgrade's name when asked, or give --yes", "not approved")
 	}
-	held, release, err := u.hold(ctx, u.old.With(s.home))
+	held, release, err := u.c.Hold(ctx, u.c.Old.With(s.home))
 	if err != nil {
 		return nil, err
 	}
@@ -124,14 +124,14 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	}
 	defer closeQuietly(j)
 	began := time.Now()
-	u.tell(told{phase: s.phase, behind: report.PhaseRolledBack})
+	u.running.is(underWay{phase: s.phase, opened: report.PhaseRolledBack})
 	p, err := u.withoutNewPlan(held, s)
 	if err != nil {
 		return nil, err
 	}
-	p.Cluster = string(u.part)
+	p.Cluster = string(u.c.Part)
 	err = flow.Run(held, p, j, func(e flow.Event) {
-		u.watch(e)
+		u.running.watch(e)
 		observe(e)
 	})
 	return &report.Cutover{BlockedSeconds: time.Since(began).Seconds(), RefusedWrites: -1}, err
@@ -155,7 +155,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 		for _, l := range db.way {
 			drop = append(drop, l.DropSubscription()...)
 		}
-		sql := u.part.Lowered() + ";\n" + u.opened(s, "old", db.name)
+		sql := u.c.Part.Lowered() + ";\n" + u.opened(s, "old", db.name)
 		// They are disabled on old, which follows: what they were is remembered.
 		if d := s.last(); d != nil {
 			for _, q := range d.RestoreTriggers[db.name] {
@@ -163,7 +163,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 			}
 		}
 		if db.name == s.home {
-			sql += fmt.Sprintf(u.part.Own(";\nINSERT INTO crossfade.upgrade (attempt, upgrade, direction, state) VALUES (%d, %s, 'back', 'open')"), attempt, pg.Literal(u.rb.Upgrade))
+			sql += fmt.Sprintf(u.c.Part.Own(";\nINSERT INTO crossfade.upgrade (attempt, upgrade, direction, state) VALUES (%d, %s, 'back', 'open')"), attempt, pg.Literal(u.rb.Upgrade))
 		}
 		open = append(open, flow.SQL("old", db.name, sql))
 	}
@@ -179,7 +179,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 			ID: "back/drop", Title: "End the links from new", Does: drop, Done: flow.Never,
 			Do: func(ctx context.Context, _ *flow.Turn) error {
 				for _, db := range s.databases {
-					err := u.in(ctx, "old", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, db.way) })
+					err := u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, db.way) })
 					if err != nil {
 						return err
 					}
@@ -188,7 +188,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 			},
 		},
 		ahead,
-		{ID: "open", Title: "Open old", Does: open, Commit: true, Done: ifOpened, Do: u.exec(open, nil)},
+		{ID: "open", Title: "Open old", Does: open, Commit: true, Done: ifOpened, Do: u.c.Exec(open, nil)},
 		{
 			ID: "traffic/point", Title: "Send traffic to old", Done: flow.Never,
 			Do: func(ctx context.Context, _ *flow.Turn) error {
@@ -196,7 +196,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 					return serr
 				}
 				return switches.Units().Each(func(unit traffic.Switch) error {
-					if err := traffic.Send(ctx, unit, u.old); err != nil {
+					if err := traffic.Send(ctx, unit, u.c.Old); err != nil {
 						return err
 					}
 					return unit.Resume(ctx)
@@ -206,9 +206,9 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 		u.unfenceStep(s, "old"),
 	}
 	_, after := u.hookSteps()
-	done := []flow.Effect{flow.SQL("old", s.home, u.part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
+	done := []flow.Effect{flow.SQL("old", s.home, u.c.Part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
 	steps = append(append(steps, let...), after...)
-	last := flow.Step{ID: "done", Title: cutover.DoneTitle, Does: done, Done: flow.Never, Do: u.exec(done, nil)}
+	last := flow.Step{ID: "done", Title: cutover.DoneTitle, Does: done, Done: flow.Never, Do: u.c.Exec(done, nil)}
 	for _, st := range steps {
 		last.Needs = append(last.Needs, st.ID)
 	}
@@ -218,7 +218,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 // tellKnown says up to which position and time each back link was applied.
 func (u *Upgrade) tellKnown(ctx context.Context, t *flow.Turn, s *survey) error {
 	for _, db := range s.databases {
-		err := u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
+		err := u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error {
 			at, err := link.Positions(ctx, nil, conn, db.way)
 			if err != nil {
 				return err
@@ -226,7 +226,7 @@ func (u *Upgrade) tellKnown(ctx context.Context, t *flow.Turn, s *survey) error 
 			for _, l := range db.way {
 				var when time.Time
 				if err := conn.QueryRow(ctx, "SELECT at FROM "+link.Canary(l.Set)).Scan(&when); err != nil {
-					return &pg.Error{Doing: "read the canary of set " + l.Set, On: u.old.String(), Err: err}
+					return &pg.Error{Doing: "read the canary of set " + l.Set, On: u.c.Old.String(), Err: err}
 				}
 				p := at[l.Name]
 				if p.Origin == nil {

@@ -22,7 +22,7 @@ func appliedKey(side, db, name string) string { return side + "/" + db + "/appli
 
 // pinSettings pins them in one database of a side.
 func (u *Upgrade) pinSettings(s *survey, side, db string) string {
-	return link.PinSettings(u.side(side).User(), db, s.side(side).Version)
+	return link.PinSettings(u.c.Side(side).User(), db, s.side(side).Version)
 }
 
 // restoreSettings puts back what stood there before. On
@@ -36,14 +36,14 @@ func (u *Upgrade) restoreSettings(s *survey, side, db string) string {
 			before[name] = v
 		}
 	}
-	return link.RestoreSettings(u.side(side).User(), db, s.side(side).Version, before)
+	return link.RestoreSettings(u.c.Side(side).User(), db, s.side(side).Version, before)
 }
 
 // opened are the statements that let clients into a database as it was: without
 // its read-only default, and without the settings of the links.
 func (u *Upgrade) opened(s *survey, side, db string) string {
 	sql := []string{u.lift(s, side, db)}
-	if u.part == "" || side == "new" {
+	if u.c.Part == "" || side == "new" {
 		sql = append(sql, u.restoreSettings(s, side, db))
 	}
 	return strings.Join(sql, ";\n")
@@ -53,11 +53,11 @@ func (u *Upgrade) opened(s *survey, side, db string) string {
 func (u *Upgrade) readApplied(ctx context.Context, before map[string]string) error {
 	// New's own first: what old has for the same role is carried over it.
 	for _, r := range []struct{ on, of string }{{"old", "old"}, {"new", "new"}, {"old", "new"}} {
-		err := u.on(ctx, r.on, func(conn *pgx.Conn) error {
+		err := u.c.On(ctx, r.on, func(conn *pgx.Conn) error {
 			rows, err := conn.Query(ctx, `
 				SELECT d.datname::text, split_part(c, '=', 1), substr(c, strpos(c, '=') + 1)
 				FROM pg_db_role_setting r JOIN pg_database d ON d.oid = r.setdatabase JOIN pg_roles o ON o.oid = r.setrole, unnest(r.setconfig) c
-				WHERE o.rolname = $1 AND split_part(c, '=', 1) = ANY ($2)`, u.side(r.of).User(), link.AppliedSettings())
+				WHERE o.rolname = $1 AND split_part(c, '=', 1) = ANY ($2)`, u.c.Side(r.of).User(), link.AppliedSettings())
 			if err != nil {
 				return err
 			}
@@ -69,7 +69,7 @@ func (u *Upgrade) readApplied(ctx context.Context, before map[string]string) err
 			return err
 		})
 		if err != nil {
-			return &pg.Error{Doing: "read the settings of the tool's role", On: u.side(r.on).String(), Err: err}
+			return &pg.Error{Doing: "read the settings of the tool's role", On: u.c.Side(r.on).String(), Err: err}
 		}
 	}
 	return nil
@@ -83,14 +83,14 @@ func (u *Upgrade) linkSettingsStep(s *survey, side string, db *database) flow.St
 		ID: "link-settings/" + db.name, Title: "Pin the settings with which the links of " + db.name + " apply on " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
 				return conn.QueryRow(ctx, `
 					SELECT EXISTS (SELECT FROM pg_db_role_setting r JOIN pg_roles o ON o.oid = r.setrole JOIN pg_database d ON d.oid = r.setdatabase
-					WHERE o.rolname = $1 AND d.datname = current_database() AND `+link.PinnedSettings(s.side(side).Version)+`)`, u.side(side).User()).Scan(&done)
+					WHERE o.rolname = $1 AND d.datname = current_database() AND `+link.PinnedSettings(s.side(side).Version)+`)`, u.c.Side(side).User()).Scan(&done)
 			})
 			return done, err
 		},
-		Do: u.exec(does, nil),
+		Do: u.c.Exec(does, nil),
 	}
 }
 
@@ -101,7 +101,7 @@ func (u *Upgrade) ownSettings(s *survey, side string) map[string]bool {
 	keys := map[string]bool{}
 	for _, db := range s.databases {
 		for _, name := range link.AppliedSettings() {
-			keys["setting "+schema.Setting{Database: db.name, Role: u.side(side).User(), Name: name}.String()] = true
+			keys["setting "+schema.Setting{Database: db.name, Role: u.c.Side(side).User(), Name: name}.String()] = true
 		}
 	}
 	return keys
@@ -111,7 +111,7 @@ func (u *Upgrade) ownSettings(s *survey, side string) map[string]bool {
 // that are there.
 func (u *Upgrade) linkSettingsBack(ctx context.Context, s *survey, side string) error {
 	for _, db := range s.databases {
-		err := u.do(ctx, flow.SQL(side, "", u.restoreSettings(s, side, db.name)))
+		err := u.c.Do(ctx, flow.SQL(side, "", u.restoreSettings(s, side, db.name)))
 		if state := pg.SQLState(err); err != nil && state != "3D000" && state != "42704" {
 			return err
 		}

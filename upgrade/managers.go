@@ -29,18 +29,18 @@ const heldTimeout = time.Minute
 // managers are those that run on old, found once for each server that it is.
 func (u *Upgrade) managers(ctx context.Context) ([]manager.Manager, error) {
 	u.mu.Lock()
-	found, known := u.found, u.found != nil && u.foundOn == u.old
+	found, known := u.found, u.found != nil && u.foundOn == u.c.Old
 	u.mu.Unlock()
 	if known {
 		return found, nil
 	}
-	o := manager.Options{Primary: u.old, Sessions: &u.sessions, Patroni: u.rb.Old.Manager.Patroni}
+	o := manager.Options{Primary: u.c.Old, Sessions: &u.c.Sessions, Patroni: u.rb.Old.Manager.Patroni}
 	for _, sb := range u.rb.Old.Standbys {
 		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
 		if err != nil {
 			return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 		}
-		o.Standbys = append(o.Standbys, server.As(u.app))
+		o.Standbys = append(o.Standbys, server.As(u.c.App))
 	}
 	found, err := manager.Find(ctx, o)
 	if err != nil {
@@ -48,7 +48,7 @@ func (u *Upgrade) managers(ctx context.Context) ([]manager.Manager, error) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.found, u.foundOn = append([]manager.Manager{}, found...), u.old
+	u.found, u.foundOn = append([]manager.Manager{}, found...), u.c.Old
 	return u.found, nil
 }
 

@@ -25,9 +25,9 @@ func (u *Upgrade) runs(ctx context.Context, s *survey, db *database) (*rights.Ma
 	if db.runs != nil {
 		return db.runs, nil
 	}
-	side, version := u.old, s.old.Version
+	side, version := u.c.Old, s.old.Version
 	if s.serving().Name == "new" {
-		side, version = u.new, s.new.Version
+		side, version = u.c.New, s.new.Version
 	}
 	m, err := u.runsOn(ctx, side, version, db)
 	if err == nil {
@@ -37,7 +37,7 @@ func (u *Upgrade) runs(ctx context.Context, s *survey, db *database) (*rights.Ma
 }
 
 func (u *Upgrade) runsOn(ctx context.Context, side *pg.Server, version int, db *database) (m *rights.Map, err error) {
-	err = u.sessions.Do(ctx, side.With(db.name), func(conn *pgx.Conn) (err error) {
+	err = u.c.Sessions.Do(ctx, side.With(db.name), func(conn *pgx.Conn) (err error) {
 		m, err = rights.Read(ctx, conn, version)
 		return err
 	})
@@ -110,7 +110,7 @@ func (u *Upgrade) functionsStep(s *survey) flow.Step {
 type logins struct{ old, new *rights.Logins }
 
 func (u *Upgrade) logins() logins {
-	return logins{rights.NewLogins(u.old, u.app), rights.NewLogins(u.new, u.app)}
+	return logins{rights.NewLogins(u.c.Old, u.c.App), rights.NewLogins(u.c.New, u.c.App)}
 }
 
 // of are those of one side.
@@ -162,7 +162,7 @@ func (u *Upgrade) ownerFilled(side string, m *rights.Map, o load.Options) flow.S
 		return m.Filler(t.SQL())
 	}
 	o.As = func(ctx context.Context, role string) (*pg.Server, error) {
-		return u.as(ctx, l.of(side), u.side(side), role, o.Database)
+		return u.as(ctx, l.of(side), u.c.Side(side), role, o.Database)
 	}
 	st := load.Step(o)
 	do := st.Do
@@ -189,7 +189,7 @@ func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Vali
 		Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			left := 0
-			err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
 				for _, v := range deferred {
 					valid, err := v.Valid(ctx, conn)
 					if err != nil {
@@ -211,9 +211,9 @@ func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Vali
 			defer func() { err = errors.Join(err, l.close(ctx)) }()
 			for i, v := range deferred {
 				t.Progress(int64(i), int64(len(deferred)), "constraints", v.Constraint)
-				at := u.side(side).With(db.name)
+				at := u.c.Side(side).With(db.name)
 				if v.Owner != "" {
-					if at, err = u.as(ctx, l.of(side), u.side(side), v.Owner, db.name); err != nil {
+					if at, err = u.as(ctx, l.of(side), u.c.Side(side), v.Owner, db.name); err != nil {
 						return err
 					}
 				}
@@ -225,7 +225,7 @@ func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Vali
 				pg.Leave(conn)
 				if err != nil {
 					return &pg.Error{
-						Doing: pg.Brief(v.SQL), On: fmt.Sprintf("%s, database %s", u.side(side), db.name), Object: v.Constraint, Err: err,
+						Doing: pg.Brief(v.SQL), On: fmt.Sprintf("%s, database %s", u.c.Side(side), db.name), Object: v.Constraint, Err: err,
 						Hint: "its function was called with the rights of " + v.Owner + " and search_path pg_catalog",
 					}
 				}
@@ -244,10 +244,10 @@ func (u *Upgrade) ownerRead(m *rights.Map, o *verify.Options) (done func(context
 	l := u.logins()
 	o.Reader = func(t schema.Table) string { return m.Reader(t.SQL()) }
 	o.As = func(ctx context.Context, role string) (old, new *pg.Server, err error) {
-		if old, err = u.as(ctx, l.old, u.old, role, o.Database); err != nil {
+		if old, err = u.as(ctx, l.old, u.c.Old, role, o.Database); err != nil {
 			return nil, nil, err
 		}
-		new, err = u.as(ctx, l.new, u.new, role, o.Database)
+		new, err = u.as(ctx, l.new, u.c.New, role, o.Database)
 		return old, new, err
 	}
 	return l.close

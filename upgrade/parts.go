@@ -29,7 +29,7 @@ func (u *Upgrade) Parts() []*Upgrade {
 }
 
 // Cluster is the new cluster that a part is for; "" where there is one.
-func (u *Upgrade) Cluster() string { return string(u.part) }
+func (u *Upgrade) Cluster() string { return string(u.c.Part) }
 
 // Select is the part of one cluster; "": all of it.
 func (u *Upgrade) Select(cluster string) (*Upgrade, error) {
@@ -49,11 +49,11 @@ func (u *Upgrade) Select(cluster string) (*Upgrade, error) {
 
 // Telling is observe with the part's cluster in every event.
 func (u *Upgrade) Telling(observe func(flow.Event)) func(flow.Event) {
-	if u.part == "" {
+	if u.c.Part == "" {
 		return observe
 	}
 	return func(e flow.Event) {
-		e.Cluster = string(u.part)
+		e.Cluster = string(u.c.Part)
 		observe(e)
 	}
 }
@@ -73,17 +73,17 @@ func (u *Upgrade) Each(do func(*Upgrade) error) error {
 // several.
 func (u *Upgrade) Calls(side string) string {
 	switch {
-	case u.part == "":
+	case u.c.Part == "":
 		return side
 	case side == "new":
-		return "cluster " + string(u.part)
+		return "cluster " + string(u.c.Part)
 	}
-	return "old, in place of cluster " + string(u.part) + ","
+	return "old, in place of cluster " + string(u.c.Part) + ","
 }
 
 // about is an error of a part, which says of which.
 func (u *Upgrade) about(err error) error {
-	if err == nil || u.part == "" {
+	if err == nil || u.c.Part == "" {
 		return err
 	}
 	if _, ok := errors.AsType[*exit.ErrFindings](err); ok {
@@ -93,9 +93,9 @@ func (u *Upgrade) about(err error) error {
 		return err
 	}
 	e := *exit.Of(err)
-	e.Says = "cluster " + string(u.part) + ": " + e.Says
+	e.Says = "cluster " + string(u.c.Part) + ": " + e.Says
 	if e.On == "new" {
-		e.On = string(u.part)
+		e.On = string(u.c.Part)
 	}
 	e.Err = err
 	return &e
@@ -110,8 +110,8 @@ func (u *Upgrade) named(found []check.Finding) []check.Finding {
 		})
 	}
 	for i := range found {
-		if u.part != "" && found[i].On == check.OnNew {
-			found[i].On = string(u.part)
+		if u.c.Part != "" && found[i].On == check.OnNew {
+			found[i].On = string(u.c.Part)
 		}
 	}
 	return found
@@ -191,7 +191,7 @@ func (ps parts) preview(ctx context.Context, plan string, o CutoverOptions) ([]s
 			return nil, p.about(err)
 		}
 		for _, l := range some {
-			lines = append(lines, fmt.Sprintf("cluster %s: %s", p.part, l))
+			lines = append(lines, fmt.Sprintf("cluster %s: %s", p.c.Part, l))
 		}
 	}
 	return lines, nil
@@ -216,11 +216,11 @@ func (ps parts) clean(ctx context.Context, plan string, do func(*Upgrade) (Lefto
 		}
 		for _, l := range left.Lines {
 			if rest, ok := strings.CutPrefix(l, "new"); ok {
-				l = string(p.part) + rest
+				l = string(p.c.Part) + rest
 			} else if plan == "abort" {
 				continue // what is left on old is looked at when all are gone
 			} else {
-				l = "cluster " + string(p.part) + ": " + l
+				l = "cluster " + string(p.c.Part) + ": " + l
 			}
 			out.Lines = append(out.Lines, l)
 		}
@@ -305,7 +305,7 @@ func (ps parts) status(ctx context.Context) (report.Status, error) {
 			failed = append(failed, p.about(err))
 		}
 		all.Clusters = append(all.Clusters, report.ClusterStatus{
-			Cluster: string(p.part), Phase: st.Phase, Writable: st.Writable, Fence: st.Fence, Step: st.Step, Next: st.Next,
+			Cluster: string(p.c.Part), Phase: st.Phase, Writable: st.Writable, Fence: st.Fence, Step: st.Step, Next: st.Next,
 		})
 		all.Links = append(all.Links, st.Links...)
 		for _, b := range st.Standbys {
@@ -314,19 +314,19 @@ func (ps parts) status(ctx context.Context) (report.Status, error) {
 			}
 		}
 		for _, g := range st.Gates {
-			g.Cluster = string(p.part)
+			g.Cluster = string(p.c.Part)
 			all.Gates = append(all.Gates, g)
 		}
 		for _, q := range st.Silent {
 			if q.On == "new" {
-				q.On = string(p.part)
+				q.On = string(p.c.Part)
 			}
 			if !slices.Contains(all.Silent, q) {
 				all.Silent = append(all.Silent, q)
 			}
 		}
 		for _, n := range st.Notes {
-			all.Notes = append(all.Notes, string(p.part)+": "+n)
+			all.Notes = append(all.Notes, string(p.c.Part)+": "+n)
 		}
 		if st.WALKeptBytes != nil {
 			kept := *st.WALKeptBytes
@@ -364,7 +364,7 @@ func (ps parts) plan(ctx context.Context, o PlanOptions) (Planned, error) {
 	all := Planned{DryRun: report.DryRun{Upgrade: ps[0].rb.Upgrade, Runbook: ps[0].rb.File, At: time.Now()}}
 	var phases report.Status
 	for i, p := range ps {
-		name := string(p.part)
+		name := string(p.c.Part)
 		one, err := p.Plan(ctx, o)
 		all.Findings = merged(all.Findings, one.Findings)
 		if err != nil {

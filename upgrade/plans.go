@@ -11,10 +11,6 @@ import (
 	"crossfade/upgrade/runbook"
 )
 
-// lockPause is how long writers go on undisturbed between two tries to have a
-// strong lock on a table.
-const lockPause = 300 * time.Millisecond
-
 // fillPlan is what prepare does in the phase that the upgrade is in.
 func (u *Upgrade) fillPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 	if s.phase != report.PhaseOpen && s.phase != report.PhaseRolledBack {
@@ -22,7 +18,7 @@ func (u *Upgrade) fillPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 	}
 	follows, err := u.follows(ctx, s)
 	if err != nil || !follows { // no way back: there is nothing to take anything along to
-		return flow.Plan{Name: "prepare", Cluster: string(u.part)}, err
+		return flow.Plan{Name: "prepare", Cluster: string(u.c.Part)}, err
 	}
 	return u.laterPlan(ctx, s)
 }
@@ -30,7 +26,7 @@ func (u *Upgrade) fillPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 // preparePlan is everything up to ready, in the order in which it happens:
 // what old remembers, what new is, then rows, then what follows them.
 func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error) {
-	p := flow.Plan{Name: "prepare", Cluster: string(u.part), Steps: []flow.Step{u.checkStep()}}
+	p := flow.Plan{Name: "prepare", Cluster: string(u.c.Part), Steps: []flow.Step{u.checkStep()}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	left, err := u.loginSteps(ctx, s)
 	if err != nil {
@@ -174,7 +170,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 		}
 	}
 	since := u.watchOld(ctx)
-	held, release, err := u.hold(ctx, s.serving().Server.With(s.home))
+	held, release, err := u.c.Hold(ctx, s.serving().Server.With(s.home))
 	if err != nil {
 		return err
 	}
@@ -208,7 +204,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 		return err
 	}
 	return flow.Run(held, p, j, func(e flow.Event) {
-		u.watch(e)
+		u.running.watch(e)
 		observe(e)
 	})
 }

@@ -68,7 +68,7 @@ func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 		if len(links) == 0 {
 			return have, nil
 		}
-		err := u.sessions.Do(ctx, links[0].From.Server, func(conn *pgx.Conn) error {
+		err := u.c.Sessions.Do(ctx, links[0].From.Server, func(conn *pgx.Conn) error {
 			rows, err := conn.Query(ctx, "SELECT pubname::text FROM pg_publication")
 			if err != nil {
 				return err
@@ -99,7 +99,7 @@ func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 				if have[l.Name] {
 					continue
 				}
-				if err := u.underLock(ctx, does[i]); err != nil {
+				if err := u.c.UnderLock(ctx, does[i]); err != nil {
 					return err
 				}
 			}
@@ -114,13 +114,13 @@ func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 	var does []flow.Effect
 	for _, t := range db.inventory.Tables {
-		does = append(does, flow.SQL(side, db.name, u.part.TriggerOn(t.SQL())))
+		does = append(does, flow.SQL(side, db.name, u.c.Part.TriggerOn(t.SQL())))
 	}
 	for _, t := range db.inventory.Triggers {
 		does = append(does, flow.SQL(side, db.name, t.Disable()))
 	}
 	if guard {
-		for _, sql := range append(u.part.Unguard(), u.part.Guards(u.rb.Upgrade)...) {
+		for _, sql := range append(u.c.Part.Unguard(), u.c.Part.Guards(u.rb.Upgrade)...) {
 			does = append(does, flow.SQL(side, db.name, sql))
 		}
 	}
@@ -128,7 +128,7 @@ func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 		ID: "fence/" + db.name, Title: "Close every table of " + db.name + " on " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
 				open, err := cutover.Unarmed(ctx, conn, db.elsewhere())
 				if err != nil {
 					return err
@@ -136,21 +136,21 @@ func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 				firing, err := schema.FiringTriggers(ctx, conn)
 				done = err == nil && len(open) == 0 && len(firing) == 0
 				if done && guard {
-					done, err = u.part.Guarded(ctx, conn)
+					done, err = u.c.Part.Guarded(ctx, conn)
 				}
 				return err
 			})
 			return done, err
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			return u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
+			return u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
 				for i, e := range does {
 					err := pg.Exec(ctx, conn, e.SQL)
 					if pg.SQLState(err) == "42710" && i < len(db.inventory.Tables) { // it is there, and may have been disabled
 						err = pg.Exec(ctx, conn, "ALTER TABLE "+db.inventory.Tables[i].SQL()+" ENABLE TRIGGER "+cutover.Trigger)
 					}
 					if err != nil {
-						return &pg.Error{Doing: pg.Brief(e.SQL), On: u.side(side).String() + ", database " + db.name, Err: err}
+						return &pg.Error{Doing: pg.Brief(e.SQL), On: u.c.Side(side).String() + ", database " + db.name, Err: err}
 					}
 					if len(does) > 100 && i%100 == 0 {
 						t.Progress(int64(i), int64(len(does)), "tables", db.name)
@@ -227,8 +227,8 @@ func (u *Upgrade) differences(ctx context.Context, db *database) ([]schema.Diffe
 
 // catalogs runs f, which has to do with the catalogs of a database on one side.
 func (u *Upgrade) catalogs(ctx context.Context, side string, db *database, f func(*pgx.Conn) error) error {
-	if err := u.in(ctx, side, db.name, f); err != nil {
-		return &pg.Error{Doing: "compare the catalogs of " + db.name, On: u.side(side).String(), Err: err}
+	if err := u.c.In(ctx, side, db.name, f); err != nil {
+		return &pg.Error{Doing: "compare the catalogs of " + db.name, On: u.c.Side(side).String(), Err: err}
 	}
 	return nil
 }
@@ -267,7 +267,7 @@ func (u *Upgrade) subscribeStep(s *survey, db *database) flow.Step {
 					if at[l.Name].Subscription && (j == 0 || at[l.Name].Enabled) {
 						continue
 					}
-					if err := u.do(ctx, e); err != nil {
+					if err := u.c.Do(ctx, e); err != nil {
 						return err
 					}
 				}
@@ -338,7 +338,7 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 	}
 	if kept > c.u.rb.Catchup.MaxWAL {
 		for _, l := range c.db.links {
-			if err := c.u.do(ctx, l.Disable()); err != nil {
+			if err := c.u.c.Do(ctx, l.Disable()); err != nil {
 				return false, err
 			}
 		}
@@ -418,7 +418,7 @@ func (u *Upgrade) pass(ctx context.Context, db *database, links []link.Link) (pg
 	if len(links) == 0 {
 		return 0, nil
 	}
-	err := u.pair(ctx, links[0].From.Server, links[0].To.Server, func(from, to *pgx.Conn) (err error) {
+	err := u.c.Pair(ctx, links[0].From.Server, links[0].To.Server, func(from, to *pgx.Conn) (err error) {
 		at, err = link.Pass(ctx, from, to, links)
 		return err
 	})
@@ -428,11 +428,11 @@ func (u *Upgrade) pass(ctx context.Context, db *database, links []link.Link) (pg
 // readyStep says on both sides that a cutover may begin.
 func (u *Upgrade) readyStep(s *survey) flow.Step {
 	const ready = "UPDATE crossfade.upgrade SET state = 'ready', at = clock_timestamp() WHERE attempt = 0"
-	does := []flow.Effect{flow.SQL("new", s.home, u.part.Own(ready)), flow.SQL("old", s.home, u.part.Own(ready))}
+	does := []flow.Effect{flow.SQL("new", s.home, u.c.Part.Own(ready)), flow.SQL("old", s.home, u.c.Part.Own(ready))}
 	return flow.Step{
 		ID: "ready", Title: "Ready for the cutover", Does: does,
 		Done: func(context.Context) (bool, error) { return s.ready(), nil },
-		Do:   u.exec(does, nil),
+		Do:   u.c.Exec(does, nil),
 	}
 }
 
@@ -448,5 +448,5 @@ func (u *Upgrade) remember(ctx context.Context, s *survey, f func(*cutover.Memor
 		return err
 	}
 	vars := map[string]string{"memory": pg.Literal(string(b))}
-	return u.do(ctx, flow.SQL("old", s.home, u.part.Own(keepMemory)).Fill(vars))
+	return u.c.Do(ctx, flow.SQL("old", s.home, u.c.Part.Own(keepMemory)).Fill(vars))
 }

@@ -55,33 +55,33 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 	case "rehearse", "rehearse --with-traffic":
 		return u.previewRehearsal(dbs, plan != "rehearse"), nil
 	case "cutover":
-		lines := crossing(u.old, u.new)
+		lines := crossing(u.c.Old, u.c.New)
 		if names := u.successors(); len(names) > 0 {
 			lines = append(lines, fmt.Sprintf("after open the old cluster's standbys %s will be stopped, one level after the other, and new ones built in their places: old, and a rollback, will be without them", strings.Join(names, ", ")))
 		}
 		return lines, nil
 	case "rollback":
-		lines := crossing(u.new, u.old)
+		lines := crossing(u.c.New, u.c.Old)
 		if names := u.successors(); len(names) > 0 {
 			lines = append(lines, fmt.Sprintf("old will open without its standbys whose places the new cluster's have taken: %s", strings.Join(names, ", ")))
 		}
 		return lines, nil
 	case "rollback --without-new":
 		return []string{
-			fmt.Sprintf("this will give up %s for good: what was written there and has not reached %s will be lost", u.new, u.old),
-			fmt.Sprintf("it will open %s for writes in: %s", u.old, dbs),
+			fmt.Sprintf("this will give up %s for good: what was written there and has not reached %s will be lost", u.c.New, u.c.Old),
+			fmt.Sprintf("it will open %s for writes in: %s", u.c.Old, dbs),
 		}, nil
 	case "finish":
 		if s.phase == report.PhaseRolledBack {
-			return []string{fmt.Sprintf("this will give up %s; %s will serve alone, with nothing of this upgrade left on it", u.new, u.old)}, nil
+			return []string{fmt.Sprintf("this will give up %s; %s will serve alone, with nothing of this upgrade left on it", u.c.New, u.c.Old)}, nil
 		}
 		return []string{
-			fmt.Sprintf("this will end the possibility of a rollback to %s for good", u.old),
-			fmt.Sprintf("%s will go on serving, with nothing of this upgrade left on it", u.new),
-			fmt.Sprintf("%s will stay closed, unless --reopen-old is given", u.old),
+			fmt.Sprintf("this will end the possibility of a rollback to %s for good", u.c.Old),
+			fmt.Sprintf("%s will go on serving, with nothing of this upgrade left on it", u.c.New),
+			fmt.Sprintf("%s will stay closed, unless --reopen-old is given", u.c.Old),
 		}, nil
 	}
-	lines := []string{fmt.Sprintf("this will remove everything that this upgrade made on %s and %s; %s will be as it was", u.old, u.new, u.old)}
+	lines := []string{fmt.Sprintf("this will remove everything that this upgrade made on %s and %s; %s will be as it was", u.c.Old, u.c.New, u.c.Old)}
 	if z := s.zero(); z != nil && len(z.Made) > 0 {
 		lines = append(lines, "it will drop on new, because this upgrade made them: "+strings.Join(z.Made, ", "))
 	}

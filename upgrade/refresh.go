@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"crossfade/schema"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 
@@ -30,7 +31,7 @@ func (u *Upgrade) refreshStep(db *database) (step flow.Step, ok bool) {
 			empty, err := u.unfilled(ctx, "new", db)
 			return len(empty) == 0, err
 		},
-		Do: u.exec(refresh, nil),
+		Do: u.c.Exec(refresh, nil),
 	}, len(refresh) > 0
 }
 
@@ -45,7 +46,7 @@ func (u *Upgrade) unfilled(ctx context.Context, side string, db *database) (map[
 	if len(names) == 0 {
 		return empty, nil
 	}
-	err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT n FROM unnest($1::text[]) n JOIN pg_class c ON c.oid = to_regclass(n) WHERE NOT c.relispopulated", names)
 		if err != nil {
 			return err
@@ -58,7 +59,7 @@ func (u *Upgrade) unfilled(ctx context.Context, side string, db *database) (map[
 		return empty, nil // a plan drawn before the database is there
 	}
 	if err != nil {
-		return nil, &pg.Error{Doing: "look at the materialized views of " + db.name, On: u.side(side).String(), Err: err}
+		return nil, &pg.Error{Doing: "look at the materialized views of " + db.name, On: u.c.Side(side).String(), Err: err}
 	}
 	return empty, nil
 }
@@ -146,9 +147,9 @@ func (u *Upgrade) refresh(ctx context.Context, t *flow.Turn, does []flow.Effect,
 // no longer.
 func (u *Upgrade) refreshOne(ctx context.Context, e flow.Effect, until time.Time) error {
 	var last error
-	err := pg.Poll(ctx, lockPause, "a lock for "+pg.Brief(e.SQL), func(ctx context.Context) (bool, error) {
+	err := pg.Poll(ctx, clusters.LockPause, "a lock for "+pg.Brief(e.SQL), func(ctx context.Context) (bool, error) {
 		left := max(time.Until(until).Milliseconds(), 1)
-		last = u.in(ctx, e.On, e.Database, func(conn *pgx.Conn) error {
+		last = u.c.In(ctx, e.On, e.Database, func(conn *pgx.Conn) error {
 			return pg.Exec(ctx, conn, fmt.Sprintf("SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = %d; %s", left, e.SQL))
 		})
 		if pg.SQLState(last) == "55P03" && time.Now().Before(until) {
@@ -157,7 +158,7 @@ func (u *Upgrade) refreshOne(ctx context.Context, e flow.Effect, until time.Time
 		return last == nil, last
 	})
 	if err != nil {
-		return &pg.Error{Doing: pg.Brief(e.SQL), On: u.side(e.On).String() + ", database " + e.Database, Err: err}
+		return &pg.Error{Doing: pg.Brief(e.SQL), On: u.c.Side(e.On).String() + ", database " + e.Database, Err: err}
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ func (u *Upgrade) Rehearse(ctx context.Context, o RehearseOptions, observe func(
 	if err := u.consent().ask(ctx, o.CutoverOptions); err != nil {
 		return nil, err
 	}
-	held, release, err := u.hold(ctx, u.old.With(s.home))
+	held, release, err := u.c.Hold(ctx, u.c.Old.With(s.home))
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (u *Upgrade) rehearseHeld(ctx context.Context, traffic bool, observe func(f
 		return nil, exit.WrongPhase(s.phase, "rehearse") // another run was quicker
 	}
 	watch := func(e flow.Event) {
-		u.watch(e)
+		u.running.watch(e)
 		observe(e)
 	}
 	if err := u.endRehearsal(ctx, s, j, watch); err != nil {
@@ -69,7 +69,7 @@ func (u *Upgrade) rehearseHeld(ctx context.Context, traffic bool, observe func(f
 	}
 	x := cutover.Rehearse(c, traffic)
 	defer x.Close()
-	x.Plan.Cluster = string(u.part)
+	x.Plan.Cluster = string(u.c.Part)
 	err = flow.Run(ctx, x.Plan, j, watch)
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
@@ -119,7 +119,7 @@ func (u *Upgrade) endRehearsal(ctx context.Context, s *survey, j *flow.Journal, 
 	}
 	x := cutover.Rehearsed(c, *d)
 	defer x.Close()
-	x.Plan.Cluster = string(u.part)
+	x.Plan.Cluster = string(u.c.Part)
 	return flow.Undo(ctx, x.Plan, j, observe)
 }
 
@@ -143,7 +143,7 @@ func (u *Upgrade) rehearsalPlan(ctx context.Context, s *survey) (flow.Plan, erro
 func (u *Upgrade) previewRehearsal(dbs string, traffic bool) []string {
 	cut := u.rb.Cutover
 	lines := []string{
-		fmt.Sprintf("this will rehearse the cutover from %s to %s in: %s", u.old, u.new, dbs),
+		fmt.Sprintf("this will rehearse the cutover from %s to %s in: %s", u.c.Old, u.c.New, dbs),
 		fmt.Sprintf("writers will wait for the locks at most %s per attempt; nothing will be closed or opened, and everything will be undone", cut.MaxBlocked),
 	}
 	switch {

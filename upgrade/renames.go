@@ -101,7 +101,7 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (ste
 		return step, false, nil
 	}
 	owners := map[string]string{}
-	err = u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
+	err = u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT nspname::text, pg_get_userbyid(nspowner)::text FROM pg_namespace")
 		if err != nil {
 			return err
@@ -111,7 +111,7 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (ste
 		return err
 	})
 	if err != nil {
-		return step, false, &pg.Error{Doing: "read who owns the schemas of " + db.name, On: u.old.String(), Err: err}
+		return step, false, &pg.Error{Doing: "read who owns the schemas of " + db.name, On: u.c.Old.String(), Err: err}
 	}
 	sql, err := renameSQL(all, owners)
 	if err != nil {
@@ -124,10 +124,10 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (ste
 			for _, r := range all {
 				t.Note("%s: taken along to new", r)
 			}
-			err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error { return pg.Exec(ctx, conn, e.SQL) })
+			err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error { return pg.Exec(ctx, conn, e.SQL) })
 			if err != nil {
 				return &pg.Error{
-					Doing: "rename tables as old has renamed them", On: u.new.String() + ", database " + db.name, Err: err,
+					Doing: "rename tables as old has renamed them", On: u.c.New.String() + ", database " + db.name, Err: err,
 					Hint: "nothing was changed; rename them on new by hand (BEGIN READ WRITE comes before it), then run crossfade prepare again",
 				}
 			}

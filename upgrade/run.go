@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
@@ -245,12 +246,12 @@ func awaitFile(ctx context.Context, t *flow.Turn, path string, started, until ti
 // (old was restarted, the network was away) is taken anew: nothing has begun.
 func (v *vigil) wait(ctx context.Context, s flow.Step, w cutover.Waiting) error {
 	s.Done = flow.Never
-	s.Does = []flow.Effect{flow.SQL("old", v.home, v.u.part.Own(writeWaiting)), flow.SQL("old", v.home, v.u.part.Own(clearWaiting))}
+	s.Does = []flow.Effect{flow.SQL("old", v.home, v.u.c.Part.Own(writeWaiting)), flow.SQL("old", v.home, v.u.c.Part.Own(clearWaiting))}
 	w.Plan, w.Step, w.Since, w.Host = "run", s.ID, time.Now().UTC(), cutover.Here()
 	for had := false; ; {
 		held, err := v.holding(ctx, s, w)
 		had = had || held
-		if err == nil || ctx.Err() != nil || errors.Is(err, flow.ErrHeld) || !had || held && !errors.Is(err, errHoldLost) {
+		if err == nil || ctx.Err() != nil || errors.Is(err, flow.ErrHeld) || !had || held && !errors.Is(err, clusters.ErrHoldLost) {
 			return err
 		}
 		v.note(s.ID, "%v; taking it again", err)
@@ -266,7 +267,7 @@ func (v *vigil) wait(ctx context.Context, s flow.Step, w cutover.Waiting) error 
 // holding runs s while the upgrade is held. held: it was had.
 func (v *vigil) holding(ctx context.Context, s flow.Step, w cutover.Waiting) (had bool, err error) {
 	u := v.u
-	held, release, err := u.hold(ctx, u.old.With(v.home))
+	held, release, err := u.c.Hold(ctx, u.c.Old.With(v.home))
 	if err != nil {
 		return false, err
 	}
@@ -276,7 +277,7 @@ func (v *vigil) holding(ctx context.Context, s flow.Step, w cutover.Waiting) (ha
 		return true, err
 	}
 	defer closeQuietly(j)
-	w.Session = u.holder()
+	w.Session = u.c.Holder()
 	if err := v.write(held, &w); err != nil {
 		return true, err
 	}
@@ -289,11 +290,11 @@ func (v *vigil) holding(ctx context.Context, s flow.Step, w cutover.Waiting) (ha
 		}
 	}()
 	// It may be days: no other session is kept for that.
-	if err := u.sessions.Close(held); err != nil {
+	if err := u.c.Sessions.Close(held); err != nil {
 		return true, err
 	}
-	return true, flow.Run(held, flow.Plan{Name: "run", Cluster: string(u.part), Steps: []flow.Step{s}}, j, func(e flow.Event) {
-		u.watch(e)
+	return true, flow.Run(held, flow.Plan{Name: "run", Cluster: string(u.c.Part), Steps: []flow.Step{s}}, j, func(e flow.Event) {
+		u.running.watch(e)
 		v.observe(e)
 	})
 }
@@ -308,20 +309,20 @@ func (v *vigil) write(ctx context.Context, w *cutover.Waiting) error {
 		}
 		sql, vars["waiting"] = writeWaiting, pg.Literal(string(b))
 	}
-	return v.u.do(ctx, flow.SQL("old", v.home, v.u.part.Own(sql)).Fill(vars))
+	return v.u.c.Do(ctx, flow.SQL("old", v.home, v.u.c.Part.Own(sql)).Fill(vars))
 }
 
 // telling observes a cutover, and writes down that it waits for its gates:
 // nobody is blocked then.
 func (v *vigil) telling(e flow.Event) {
-	if e.Plan == "cutover" && e.Step == "gate" && v.u.holder() != 0 {
+	if e.Plan == "cutover" && e.Step == "gate" && v.u.c.Holder() != 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		var err error
 		switch e.Kind {
 		case flow.Begin:
 			err = v.write(ctx, &cutover.Waiting{
-				Session: v.u.holder(), Host: cutover.Here(), Plan: e.Plan, Step: e.Step, Since: e.At.UTC(),
+				Session: v.u.c.Holder(), Host: cutover.Here(), Plan: e.Plan, Step: e.Step, Since: e.At.UTC(),
 				Says: "for the gates, up to cutover.patience",
 			})
 		case flow.End, flow.Fail:

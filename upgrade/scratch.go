@@ -113,13 +113,13 @@ func (u *Upgrade) scratchPrefix() string { return link.ForwardPrefix + u.rb.Upgr
 // upgrade has beside it. It is not a kept one: the lock ends with it, whatever
 // happens.
 func (u *Upgrade) scratchLock(ctx context.Context) (*pgx.Conn, error) {
-	lock, err := u.new.ConnectWith(ctx, map[string]string{"application_name": u.app + " check"})
+	lock, err := u.c.New.ConnectWith(ctx, map[string]string{"application_name": u.c.App + " check"})
 	if err != nil {
 		return nil, err
 	}
 	var got bool
 	if err = lock.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext('crossfade check --restore'), hashtext($1))`, u.rb.Upgrade).Scan(&got); err != nil {
-		err = &pg.Error{Doing: "take the lock of check --restore", On: u.new.String(), Err: err}
+		err = &pg.Error{Doing: "take the lock of check --restore", On: u.c.New.String(), Err: err}
 	} else if !got {
 		err = &exit.Error{Code: exit.Held, Says: "another check --restore of this upgrade runs", Hint: "wait for it, or end it"}
 	}
@@ -141,7 +141,7 @@ func (u *Upgrade) scratchLeft(ctx context.Context, conn *pgx.Conn) (left []strin
 		_, err = pgx.ForEachRow(rows, []any{&name, &comment}, func() error { comments[name] = comment; return nil })
 	}
 	if err != nil {
-		return nil, nil, &pg.Error{Doing: "look for scratch databases of earlier runs", On: u.new.String(), Err: err}
+		return nil, nil, &pg.Error{Doing: "look for scratch databases of earlier runs", On: u.c.New.String(), Err: err}
 	}
 	for _, name := range slices.Sorted(maps.Keys(comments)) {
 		if comments[name] != scratchMark {
@@ -151,7 +151,7 @@ func (u *Upgrade) scratchLeft(ctx context.Context, conn *pgx.Conn) (left []strin
 			}
 			if len(holds) > 0 {
 				strange = append(strange, &exit.Error{
-					Code: exit.Failed, On: u.new.String(), Object: name, Hint: "drop or rename it",
+					Code: exit.Failed, On: u.c.New.String(), Object: name, Hint: "drop or rename it",
 					Says: fmt.Sprintf("database %s on new has the name of a scratch database, and holds %s", name, strings.Join(holds, ", ")),
 				})
 				continue
@@ -169,7 +169,7 @@ func (u *Upgrade) scratchSteps(ctx context.Context, s *survey) ([]flow.Step, err
 		return nil, nil
 	}
 	var left []string
-	err := u.on(ctx, "new", func(conn *pgx.Conn) (err error) {
+	err := u.c.On(ctx, "new", func(conn *pgx.Conn) (err error) {
 		left, _, err = u.scratchLeft(ctx, conn)
 		return err
 	})
@@ -197,7 +197,7 @@ func (u *Upgrade) scratchSteps(ctx context.Context, s *survey) ([]flow.Step, err
 }
 
 func (u *Upgrade) strangeIn(ctx context.Context, database string) ([]string, error) {
-	conn, err := u.new.With(database).Connect(ctx)
+	conn, err := u.c.New.With(database).Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -211,20 +211,20 @@ func dropScratch(name string) string {
 
 func (u *Upgrade) dropDatabase(ctx context.Context, conn *pgx.Conn, name string) error {
 	if err := pg.Exec(ctx, conn, dropScratch(name)); err != nil {
-		return &pg.Error{Doing: "drop the scratch database " + name, On: u.new.String(), Object: name, Hint: "drop it by hand, or run crossfade check --restore again", Err: err}
+		return &pg.Error{Doing: "drop the scratch database " + name, On: u.c.New.String(), Object: name, Hint: "drop it by hand, or run crossfade check --restore again", Err: err}
 	}
 	return nil
 }
 
 // restoreOne dumps one database's schema and tries it out.
 func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db *database, observe func(flow.Event)) ([]check.Finding, error) {
-	program, err := u.program("pg_dump", s.new.Identity.Major())
+	program, err := u.c.Program("pg_dump", s.new.Identity.Major())
 	if err != nil {
 		return nil, err
 	}
 	t := flow.NewTurn("check", "restore/"+db.name, nil, observe)
 	t.Progress(0, 0, "objects", "reading the schema of "+db.name)
-	entries, _, err := schema.Dump(ctx, u.old.With(db.name), program, db.apart)
+	entries, _, err := schema.Dump(ctx, u.c.Old.With(db.name), program, db.apart)
 	if err != nil {
 		return nil, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
 	}
@@ -234,7 +234,7 @@ func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db 
 // scratchNeeds is what makes a scratch database name like old's, and the roles
 // that new lacks.
 func (u *Upgrade) scratchNeeds(ctx context.Context, lock *pgx.Conn, database, name string) (create string, roles schema.Lacks, err error) {
-	err = u.on(ctx, "old", func(old *pgx.Conn) error {
+	err = u.c.On(ctx, "old", func(old *pgx.Conn) error {
 		from, err := schema.ReadShared(ctx, old, []string{database})
 		if err != nil {
 			return err

@@ -31,22 +31,22 @@ func (db *database) elsewhere() []string { return db.tablesApart }
 // divide leaves in a database what goes to the part's cluster. What goes
 // elsewhere is read from old, whichever side serves: new has only its own.
 func (u *Upgrade) divide(ctx context.Context, s *survey, db *database) error {
-	if u.part == "" {
+	if u.c.Part == "" {
 		return nil
 	}
 	db.sets = slices.DeleteFunc(db.sets, func(set schema.Set) bool {
 		to, known := db.book.To(set.Name)
-		return known && to != string(u.part)
+		return known && to != string(u.c.Part)
 	})
 	if s.oldErr != nil {
 		return nil
 	}
-	return u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
+	return u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error {
 		whole := &database{name: db.name, book: db.book, inventory: db.inventory}
 		if s.serving().Name != "old" {
 			inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoSizes: true, NoUncalled: true})
 			if err != nil {
-				return &pg.Error{Doing: "read what database " + db.name + " holds", On: u.old.String(), Err: err}
+				return &pg.Error{Doing: "read what database " + db.name + " holds", On: u.c.Old.String(), Err: err}
 			}
 			whole.inventory = inv
 		}
@@ -54,7 +54,7 @@ func (u *Upgrade) divide(ctx context.Context, s *survey, db *database) error {
 		var mine, others []uint32
 		to := whole.clusters()
 		for _, t := range whole.inventory.Tables {
-			if to[t.OID] == string(u.part) {
+			if to[t.OID] == string(u.c.Part) {
 				mine = append(mine, t.OID)
 				continue
 			}
@@ -63,11 +63,11 @@ func (u *Upgrade) divide(ctx context.Context, s *survey, db *database) error {
 		}
 		var err error
 		if db.apart, err = schema.ReadApart(ctx, conn, others); err != nil {
-			return &pg.Error{Doing: "divide database " + db.name, On: u.old.String(), Err: err}
+			return &pg.Error{Doing: "divide database " + db.name, On: u.c.Old.String(), Err: err}
 		}
 		with, err := schema.ReadApart(ctx, conn, mine)
 		if err != nil {
-			return &pg.Error{Doing: "divide database " + db.name, On: u.old.String(), Err: err}
+			return &pg.Error{Doing: "divide database " + db.name, On: u.c.Old.String(), Err: err}
 		}
 		for _, n := range db.apart.Needs {
 			if slices.Contains(with.Needs, n) {
@@ -116,32 +116,24 @@ func (db *database) clusters() map[uint32]string {
 // returns the names of all sets, which no other may take.
 func (u *Upgrade) ofThis(s *survey, db *database, published map[string][]runbook.TableName) (taken []string) {
 	taken = slices.Sorted(maps.Keys(published))
-	if u.part == "" {
+	if u.c.Part == "" {
 		return taken
 	}
 	maps.DeleteFunc(published, func(set string, tables []runbook.TableName) bool {
 		if to, known := db.book.To(set); known {
-			return to != string(u.part)
+			return to != string(u.c.Part)
 		}
 		return !slices.ContainsFunc(tables, func(t runbook.TableName) bool { return db.inventory.Find(t.Schema, t.Name) != nil })
 	})
 	return taken
 }
 
-// siblings are the other parts of an upgrade to several new clusters.
-func (u *Upgrade) siblings() []*Upgrade {
-	if u.whole == nil {
-		return nil
-	}
-	return slices.DeleteFunc(slices.Clone(u.whole.parts), func(p *Upgrade) bool { return p.part == u.part })
-}
-
 // inherit takes over what another part remembers of old: what that one has
 // changed there is not what stood there before the upgrade.
 func (u *Upgrade) inherit(ctx context.Context, before map[string]string) error {
-	for _, p := range u.siblings() {
-		err := u.in(ctx, "old", p.rb.Databases[0].Name, func(conn *pgx.Conn) error {
-			ds, err := p.part.ReadDecisions(ctx, conn)
+	for _, p := range u.c.Siblings() {
+		err := u.c.In(ctx, "old", p.Book.Databases[0].Name, func(conn *pgx.Conn) error {
+			ds, err := p.Part.ReadDecisions(ctx, conn)
 			for _, d := range ds {
 				if d.Attempt != 0 {
 					continue
@@ -167,24 +159,24 @@ func (u *Upgrade) inherit(ctx context.Context, before map[string]string) error {
 // apartFrom fills in what a crossing must leave alone in a database, because it
 // goes to another cluster.
 func (u *Upgrade) apartFrom(ctx context.Context, s *survey, db *database, d *cutover.Database) error {
-	if u.part == "" || s.oldErr != nil {
+	if u.c.Part == "" || s.oldErr != nil {
 		return nil
 	}
 	d.Elsewhere = db.elsewhere()
 	if db.apart != nil {
 		d.Apart = db.apart.Has
 	}
-	return u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
+	return u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error {
 		const ours = `SELECT coalesce(array_agg(subname::text), '{}') FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
 			WHERE d.datname = current_database() AND starts_with(subname, $1)`
 		if err := conn.QueryRow(ctx, ours, link.BackPrefix+u.rb.Upgrade+"_").Scan(&d.Others); err != nil {
-			return &pg.Error{Doing: "look for the links of other clusters", On: u.old.String(), Err: err}
+			return &pg.Error{Doing: "look for the links of other clusters", On: u.c.Old.String(), Err: err}
 		}
-		for _, p := range u.siblings() {
-			if !db.book.Goes(string(p.part)) {
+		for _, p := range u.c.Siblings() {
+			if !db.book.Goes(string(p.Part)) {
 				continue
 			}
-			up, err := p.part.Up(ctx, conn)
+			up, err := p.Part.Up(ctx, conn)
 			if err != nil {
 				return err
 			}
@@ -200,10 +192,10 @@ func (u *Upgrade) only(ctx context.Context, conn *pgx.Conn) error {
 	const others = `SELECT coalesce(string_agg(relname, ', ' ORDER BY relname), '') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = 'crossfade' AND c.relkind = 'r' AND (c.relname = 'upgrade' OR c.relname LIKE 'upgrade\_%') AND c.relname <> ALL ($1::text[])`
 	mine := []string{"upgrade"}
-	if u.whole != nil {
+	if parts := u.c.Parts(); parts != nil {
 		mine = nil
-		for _, p := range u.whole.parts {
-			mine = append(mine, "upgrade_"+string(p.part))
+		for _, p := range parts {
+			mine = append(mine, "upgrade_"+string(p.Part))
 		}
 	}
 	var found string
@@ -219,7 +211,7 @@ func (u *Upgrade) only(ctx context.Context, conn *pgx.Conn) error {
 // dropGround is the statement that takes the tool's own schema away: all of it,
 // or where other parts have theirs in it, this part's.
 func (u *Upgrade) dropGround(side string, db *database, home string) string {
-	if u.part == "" || side == "new" {
+	if u.c.Part == "" || side == "new" {
 		return "DROP SCHEMA IF EXISTS crossfade CASCADE"
 	}
 	var sql []string
@@ -231,14 +223,14 @@ func (u *Upgrade) dropGround(side string, db *database, home string) string {
 		sql = append(sql, "DROP TABLE IF EXISTS crossfade.upgrade")
 	}
 	sql = append(sql, "DO $ground$ BEGIN DROP SCHEMA IF EXISTS crossfade; EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END $ground$")
-	return u.part.Own(strings.Join(sql, ";\n"))
+	return u.c.Part.Own(strings.Join(sql, ";\n"))
 }
 
 // splitFindings are what keeps the tables of a database from going to several
 // clusters, and what goes to none.
 func (u *Upgrade) splitFindings(s *survey) []check.Finding {
 	var found []check.Finding
-	if u.part == "" || s == nil || s.serving().Name != "old" {
+	if u.c.Part == "" || s == nil || s.serving().Name != "old" {
 		return nil
 	}
 	add := func(f check.Finding) {
@@ -253,7 +245,7 @@ func (u *Upgrade) splitFindings(s *survey) []check.Finding {
 		for _, c := range db.apart.Crossings {
 			f := check.Finding{
 				ID: clusterCrossing, Level: check.Block, Database: db.name, Object: c.Object,
-				Says: fmt.Sprintf("%s goes to cluster %s and needs %s, which goes to another cluster", c.Object, u.part, c.Needs),
+				Says: fmt.Sprintf("%s goes to cluster %s and needs %s, which goes to another cluster", c.Object, u.c.Part, c.Needs),
 				Fix:  "put both into sets that go to the same cluster, or drop it on old",
 			}
 			if c.ForeignKey {
@@ -285,8 +277,8 @@ func (u *Upgrade) splitFindings(s *survey) []check.Finding {
 // pooledApart are the names in poolers that other clusters' clients use.
 func (u *Upgrade) pooledApart() []string {
 	var names []string
-	for _, p := range u.siblings() {
-		for _, t := range p.rb.Cutover.Traffic {
+	for _, p := range u.c.Siblings() {
+		for _, t := range p.Book.Cutover.Traffic {
 			if t.PgBouncer != nil {
 				names = append(names, t.PgBouncer.Databases...)
 			}
@@ -301,7 +293,7 @@ func (u *Upgrade) leftOfPart(ctx context.Context, s *survey) ([]string, error) {
 	for _, db := range s.databases {
 		var names, tables []string
 		for _, set := range db.book.Sets {
-			if set.To != string(u.part) {
+			if set.To != string(u.c.Part) {
 				continue
 			}
 			for _, forward := range []bool{true, false} {
@@ -309,9 +301,9 @@ func (u *Upgrade) leftOfPart(ctx context.Context, s *survey) ([]string, error) {
 			}
 			tables = append(tables, "canary_"+set.Name)
 		}
-		end := "_" + string(u.part)
+		end := "_" + string(u.c.Part)
 		tables = append(tables, "upgrade"+end, "refused"+end)
-		err := u.in(ctx, "old", db.name, func(conn *pgx.Conn) error {
+		err := u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error {
 			rows, err := conn.Query(ctx, `
 				SELECT format('slot %I', slot_name) FROM pg_replication_slots WHERE slot_name = ANY ($1)
 				UNION ALL SELECT format('subscription %I', subname) FROM pg_subscription WHERE subname = ANY ($1)

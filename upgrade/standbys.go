@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
@@ -21,8 +22,8 @@ import (
 // standbyOptions are the standbys of new as the runbook has them.
 func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Options, error) {
 	o := standby.Options{
-		Upgrade: u.rb.Upgrade, Primary: u.new, Version: s.new.Version, Temporary: systemSettings, Jobs: u.rb.Copy.Jobs, Limit: u.rb.Copy.Limit,
-		OldCluster: standby.OldCluster{Primary: u.old, SystemID: s.oldSystem()},
+		Upgrade: u.rb.Upgrade, Primary: u.c.New, Version: s.new.Version, Temporary: systemSettings, Jobs: u.rb.Copy.Jobs, Limit: u.rb.Copy.Limit,
+		OldCluster: standby.OldCluster{Primary: u.c.Old, SystemID: s.oldSystem()},
 	}
 	cluster := u.rb.New[0]
 	o.Nodes = make([]standby.Node, len(cluster.Standbys))
@@ -41,7 +42,7 @@ func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Option
 		}
 		n := &o.Nodes[i]
 		*n = standby.Node{
-			Name: sb.Name, Host: host, Server: server.As(u.app), Bin: sb.Bin, DataDir: sb.Data, Config: sb.Config, Slot: sb.Slot,
+			Name: sb.Name, Host: host, Server: server.As(u.c.App), Bin: sb.Bin, DataDir: sb.Data, Config: sb.Config, Slot: sb.Slot,
 			Start: sb.Start, Stop: sb.Stop, Restart: sb.Restart, Delay: sb.ApplyDelay, Upstream: byName[sb.Upstream],
 		}
 		for _, set := range sb.Settings {
@@ -80,7 +81,7 @@ func (u *Upgrade) predecessor(name string) (*standby.Predecessor, error) {
 	if err != nil {
 		return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 	}
-	return &standby.Predecessor{Server: server.As(u.app), Host: host, DataDir: sb.Data, Stop: sb.Stop}, nil
+	return &standby.Predecessor{Server: server.As(u.c.App), Host: host, DataDir: sb.Data, Stop: sb.Stop}, nil
 }
 
 // oldSystem is the system identifier of old: as it says itself, or as the last
@@ -105,13 +106,13 @@ func (u *Upgrade) oldSynchronous(ctx context.Context, s *survey) (string, error)
 		return "", nil
 	}
 	var now string
-	err := u.on(ctx, "old", func(conn *pgx.Conn) error {
+	err := u.c.On(ctx, "old", func(conn *pgx.Conn) error {
 		var err error
 		now, _, err = standby.Synchronous(ctx, conn)
 		return err
 	})
 	if err != nil {
-		return "", &pg.Error{Doing: "read synchronous_standby_names", On: u.old.String(), Err: err}
+		return "", &pg.Error{Doing: "read synchronous_standby_names", On: u.c.Old.String(), Err: err}
 	}
 	return now, nil
 }
@@ -267,8 +268,8 @@ func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Stat
 	for _, sb := range cluster.Standbys {
 		fresh[sb.Name] = sb.Conninfo
 	}
-	seenOld := u.statusTree(ctx, st, "old", "old", u.old, s.oldErr, old)
-	seenNew := u.statusTree(ctx, st, cluster.Cluster, "new", u.new, s.newErr, fresh)
+	seenOld := u.statusTree(ctx, st, "old", "old", u.c.Old, s.oldErr, old)
+	seenNew := u.statusTree(ctx, st, cluster.Cluster, "new", u.c.New, s.newErr, fresh)
 	for _, sb := range u.rb.Old.Standbys {
 		replaced := seenNew[sb.Name] && slices.Contains(u.successors(), sb.Name)
 		if !seenOld[sb.Name] && !replaced {
@@ -313,7 +314,7 @@ func (u *Upgrade) statusTree(ctx context.Context, st *report.Status, cluster, si
 		server, err := pg.Parse("standby "+r.ApplicationName+" of "+side, conninfos[r.ApplicationName], "")
 		if err == nil {
 			var behind []standby.State
-			if behind, err = u.statesOf(ctx, server.As(u.app), r.ApplicationName); err == nil {
+			if behind, err = u.statesOf(ctx, server.As(u.c.App), r.ApplicationName); err == nil {
 				states = append(states, behind...)
 				continue
 			}
@@ -326,9 +327,9 @@ func (u *Upgrade) statusTree(ctx context.Context, st *report.Status, cluster, si
 // statesOf asks one server who receives from it; one that is gone is not
 // waited for.
 func (u *Upgrade) statesOf(ctx context.Context, server *pg.Server, name string) (states []standby.State, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, relayTimeout, fmt.Errorf("no answer within %s", relayTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, clusters.AnswerTimeout, fmt.Errorf("no answer within %s", clusters.AnswerTimeout))
 	defer cancel()
-	err = u.sessions.Do(ctx, server, func(conn *pgx.Conn) (err error) {
+	err = u.c.Sessions.Do(ctx, server, func(conn *pgx.Conn) (err error) {
 		states, err = standby.States(ctx, conn, name)
 		return err
 	})

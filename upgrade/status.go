@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -90,8 +91,8 @@ func (r reading) notes(ctx context.Context) {
 	}
 	var refused int64
 	for _, db := range s.databases {
-		err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
-			n, err := u.part.Refused(ctx, conn)
+		err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
+			n, err := u.c.Part.Refused(ctx, conn)
 			refused += n
 			return err
 		})
@@ -116,8 +117,8 @@ func (r reading) runs(ctx context.Context) {
 			known = false
 			continue
 		}
-		err := u.in(ctx, side, s.home, func(conn *pgx.Conn) error {
-			_, pid, err := heldBy(ctx, conn, appOf(u.rb)+" lock %", false)
+		err := u.c.In(ctx, side, s.home, func(conn *pgx.Conn) error {
+			_, pid, err := clusters.HeldBy(ctx, conn, clusters.App(u.rb)+" lock %", false)
 			session = max(session, pid)
 			return err
 		})
@@ -203,9 +204,9 @@ func (u *Upgrade) takesWrites(ctx context.Context, s *survey, side string) (bool
 	}
 	for _, db := range s.databases {
 		up := false
-		err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
+		err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
 			var err error
-			up, err = u.part.Up(ctx, conn)
+			up, err = u.c.Part.Up(ctx, conn)
 			return err
 		})
 		if pg.SQLState(err) == "3D000" || up {
@@ -294,7 +295,7 @@ func (u *Upgrade) positions(ctx context.Context, s *survey, db string, links []l
 			return then
 		}
 		return func() error {
-			return u.in(ctx, side, db, func(conn *pgx.Conn) error {
+			return u.c.In(ctx, side, db, func(conn *pgx.Conn) error {
 				conns[side] = conn
 				return then()
 			})

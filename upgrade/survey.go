@@ -164,8 +164,8 @@ func (s *survey) before(key string) (string, bool) {
 
 // identify fills a side, or says why it cannot be asked.
 func (u *Upgrade) identify(ctx context.Context, name string) (cutover.Side, error) {
-	s := cutover.Side{Name: name, Server: u.side(name)}
-	err := u.sessions.Do(ctx, s.Server, func(conn *pgx.Conn) error {
+	s := cutover.Side{Name: name, Server: u.c.Side(name)}
+	err := u.c.Sessions.Do(ctx, s.Server, func(conn *pgx.Conn) error {
 		var err error
 		s.Identity, err = pg.Identify(ctx, conn)
 		s.Version = s.Identity.Version
@@ -180,10 +180,10 @@ func (u *Upgrade) identify(ctx context.Context, name string) (cutover.Side, erro
 // look reads both servers as far as they answer. full reads the inventories too.
 func (u *Upgrade) look(ctx context.Context, full bool) (*survey, error) {
 	s := &survey{}
-	lost := u.locate(ctx)
+	lost := u.c.Locate(ctx)
 	var g errgroup.Group
 	g.Go(func() error {
-		if s.old, s.oldErr = (cutover.Side{Name: "old", Server: u.old}), lost; lost == nil {
+		if s.old, s.oldErr = (cutover.Side{Name: "old", Server: u.c.Old}), lost; lost == nil {
 			s.old, s.oldErr = u.identify(ctx, "old")
 		}
 		return nil
@@ -216,7 +216,7 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 	if s.oldErr != nil {
 		from = s.new
 	}
-	err := u.sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
+	err := u.c.Sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `SELECT oid, datname::text, pg_encoding_to_char(encoding)::text, datistemplate, NOT datallowconn OR datconnlimit = -2 FROM pg_database ORDER BY datname`)
 		if err != nil {
 			return err
@@ -250,7 +250,7 @@ func (u *Upgrade) lookDatabases(ctx context.Context, s *survey) error {
 	for i, db := range s.databases {
 		names[i] = db.name
 	}
-	u.knows(names)
+	u.c.Knows(names)
 	return nil
 }
 
@@ -264,8 +264,8 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 			continue
 		}
 		up := false
-		err := u.in(ctx, name, s.home, func(conn *pgx.Conn) error {
-			ds, err := u.part.ReadDecisions(ctx, conn)
+		err := u.c.In(ctx, name, s.home, func(conn *pgx.Conn) error {
+			ds, err := u.c.Part.ReadDecisions(ctx, conn)
 			if err != nil {
 				return err
 			}
@@ -280,7 +280,7 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 					all[d.Attempt] = d
 				}
 			}
-			if up, err = u.part.Up(ctx, conn); err != nil {
+			if up, err = u.c.Part.Up(ctx, conn); err != nil {
 				return err
 			}
 			return u.only(ctx, conn)
@@ -288,7 +288,7 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 		switch {
 		case pg.SQLState(err) == "3D000": // not there yet
 		case pg.SQLState(err) == "55000": // the database takes no connections
-			err = &pg.Error{Doing: "read the state of the upgrade", On: u.side(name).String() + ", database " + s.home, Err: err, Hint: "let it take connections again: ALTER DATABASE " + pg.Ident(s.home) + " ALLOW_CONNECTIONS true"}
+			err = &pg.Error{Doing: "read the state of the upgrade", On: u.c.Side(name).String() + ", database " + s.home, Err: err, Hint: "let it take connections again: ALTER DATABASE " + pg.Ident(s.home) + " ALLOW_CONNECTIONS true"}
 			if name == "old" {
 				s.oldErr = err
 			} else {
@@ -300,7 +300,7 @@ func (u *Upgrade) lookDecisions(ctx context.Context, s *survey) error {
 		case errors.As(err, new(*exit.Error)):
 			return err
 		case err != nil:
-			return &pg.Error{Doing: "read the state of the upgrade", On: u.side(name).String(), Err: err}
+			return &pg.Error{Doing: "read the state of the upgrade", On: u.c.Side(name).String(), Err: err}
 		case name == "old":
 			s.fenceOld = &up
 		default:
@@ -370,7 +370,7 @@ func (u *Upgrade) lookTables(ctx context.Context, s *survey) error {
 func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filter) error {
 	var problems []runbook.Problem
 	for _, db := range s.databases {
-		err := u.sessions.Do(ctx, s.serving().Server.With(db.name), func(conn *pgx.Conn) error {
+		err := u.c.Sessions.Do(ctx, s.serving().Server.With(db.name), func(conn *pgx.Conn) error {
 			want := want
 			want.NoSizes = want.NoSizes && db.book.Split == 0
 			inv, err := schema.Read(ctx, conn, want)
@@ -382,7 +382,7 @@ func (u *Upgrade) lookAtTables(ctx context.Context, s *survey, want schema.Filte
 		}
 		db.book.Identity = db.book.Identities(db.inventory.Tables)
 		db.assign()
-		if u.part == "" || s.serving().Name == "old" { // new has the tables of its own sets alone
+		if u.c.Part == "" || s.serving().Name == "old" { // new has the tables of its own sets alone
 			problems = append(problems, db.problems...)
 		}
 		if err := u.divide(ctx, s, db); err != nil {
@@ -467,7 +467,7 @@ func (u *Upgrade) assigned(ctx context.Context, s *survey, db *database) error {
 	if side.Name == "new" {
 		prefix = link.Name(false, u.rb.Upgrade, u.tag(s, db), "")
 	}
-	err := u.sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) error {
+	err := u.c.Sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT substr(p.pubname, length($1) + 1), n.nspname::text, c.relname::text
 			FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid
@@ -596,17 +596,17 @@ func (u *Upgrade) tag(s *survey, db *database) string {
 // linkUp names the links of a database in both directions.
 func (u *Upgrade) linkUp(s *survey, db *database) {
 	tag := u.tag(s, db)
-	old := link.End{Side: "old", Server: u.old.With(db.name), Version: s.old.Version}
-	fresh := link.End{Side: "new", Server: u.new.With(db.name), Version: s.new.Version}
+	old := link.End{Side: "old", Server: u.c.Old.With(db.name), Version: s.old.Version}
+	fresh := link.End{Side: "new", Server: u.c.New.With(db.name), Version: s.new.Version}
 	for _, set := range db.sets {
 		l := link.Link{
 			Name: link.Name(true, u.rb.Upgrade, tag, set.Name), Database: db.name, Set: set.Name, Forward: true,
-			From: old, To: fresh, Conninfo: u.oldFromNew.With(db.name).Conninfo(), Secret: u.oldFromNew.Secret(), Tables: set.Tables,
+			From: old, To: fresh, Conninfo: u.c.OldFromNew.With(db.name).Conninfo(), Secret: u.c.OldFromNew.Secret(), Tables: set.Tables,
 		}
 		db.links = append(db.links, l)
 		l.Name, l.Forward = link.Name(false, u.rb.Upgrade, tag, set.Name), false
 		l.From, l.To = fresh, old
-		l.Conninfo, l.Secret = u.newFromOld.With(db.name).Conninfo(), u.newFromOld.Secret()
+		l.Conninfo, l.Secret = u.c.NewFromOld.With(db.name).Conninfo(), u.c.NewFromOld.Secret()
 		db.way = append(db.way, l)
 	}
 }

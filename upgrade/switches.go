@@ -111,7 +111,7 @@ func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, er
 			return false, "", err
 		}
 		streams := false
-		err = u.sessions.Do(ctx, up, func(conn *pgx.Conn) error {
+		err = u.c.Sessions.Do(ctx, up, func(conn *pgx.Conn) error {
 			return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming')", sb.Name).Scan(&streams)
 		})
 		if err != nil {
@@ -128,7 +128,7 @@ func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, er
 // standbys may have taken the place of some that they waited for.
 func (u *Upgrade) withoutTaken(ctx context.Context, names []string) (ok bool, says string, err error) {
 	gone := strings.Join(names, ", ")
-	err = u.on(ctx, "old", func(conn *pgx.Conn) error {
+	err = u.c.On(ctx, "old", func(conn *pgx.Conn) error {
 		value, _, err := standby.Synchronous(ctx, conn)
 		if err != nil {
 			return err
@@ -150,7 +150,7 @@ func (u *Upgrade) withoutTaken(ctx context.Context, names []string) (ok bool, sa
 		return nil
 	})
 	if err != nil {
-		return false, "", &pg.Error{Doing: "ask what commits wait for", On: u.old.String(), Err: err}
+		return false, "", &pg.Error{Doing: "ask what commits wait for", On: u.c.Old.String(), Err: err}
 	}
 	return ok, says, nil
 }
@@ -163,10 +163,10 @@ func (u *Upgrade) upstream(sb runbook.Standby) (*pg.Server, error) {
 			if err != nil {
 				return nil, err
 			}
-			return server.As(u.app), nil
+			return server.As(u.c.App), nil
 		}
 	}
-	return u.new, nil
+	return u.c.New, nil
 }
 
 // crossingPlan is a cutover or rollback as it would run from here.
@@ -194,7 +194,7 @@ func (u *Upgrade) switches(to string) (traffic.Group, error) {
 			continue
 		}
 		b := &traffic.PgBouncer{
-			Databases: t.PgBouncer.Databases, Apart: u.pooledApart(), Moved: u.moves(), PauseTimeout: min(2*time.Second, u.rb.Cutover.MaxBlocked/2), Blocked: u.rb.Cutover.MaxBlocked,
+			Databases: t.PgBouncer.Databases, Apart: u.pooledApart(), Moved: u.c.Moves(), PauseTimeout: min(2*time.Second, u.rb.Cutover.MaxBlocked/2), Blocked: u.rb.Cutover.MaxBlocked,
 			Accepted: func(p traffic.Problem) bool { return u.rb.Accepts(p.ID, p.Object) },
 		}
 		for _, i := range t.PgBouncer.Instances {
@@ -202,7 +202,7 @@ func (u *Upgrade) switches(to string) (traffic.Group, error) {
 			if err != nil {
 				return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 			}
-			b.Instances = append(b.Instances, traffic.Instance{Admin: admin.As(u.app), Config: i.Config})
+			b.Instances = append(b.Instances, traffic.Instance{Admin: admin.As(u.c.App), Config: i.Config})
 		}
 		g = append(g, b)
 	}
@@ -221,7 +221,7 @@ func (u *Upgrade) trafficFindings(ctx context.Context) ([]check.Finding, error) 
 		if !ok {
 			continue
 		}
-		problems, err := j.Problems(ctx, u.new)
+		problems, err := j.Problems(ctx, u.c.New)
 		if err != nil {
 			found = append(found, check.Finding{ID: poolUnreachable, Level: check.Block, On: sw.Name(), Says: err.Error(), Fix: "start the pooler, or correct its admin address in the runbook"})
 			continue

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
@@ -27,7 +28,7 @@ func (u *Upgrade) topology(ctx context.Context, s *survey) (old, fresh report.Cl
 	for _, sb := range u.rb.Old.Standbys {
 		listed = append(listed, u.relay(ctx, sb.Name, sb.Conninfo, &report.Node{Name: sb.Name}))
 	}
-	u.streams(ctx, u.old, s.oldErr, &old, listed)
+	u.streams(ctx, u.c.Old, s.oldErr, &old, listed)
 	listed = nil
 	for _, sb := range u.rb.New[0].Standbys {
 		n := &report.Node{Name: sb.Name, AppName: sb.Name, Planned: true, Delay: sb.ApplyDelay}
@@ -36,7 +37,7 @@ func (u *Upgrade) topology(ctx context.Context, s *survey) (old, fresh report.Cl
 		}
 		listed = append(listed, u.relay(ctx, sb.Name, sb.Conninfo, n))
 	}
-	u.streams(ctx, u.new, s.newErr, &fresh, listed)
+	u.streams(ctx, u.c.New, s.newErr, &fresh, listed)
 	if names := u.rb.New[0].SynchronousStandbyNames; names != nil {
 		fresh.Synchronous = *names
 	} else if len(u.rb.New[0].Standbys) > 0 {
@@ -47,14 +48,14 @@ func (u *Upgrade) topology(ctx context.Context, s *survey) (old, fresh report.Cl
 
 // cluster tells a primary.
 func (u *Upgrade) cluster(ctx context.Context, s *survey, side string) report.Cluster {
-	server, err := u.side(side), s.silent(side)
+	server, err := u.c.Side(side), s.silent(side)
 	c := report.Cluster{Name: side, Address: server.Address()}
 	host, _ := server.Host()
 	c.Site = site(host)
 	if err == nil {
 		v := s.side(side).Version
 		c.Version = fmt.Sprintf("%d.%d", v/10000, v%10000)
-		err = u.sessions.Do(ctx, server, func(conn *pgx.Conn) (err error) {
+		err = u.c.Sessions.Do(ctx, server, func(conn *pgx.Conn) (err error) {
 			if c.Synchronous, _, err = standby.Synchronous(ctx, conn); err != nil {
 				return err
 			}
@@ -78,9 +79,6 @@ type relay struct {
 	attached bool
 }
 
-// relayTimeout limits asking a standby that may be gone.
-const relayTimeout = 3 * time.Second
-
 // relay asks a standby whom it receives from and what it calls itself.
 func (u *Upgrade) relay(ctx context.Context, name, conninfo string, n *report.Node) *relay {
 	r := &relay{Node: n}
@@ -92,7 +90,7 @@ func (u *Upgrade) relay(ctx context.Context, name, conninfo string, n *report.No
 	host, _ := server.Host()
 	n.Site = site(host)
 	// A standby of new may be called as one of old: kept sessions go by name.
-	apart := server.As(u.app)
+	apart := server.As(u.c.App)
 	apart.Name = "standby " + name + " of old"
 	if n.Planned {
 		apart.Name = "standby " + name + " of new"
@@ -100,9 +98,9 @@ func (u *Upgrade) relay(ctx context.Context, name, conninfo string, n *report.No
 		r.server = apart
 		return r
 	}
-	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	ctx, cancel := context.WithTimeout(ctx, clusters.AnswerTimeout)
 	defer cancel()
-	err = u.sessions.Do(ctx, apart, func(conn *pgx.Conn) error {
+	err = u.c.Sessions.Do(ctx, apart, func(conn *pgx.Conn) error {
 		var info, sender, cluster string
 		var port, delay int
 		err := conn.QueryRow(ctx, `
@@ -146,7 +144,7 @@ func (u *Upgrade) streams(ctx context.Context, primary *pg.Server, silent error,
 // returns those that the runbook does not know.
 func (u *Upgrade) receivers(ctx context.Context, server *pg.Server, upstream string, listed []*relay) []report.Node {
 	var states []standby.State
-	err := u.sessions.Do(ctx, server, func(conn *pgx.Conn) (err error) {
+	err := u.c.Sessions.Do(ctx, server, func(conn *pgx.Conn) (err error) {
 		states, err = standby.States(ctx, conn, server.Name)
 		return err
 	})

@@ -60,7 +60,7 @@ func tried(runs *rights.Map, db *database, major int, entries []schema.Entry) (s
 func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entries []schema.Entry) (flow.Step, error) {
 	name := u.scratchPrefix() + u.tag(s, db)
 	var create string
-	err := u.on(ctx, "new", func(conn *pgx.Conn) (err error) {
+	err := u.c.On(ctx, "new", func(conn *pgx.Conn) (err error) {
 		create, _, err = u.scratchNeeds(ctx, conn, db.name, name)
 		return err
 	})
@@ -80,7 +80,7 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entrie
 		does = append(does, flow.Effect{On: "new", Database: name, SQL: e.SQL})
 	}
 	return flow.Step{
-		ID: "trial/" + db.name, Title: "Try the schema of " + db.name + " out on new, without rows", Does: append(does, flow.SQL("new", "", dropScratch(name)), flow.SQL("old", s.home, u.part.Own(keepMemory))),
+		ID: "trial/" + db.name, Title: "Try the schema of " + db.name + " out on new, without rows", Does: append(does, flow.SQL("new", "", dropScratch(name)), flow.SQL("old", s.home, u.c.Part.Own(keepMemory))),
 		Done: func(ctx context.Context) (bool, error) {
 			if was, ok := s.before(triedKey(db)); ok && was == u.triedMark(s, some) {
 				return true, nil
@@ -132,7 +132,7 @@ func (u *Upgrade) triedMark(s *survey, some []schema.Entry) string {
 // restored says whether a side's database has the mark of each entry.
 func (u *Upgrade) restored(ctx context.Context, side string, db *database, entries []schema.Entry) (bool, error) {
 	done := false
-	err := u.in(ctx, side, db.name, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
 		marks, err := schema.Marks(ctx, conn, "toc ")
 		done = err == nil
 		for _, e := range entries {
@@ -174,10 +174,10 @@ func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey, db *dat
 			return []check.Finding{rejection(db.name, "database "+db.name, sql, major, err, nil, "")}, nil
 		}
 		if err != nil {
-			return nil, &pg.Error{Doing: "make the scratch database " + name, On: u.new.String(), Err: err}
+			return nil, &pg.Error{Doing: "make the scratch database " + name, On: u.c.New.String(), Err: err}
 		}
 	}
-	conn, err := schema.Session(ctx, u.new.With(name), map[string]string{"application_name": u.app + " check"})
+	conn, err := schema.Session(ctx, u.c.New.With(name), map[string]string{"application_name": u.c.App + " check"})
 	if err != nil {
 		return nil, err
 	}

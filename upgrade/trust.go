@@ -124,7 +124,7 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 		return err
 	}
 	var published map[string]linkMark
-	err = u.in(ctx, "old", db.name, func(conn *pgx.Conn) (err error) {
+	err = u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) (err error) {
 		published, err = readPublished(ctx, conn, db.links)
 		return err
 	})
@@ -173,7 +173,7 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 // mismatch tells how a publication and its subscription differ.
 func (u *Upgrade) mismatch(ctx context.Context, db *database, l link.Link, p *link.Position) (string, error) {
 	var gone []string
-	err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT n.nspname::text, c.relname::text FROM pg_subscription_rel r
 			JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -191,7 +191,7 @@ func (u *Upgrade) mismatch(ctx context.Context, db *database, l link.Link, p *li
 		return err
 	})
 	if err != nil {
-		return "", &pg.Error{Doing: "read what " + l.Name + " subscribes to", On: u.new.String(), Err: err}
+		return "", &pg.Error{Doing: "read what " + l.Name + " subscribes to", On: u.c.New.String(), Err: err}
 	}
 	if len(gone) == 0 {
 		if gone, err = u.lost(ctx, db, l); err != nil {
@@ -211,11 +211,11 @@ func (u *Upgrade) lost(ctx context.Context, db *database, l link.Link) (gone []s
 	for _, t := range l.Tables {
 		names, quoted = append(names, t.String()), append(quoted, t.SQL())
 	}
-	err = u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
+	err = u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, "SELECT coalesce(array_agg(n ORDER BY n), '{}') FROM unnest($1::text[], $2::text[]) k(n, q) WHERE to_regclass(q) IS NULL", names, quoted).Scan(&gone)
 	})
 	if err != nil {
-		return nil, &pg.Error{Doing: "look which tables of " + l.Name + " are there", On: u.new.String(), Err: err}
+		return nil, &pg.Error{Doing: "look which tables of " + l.Name + " are there", On: u.c.New.String(), Err: err}
 	}
 	return gone, nil
 }
@@ -278,7 +278,7 @@ func (f forked) judge(p *link.Position, m madeLink, followed, verify bool) (agai
 
 // findFork asks old's new primary where the earlier timeline ended.
 func (u *Upgrade) findFork(ctx context.Context, s *survey, f *forked) error {
-	rep, err := u.old.Replication(ctx, s.old.Version)
+	rep, err := u.c.Old.Replication(ctx, s.old.Version)
 	if err != nil {
 		return err
 	}
@@ -287,7 +287,7 @@ func (u *Upgrade) findFork(ctx context.Context, s *survey, f *forked) error {
 		err = cerr
 	}
 	if err != nil {
-		return &pg.Error{Doing: "read the history of the timeline", On: u.old.String(), Err: err}
+		return &pg.Error{Doing: "read the history of the timeline", On: u.c.Old.String(), Err: err}
 	}
 	f.at = ends[f.was]
 	return nil
@@ -387,7 +387,7 @@ func (u *Upgrade) markLinks(ctx context.Context, db *database, links []link.Link
 		if err != nil {
 			return err
 		}
-		if err := u.do(ctx, e.Fill(map[string]string{"mark": pg.Literal(string(b))})); err != nil {
+		if err := u.c.Do(ctx, e.Fill(map[string]string{"mark": pg.Literal(string(b))})); err != nil {
 			return err
 		}
 	}
@@ -396,7 +396,7 @@ func (u *Upgrade) markLinks(ctx context.Context, db *database, links []link.Link
 
 func (u *Upgrade) readLinks(ctx context.Context, db *database) (map[string]madeLink, error) {
 	made := map[string]madeLink{}
-	err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT l.name, s.subconninfo, k.value::text
 			FROM unnest($1::text[]) l(name)
@@ -432,7 +432,7 @@ func (u *Upgrade) readLinks(ctx context.Context, db *database) (map[string]madeL
 		return made, nil
 	}
 	if err != nil {
-		return nil, &pg.Error{Doing: "read how the links were made", On: u.new.String() + ", database " + db.name, Err: err}
+		return nil, &pg.Error{Doing: "read how the links were made", On: u.c.New.String() + ", database " + db.name, Err: err}
 	}
 	return made, nil
 }
@@ -447,9 +447,9 @@ func linkNames(links []link.Link) []string {
 
 // unfenced are the tables of a database of new that anybody can write to.
 func (u *Upgrade) unfenced(ctx context.Context, db *database) (open []string, err error) {
-	err = u.in(ctx, "new", db.name, func(conn *pgx.Conn) error {
+	err = u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
 		var up bool
-		if up, err = u.part.Up(ctx, conn); err != nil {
+		if up, err = u.c.Part.Up(ctx, conn); err != nil {
 			return err
 		}
 		if open, err = cutover.Unarmed(ctx, conn, db.elsewhere()); err == nil && !up {
@@ -557,7 +557,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 			}
 			if distrust {
 				for _, e := range does[:2] {
-					if err := u.do(ctx, e); err != nil && !pg.Missing(err) {
+					if err := u.c.Do(ctx, e); err != nil && !pg.Missing(err) {
 						return err
 					}
 				}
@@ -567,7 +567,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 					return err
 				}
 				for _, e := range p.effects {
-					if err := u.do(ctx, e); err != nil {
+					if err := u.c.Do(ctx, e); err != nil {
 						return err
 					}
 				}
@@ -620,11 +620,11 @@ func (u *Upgrade) distrust(ctx context.Context, db *database, links []link.Link)
 	if len(links) == 0 {
 		return nil
 	}
-	err := u.in(ctx, "new", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, links) })
+	err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, links) })
 	if err != nil {
 		return err
 	}
-	return u.in(ctx, "old", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, conn, nil, links) })
+	return u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, conn, nil, links) })
 }
 
 // rivals names standbys of old, in the runbook, that are primaries beside it:
@@ -637,7 +637,7 @@ func (u *Upgrade) rivals(ctx context.Context, s *survey) string {
 	}
 	var says []string
 	look := func(server *pg.Server, name string) {
-		id, err := u.ask(ctx, server, name)
+		id, err := u.c.Ask(ctx, server, name)
 		switch {
 		case err != nil, id.InRecovery, id.SystemID != system:
 		case s.oldErr == nil && id.Started.Equal(s.old.Identity.Started) && id.Timeline == s.old.Identity.Timeline: // it is old's primary
@@ -645,14 +645,14 @@ func (u *Upgrade) rivals(ctx context.Context, s *survey) string {
 			says = append(says, fmt.Sprintf("%s has been promoted: it is a primary on timeline %d; stop the one that must not serve, let old.primary in the runbook name the other, and run crossfade prepare", name, id.Timeline))
 		}
 	}
-	for i, p := range u.places {
-		if p.old.String() != u.old.String() && s.oldErr == nil {
-			look(p.old, fmt.Sprintf("host %d of old.primary", i+1))
+	for i, p := range u.c.Places {
+		if p.Old.String() != u.c.Old.String() && s.oldErr == nil {
+			look(p.Old, fmt.Sprintf("host %d of old.primary", i+1))
 		}
 	}
 	for _, sb := range u.rb.Old.Standbys {
 		if server, err := pg.Parse(sb.Name, sb.Conninfo, ""); err == nil { // check says what is wrong with it
-			look(server.As(u.old.App), "standby "+sb.Name+" of old")
+			look(server.As(u.c.Old.App), "standby "+sb.Name+" of old")
 		}
 	}
 	return strings.Join(says, "; ")

@@ -163,7 +163,7 @@ const stoodKey = "new/stood/"
 // initdb gave, by object, where they are others now.
 func (u *Upgrade) readStood(ctx context.Context, server *pg.Server) (s stood, initial map[string]string, err error) {
 	s.Privileges, initial = map[string]string{}, map[string]string{}
-	err = u.sessions.Do(ctx, server, func(conn *pgx.Conn) error {
+	err = u.c.Sessions.Do(ctx, server, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, standingObjects)
 		if err != nil {
 			return err
@@ -189,7 +189,7 @@ func (u *Upgrade) readStood(ctx context.Context, server *pg.Server) (s stood, in
 // rememberStood adds to before what the databases hold that new has already.
 func (u *Upgrade) rememberStood(ctx context.Context, s *survey, before map[string]string) error {
 	for _, db := range s.databases {
-		now, _, err := u.readStood(ctx, u.new.With(db.name))
+		now, _, err := u.readStood(ctx, u.c.New.With(db.name))
 		if pg.SQLState(err) == "3D000" {
 			continue
 		}
@@ -220,7 +220,7 @@ func (u *Upgrade) emptied(ctx context.Context, s *survey) (does []flow.Effect, s
 		if !had {
 			continue
 		}
-		now, initial, err := u.readStood(ctx, u.new.With(db.name))
+		now, initial, err := u.readStood(ctx, u.c.New.With(db.name))
 		if pg.SQLState(err) == "3D000" {
 			continue
 		}
@@ -265,7 +265,7 @@ func stoodBefore(s *survey, database string) (was stood, had bool, err error) {
 // that may be dropped, in an order for that; kept are those that must stay, each
 // with what needs it.
 func (u *Upgrade) going(ctx context.Context, database string, was, now stood) (going, kept []string, err error) {
-	theirs, _, err := u.readStood(ctx, u.old.With(database))
+	theirs, _, err := u.readStood(ctx, u.c.Old.With(database))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -302,7 +302,7 @@ func (u *Upgrade) going(ctx context.Context, database string, was, now stood) (g
 // with these others.
 func (u *Upgrade) leaning(ctx context.Context, database string, objects []string) (map[string]string, error) {
 	needed := map[string]string{}
-	err := u.in(ctx, "new", database, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, "new", database, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, leaning, objects)
 		if err != nil {
 			return err
@@ -312,7 +312,7 @@ func (u *Upgrade) leaning(ctx context.Context, database string, objects []string
 		return err
 	})
 	if err != nil {
-		return nil, &pg.Error{Doing: "look what depends on what this upgrade made in database " + database, On: u.new.String(), Err: err}
+		return nil, &pg.Error{Doing: "look what depends on what this upgrade made in database " + database, On: u.c.New.String(), Err: err}
 	}
 	return needed, nil
 }
@@ -332,7 +332,7 @@ func (u *Upgrade) privilegesBack(ctx context.Context, database string, was, now,
 	}
 	slices.Sort(all)
 	var out []string
-	err := u.in(ctx, "new", database, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, "new", database, func(conn *pgx.Conn) error {
 		for _, object := range all {
 			want, changed := was[object]
 			if !changed {
@@ -388,7 +388,7 @@ func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]fl
 		return nil, nil
 	}
 	var does []flow.Effect
-	places := []string{u.new.Database()}
+	places := []string{u.c.New.Database()}
 	for _, db := range s.databases {
 		if _, had := s.before(stoodKey + db.name); had && !slices.Contains(places, db.name) {
 			places = append(places, db.name)
@@ -401,7 +401,7 @@ func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]fl
 			return nil, err
 		}
 		if had {
-			now, _, err := u.readStood(ctx, u.new.With(place))
+			now, _, err := u.readStood(ctx, u.c.New.With(place))
 			if pg.SQLState(err) == "3D000" {
 				continue
 			}
@@ -412,7 +412,7 @@ func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]fl
 				return nil, err
 			}
 		}
-		err = u.in(ctx, "new", place, func(conn *pgx.Conn) error {
+		err = u.c.In(ctx, "new", place, func(conn *pgx.Conn) error {
 			rows, err := conn.Query(ctx, disownable, goes, roles)
 			if err != nil {
 				return err
@@ -425,7 +425,7 @@ func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]fl
 			return err
 		})
 		if err != nil {
-			return nil, &pg.Error{Doing: "look what the roles of this upgrade have on new", On: u.new.String(), Err: err}
+			return nil, &pg.Error{Doing: "look what the roles of this upgrade have on new", On: u.c.New.String(), Err: err}
 		}
 	}
 	return does, nil
@@ -439,7 +439,7 @@ func (u *Upgrade) unmade(ctx context.Context, s *survey) ([]string, error) {
 		return nil, nil
 	}
 	var left []string
-	err := u.on(ctx, "new", func(conn *pgx.Conn) error {
+	err := u.c.On(ctx, "new", func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT m FROM unnest($1::text[]) m
 			WHERE m LIKE 'database %' AND EXISTS (SELECT FROM pg_database WHERE datname = substr(m, 10))
@@ -451,7 +451,7 @@ func (u *Upgrade) unmade(ctx context.Context, s *survey) ([]string, error) {
 		return err
 	})
 	if err != nil {
-		return nil, &pg.Error{Doing: "look for what this upgrade made", On: u.new.String(), Err: err}
+		return nil, &pg.Error{Doing: "look for what this upgrade made", On: u.c.New.String(), Err: err}
 	}
 	still, stays, err := u.emptied(ctx, s)
 	left = append(left, stays...)

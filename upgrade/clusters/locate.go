@@ -1,4 +1,4 @@
-package upgrade
+package clusters
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"crossfade/upgrade/pg"
 
@@ -13,15 +14,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// place is one of several hosts that the runbook gives for old's primary.
-type place struct {
-	old     *pg.Server
-	fromNew *pg.Server // how new's server reaches it; nil: only as all of them together
+// Place is one of several hosts that the runbook gives for old's primary.
+type Place struct {
+	Old     *pg.Server
+	FromNew *pg.Server // how new's server reaches it; nil: only as all of them together
 }
 
 // places are the hosts of old.primary; nil where there is one. from_new goes
 // with them, host by host, where it names as many.
-func places(old, fromNew *pg.Server) ([]place, error) {
+func places(old, fromNew *pg.Server) ([]Place, error) {
 	each, err := old.Each()
 	if err != nil || len(each) < 2 {
 		return nil, err
@@ -30,40 +31,40 @@ func places(old, fromNew *pg.Server) ([]place, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := make([]place, len(each))
+	all := make([]Place, len(each))
 	for i, s := range each {
-		all[i].old = s.As(old.App)
+		all[i].Old = s.As(old.App)
 		if len(froms) == len(each) {
-			all[i].fromNew = froms[i].As(old.App)
+			all[i].FromNew = froms[i].As(old.App)
 		}
 	}
 	return all, nil
 }
 
-// locate finds which of old's hosts is its primary now. A subscription is given
+// Locate finds which of old's hosts is its primary now. A subscription is given
 // that one alone: one that looked for the primary itself would follow a
 // failover before anybody knows what the new primary lacks.
-func (u *Upgrade) locate(ctx context.Context) error {
-	if len(u.places) == 0 {
+func (c *Clusters) Locate(ctx context.Context) error {
+	if len(c.Places) == 0 {
 		return nil
 	}
-	if u.located {
-		if id, err := u.ask(ctx, u.old, "old"); err == nil && !id.InRecovery {
+	if c.located {
+		if id, err := c.Ask(ctx, c.Old, "old"); err == nil && !id.InRecovery {
 			return nil
 		}
 	}
-	u.located = false
-	found := make([]pg.Identity, len(u.places))
-	says := make([]string, len(u.places))
+	c.located = false
+	found := make([]pg.Identity, len(c.Places))
+	says := make([]string, len(c.Places))
 	var g errgroup.Group
-	for i, p := range u.places {
+	for i, p := range c.Places {
 		g.Go(func() error {
-			id, err := u.ask(ctx, p.old, fmt.Sprintf("host %d of old", i+1))
+			id, err := c.Ask(ctx, p.Old, fmt.Sprintf("host %d of old", i+1))
 			switch {
 			case err != nil:
 				says[i] = err.Error()
 			case id.InRecovery:
-				says[i] = p.old.String() + " is a standby"
+				says[i] = p.Old.String() + " is a standby"
 			default:
 				found[i] = id
 			}
@@ -81,10 +82,10 @@ func (u *Upgrade) locate(ctx context.Context) error {
 	}
 	switch len(primaries) {
 	case 1:
-		p := u.places[primaries[0]]
-		u.old, u.located = p.old, true
-		if p.fromNew != nil {
-			u.oldFromNew = p.fromNew
+		p := c.Places[primaries[0]]
+		c.Old, c.located = p.Old, true
+		if p.FromNew != nil {
+			c.OldFromNew = p.FromNew
 		}
 		return nil
 	case 0:
@@ -92,7 +93,7 @@ func (u *Upgrade) locate(ctx context.Context) error {
 	}
 	var names []string
 	for _, i := range primaries {
-		names = append(names, fmt.Sprintf("%s on timeline %d", u.places[i].old, found[i].Timeline))
+		names = append(names, fmt.Sprintf("%s on timeline %d", c.Places[i].Old, found[i].Timeline))
 	}
 	return &pg.Error{
 		Doing: "find old's primary among the hosts of old.primary", Err: fmt.Errorf("several of them are primaries: %s", strings.Join(names, ", ")),
@@ -100,27 +101,30 @@ func (u *Upgrade) locate(ctx context.Context) error {
 	}
 }
 
-// ask asks a server who it is, in a kept session of that name.
-func (u *Upgrade) ask(ctx context.Context, s *pg.Server, name string) (pg.Identity, error) {
-	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+// Ask asks a server who it is, in a kept session of that name.
+func (c *Clusters) Ask(ctx context.Context, s *pg.Server, name string) (pg.Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, AnswerTimeout)
 	defer cancel()
 	var id pg.Identity
 	apart := *s
 	apart.Name = name
-	err := u.sessions.Do(ctx, &apart, func(conn *pgx.Conn) (err error) {
+	err := c.Sessions.Do(ctx, &apart, func(conn *pgx.Conn) (err error) {
 		id, err = pg.Identify(ctx, conn)
 		return err
 	})
 	return id, err
 }
 
-// isPrimary reports whether a standby of the runbook is old's primary itself,
+// IsPrimary reports whether a standby of the runbook is old's primary itself,
 // by another name: it was promoted.
-func (u *Upgrade) isPrimary(ctx context.Context, s *pg.Server, name string) bool {
-	id, err := u.ask(ctx, s, name)
+func (c *Clusters) IsPrimary(ctx context.Context, s *pg.Server, name string) bool {
+	id, err := c.Ask(ctx, s, name)
 	if err != nil || id.InRecovery {
 		return false
 	}
-	old, err := u.ask(ctx, u.old, "old")
+	old, err := c.Ask(ctx, c.Old, "old")
 	return err == nil && old.SystemID == id.SystemID && old.Started.Equal(id.Started)
 }
+
+// AnswerTimeout limits asking a standby that may be gone.
+const AnswerTimeout = 3 * time.Second

@@ -1,4 +1,4 @@
-package upgrade
+package clusters
 
 import (
 	"context"
@@ -40,8 +40,8 @@ const (
 	holdWait = 3 * time.Second
 )
 
-// errHoldLost is the cause of a context whose hold was lost.
-var errHoldLost = errors.New("the lock on this upgrade was lost: its session ended")
+// ErrHoldLost is the cause of a context whose hold was lost.
+var ErrHoldLost = errors.New("the lock on this upgrade was lost: its session ended")
 
 // The statements that take the lock until the session ends, or say that it
 // cannot be had now.
@@ -129,17 +129,17 @@ func whoHolds(ctx context.Context, s *pg.Server) string {
 		return unknown
 	}
 	defer pg.Leave(conn)
-	who, _, err := heldBy(ctx, conn, "%", true)
+	who, _, err := HeldBy(ctx, conn, "%", true)
 	if err != nil || who == "" {
 		return unknown
 	}
 	return "held by " + who
 }
 
-// heldBy is who holds the lock, of those whose application_name is LIKE app, and
+// HeldBy is who holds the lock, of those whose application_name is LIKE app, and
 // the pid of that backend; "" is nobody. shared: also those that only keep others
 // from changing the upgrade.
-func heldBy(ctx context.Context, conn *pgx.Conn, app string, shared bool) (who string, session int32, err error) {
+func HeldBy(ctx context.Context, conn *pgx.Conn, app string, shared bool) (who string, session int32, err error) {
 	err = conn.QueryRow(ctx, `
 		SELECT coalesce(string_agg(format('pid %s (%s) from %s since %s', a.pid, a.application_name, coalesce(a.client_addr::text, 'a local socket'), date_trunc('second', a.backend_start)), '; '), ''),
 		       coalesce(max(a.pid), 0)
@@ -166,7 +166,7 @@ func (h *hold) keep(ctx context.Context) {
 		h.mu.Lock()
 		if !h.conn.IsClosed() {
 			if err := h.ping(ctx); err != nil {
-				h.cancel(fmt.Errorf("%w: %w", errHoldLost, err))
+				h.cancel(fmt.Errorf("%w: %w", ErrHoldLost, err))
 			}
 		}
 		h.mu.Unlock()
@@ -190,7 +190,7 @@ func (h *hold) still(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		h.cancel(fmt.Errorf("%w: %w", errHoldLost, err))
+		h.cancel(fmt.Errorf("%w: %w", ErrHoldLost, err))
 	}
 	return h.lock(ctx)
 }
