@@ -10,6 +10,7 @@ import (
 	"crossfade/schema"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -20,35 +21,35 @@ const aheadBatch = 500
 // aheadStep sets the sequences of old beyond what the rows that came back from
 // new have used, where new itself cannot be asked any more: a cutover had set
 // them ahead there by the margin, so that they are set ahead by twice that.
-func (u *Upgrade) aheadStep(s *survey) flow.Step {
+func (u *Upgrade) aheadStep(s *survey.Survey) flow.Step {
 	var does []flow.Effect
-	for _, db := range s.databases {
-		if len(db.inventory.Sequences) > 0 {
-			does = append(does, flow.SQL("old", db.name, cutover.SetSequences))
+	for _, db := range s.Databases {
+		if len(db.Inventory.Sequences) > 0 {
+			does = append(does, flow.SQL("old", db.Name, cutover.SetSequences))
 		}
 	}
 	return flow.Step{
 		ID: "sequences", Title: "Set the sequences of old beyond what new is known to have used", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			for _, db := range s.databases {
-				err := u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error {
-					seqs, err := usedByRows(ctx, conn, db.inventory)
+			for _, db := range s.Databases {
+				err := u.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error {
+					seqs, err := usedByRows(ctx, conn, db.Inventory)
 					if err != nil {
 						return err
 					}
-					seqs = slices.DeleteFunc(seqs, func(q schema.Sequence) bool { return db.apart.Has(q.SQL()) })
+					seqs = slices.DeleteFunc(seqs, func(q schema.Sequence) bool { return db.Apart.Has(q.SQL()) })
 					sql, n := schema.SetSequences(seqs, 2*u.rb.Cutover.SequenceMargin)
 					if n == 0 {
 						return nil
 					}
 					if free := slices.DeleteFunc(seqs, func(q schema.Sequence) bool { return q.OwnedBy != "" }); len(free) > 0 {
 						t.Note("%d sequences of %s belong to no column (%s …): they are set ahead by %d; values that new handed out beyond are not known",
-							len(free), db.name, free[0], 2*u.rb.Cutover.SequenceMargin)
+							len(free), db.Name, free[0], 2*u.rb.Cutover.SequenceMargin)
 					}
 					return pg.Exec(ctx, conn, sql)
 				})
 				if err != nil {
-					return &pg.Error{Doing: "set the sequences of " + db.name, On: u.c.Old.String(), Err: err}
+					return &pg.Error{Doing: "set the sequences of " + db.Name, On: u.c.Old.String(), Err: err}
 				}
 			}
 			return nil

@@ -11,6 +11,7 @@ import (
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/survey"
 	"crossfade/upgrade/verify"
 )
 
@@ -28,7 +29,7 @@ func (u *Upgrade) Check(ctx context.Context) ([]check.Finding, error) {
 }
 
 // judged are the findings of both clusters and of the traffic.
-func (u *Upgrade) judged(ctx context.Context, o check.Options, s *survey) ([]check.Finding, error) {
+func (u *Upgrade) judged(ctx context.Context, o check.Options, s *survey.Survey) ([]check.Finding, error) {
 	found, err := check.Run(ctx, o)
 	if err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func (u *Upgrade) judged(ctx context.Context, o check.Options, s *survey) ([]che
 // checkOptions are check's, and the survey that they were made from; nil where
 // the servers or their tables could not be read. How big each table is takes
 // longer to ask than everything else, and is asked with sizes only.
-func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, *survey, error) {
+func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, *survey.Survey, error) {
 	// Where none of old's hosts is its primary, check asks the first, and says so.
 	if err := u.c.Locate(ctx); err != nil && ctx.Err() != nil {
 		return check.Options{}, nil, err
@@ -99,8 +100,8 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		}
 		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.c.App), Upstream: up, Slot: sb.Slot, After: sb.After})
 	}
-	s, err := u.look(ctx, false)
-	if err == nil && s.oldErr == nil {
+	s, err := survey.Take(ctx, u.c, false)
+	if err == nil && s.OldErr == nil {
 		if o.Managers, err = u.checkManagers(ctx); pg.SQLState(err) != "" {
 			o.Incomplete = append(o.Incomplete, check.Incomplete{On: check.OnOld, What: "failover managers", Err: err, Serious: true, Grants: []string{"GRANT pg_read_all_settings TO $role;"}})
 			err = nil
@@ -110,8 +111,8 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		}
 	}
 	if err == nil {
-		o.Ours = s.phase != report.PhaseNew
-		if s.wasOpen() {
+		o.Ours = s.Phase != report.PhaseNew
+		if s.WasOpen() {
 			// Those whose places new's have taken are not missed.
 			taken, _ := u.taken(ctx, s)
 			o.OldStandbys = slices.DeleteFunc(o.OldStandbys, func(sb check.Standby) bool { return taken[sb.Name] })
@@ -119,21 +120,21 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 	} else if _, ok := err.(*exit.Error); ok {
 		return o, nil, err
 	}
-	if err != nil || s.oldErr != nil {
+	if err != nil || s.OldErr != nil {
 		return o, nil, nil
 	}
 	// Mistakes of the runbook that only the tables show come before findings.
-	err = u.lookAtTables(ctx, s, schema.Filter{NoObjects: true, NoSizes: !sizes, NoUncalled: true})
+	err = s.ReadTablesWith(ctx, schema.Filter{NoObjects: true, NoSizes: !sizes, NoUncalled: true})
 	if pg.SQLState(err) != "" {
 		return o, nil, nil // a database that cannot be read is a finding: check reads it, too
 	}
 	if err != nil {
 		return o, nil, err
 	}
-	if s.serving().Name == "old" {
+	if s.Serving().Name == "old" {
 		o.Inventories = map[string]*schema.Inventory{}
-		for _, db := range s.databases {
-			o.Inventories[db.name] = db.inventory
+		for _, db := range s.Databases {
+			o.Inventories[db.Name] = db.Inventory
 		}
 	}
 	return o, s, nil
@@ -179,63 +180,54 @@ func checkDatabase(b runbook.Database, cluster string) check.Database {
 		d.Identity[schema.Name(id.Table.Schema, id.Table.Name)] = want
 	}
 	d.Sets = func(inv *schema.Inventory) []schema.Set {
-		db := &database{name: b.Name, book: b, inventory: inv}
-		db.assign()
+		db := &survey.Database{Name: b.Name, Book: b, Inventory: inv}
+		db.Assign()
 		if cluster != "" {
-			db.sets = slices.DeleteFunc(db.sets, func(set schema.Set) bool { to, _ := b.To(set.Name); return to != cluster })
+			db.Sets = slices.DeleteFunc(db.Sets, func(set schema.Set) bool { to, _ := b.To(set.Name); return to != cluster })
 		}
-		return db.sets
+		return db.Sets
 	}
 	return d
 }
 
 // Verify compares every database's rows while both sides move.
 func (u *Upgrade) Verify(ctx context.Context, each func(verify.Result), observe func(flow.Event)) error {
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if err == nil {
-		err = s.mayVerify()
+		err = s.MayVerify()
 	}
 	if err != nil {
 		return err
 	}
-	ctx, release, err := u.c.Keep(ctx, s.serving().Server.With(s.home))
+	ctx, release, err := u.c.Keep(ctx, s.Serving().Server.With(s.Home))
 	if err != nil {
 		return err
 	}
 	defer release()
-	if s, err = u.look(ctx, true); err == nil {
-		err = s.mayVerify() // another command may have been quicker
+	if s, err = survey.Take(ctx, u.c, true); err == nil {
+		err = s.MayVerify() // another command may have been quicker
 	}
 	if err != nil {
 		return err
 	}
 	var all []verify.Result
-	for _, db := range s.databases {
-		t := flow.NewTurn("verify", "verify/"+db.name, nil, observe)
+	for _, db := range s.Databases {
+		t := flow.NewTurn("verify", "verify/"+db.Name, nil, observe)
 		carried, made, err := u.split(ctx, s, db)
 		if err != nil {
 			return err
 		}
 		for _, table := range made {
 			each(verify.Result{
-				Database: db.name, Table: table.String(), Rows: -1, Equal: true,
-				Skipped: "made on " + s.serving().Name + " since prepare last ran: crossfade prepare takes it along",
+				Database: db.Name, Table: table.String(), Rows: -1, Equal: true,
+				Skipped: "made on " + s.Serving().Name + " since prepare last ran: crossfade prepare takes it along",
 			})
 		}
-		results, err := u.compareTables(ctx, s, carried, carried.links, each, t)
+		results, err := u.compareTables(ctx, s, carried, carried.Links, each, t)
 		if err != nil {
 			return err
 		}
 		all = append(all, results...)
 	}
 	return differing(s, all)
-}
-
-// mayVerify wants both sides to answer, and rows on both that follow each other.
-func (s *survey) mayVerify() error {
-	switch s.phase {
-	case report.PhaseReady, report.PhaseOpen, report.PhaseRolledBack:
-		return s.bothAnswer()
-	}
-	return exit.WrongPhase(s.phase, "verify")
 }

@@ -10,6 +10,7 @@ import (
 	"crossfade/schema"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -34,10 +35,10 @@ const (
 
 // beside reads the databases and logical slots of a cluster that are not the
 // upgrade's, by id and name.
-func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey) (all [][2]string, err error) {
+func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey.Survey) (all [][2]string, err error) {
 	var names []string
-	for _, db := range s.databases {
-		names = append(names, db.name)
+	for _, db := range s.Databases {
+		names = append(names, db.Name)
 	}
 	for _, p := range u.c.Siblings() {
 		for _, db := range p.Book.Databases {
@@ -62,21 +63,21 @@ func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey) (all []
 // contentsGate wants nothing on the closing side that the other side cannot have,
 // apart from what the runbook accepts and what was left beside the upgrade when
 // prepare first ran.
-func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, error) {
-	from, to := s.serving(), s.applying()
+func (u *Upgrade) contentsGate(ctx context.Context, s *survey.Survey) (bool, string, error) {
+	from, to := s.Serving(), s.Applying()
 	var says []string
 	shut := false // what opens it is DDL or prepare, which an armed fence keeps out
-	for _, db := range s.databases {
-		err := u.c.Sessions.Do(ctx, from.Server.With(db.name), func(conn *pgx.Conn) error {
+	for _, db := range s.Databases {
+		err := u.c.Sessions.Do(ctx, from.Server.With(db.Name), func(conn *pgx.Conn) error {
 			some, tables, err := u.uncarried(ctx, conn, db, to.Name)
 			says, shut = append(append(says, some...), tables...), shut || len(tables) > 0
 			return err
 		})
 		if err != nil {
-			return false, "", &pg.Error{Doing: "look for what is not carried to " + to.Name, On: from.Server.String() + ", database " + db.name, Err: err}
+			return false, "", &pg.Error{Doing: "look for what is not carried to " + to.Name, On: from.Server.String() + ", database " + db.Name, Err: err}
 		}
 	}
-	z := s.zero()
+	z := s.Zero()
 	err := u.c.Sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
 		if z == nil || z.Shared[from.Name] == nil {
 			return nil // not known: an earlier version has prepared
@@ -109,14 +110,14 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey) (bool, string, er
 }
 
 // uncarried is what one database holds that does not travel, the tables apart.
-func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *database, to string) (says, tables []string, err error) {
+func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *survey.Database, to string) (says, tables []string, err error) {
 	if !u.rb.Accepts(largeObjects, "") {
 		var some bool
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").Scan(&some); err != nil {
 			return nil, nil, err
 		}
 		if some {
-			says = append(says, fmt.Sprintf("database %s has large objects, which do not travel to %s: move them into bytea columns, or unlink them (vacuumlo); or carry them over yourself inside the cutover, with accept: [%s]", db.name, to, largeObjects))
+			says = append(says, fmt.Sprintf("database %s has large objects, which do not travel to %s: move them into bytea columns, or unlink them (vacuumlo); or carry them over yourself inside the cutover, with accept: [%s]", db.Name, to, largeObjects))
 		}
 	}
 	rows, err := conn.Query(ctx, `
@@ -128,8 +129,8 @@ func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *database, t
 	var namespace, name string
 	_, err = pgx.ForEachRow(rows, []any{&namespace, &name}, func() error {
 		label := schema.Name(namespace, name)
-		left := slices.ContainsFunc(db.excluded, func(t schema.Table) bool { return t.Schema == namespace && t.Name == name })
-		if !left && !u.rb.Accepts(unlogged, label) && !slices.Contains(db.tablesApart, pg.Ident(namespace, name)) {
+		left := slices.ContainsFunc(db.Excluded, func(t schema.Table) bool { return t.Schema == namespace && t.Name == name })
+		if !left && !u.rb.Accepts(unlogged, label) && !slices.Contains(db.TablesApart, pg.Ident(namespace, name)) {
 			tables = append(tables, fmt.Sprintf(`table %s is unlogged, so that its rows do not travel to %s: ALTER TABLE %s SET LOGGED and run crossfade prepare, or accept: ["%s:%s"]`, label, to, pg.Ident(namespace, name), unlogged, label))
 		}
 		return nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"crossfade/cutover"
@@ -16,6 +15,7 @@ import (
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 	"crossfade/upgrade/verify"
 
 	"github.com/jackc/pgx/v5"
@@ -35,14 +35,14 @@ type stages struct {
 // late is nil up to the first cutover: everything goes from old to new. Later it is
 // the database with the sets that are taken along to the side that applies: rows
 // are copied for these alone.
-func (u *Upgrade) stagesOf(ctx context.Context, s *survey, db, late *database) (stages, error) {
+func (u *Upgrade) stagesOf(ctx context.Context, s *survey.Survey, db, late *survey.Database) (stages, error) {
 	var st stages
 	first := late == nil
-	from, to := s.serving(), s.applying()
+	from, to := s.Serving(), s.Applying()
 	if first {
-		from, to, late = s.old, s.new, db
+		from, to, late = s.Old, s.New, db
 	}
-	entries, commands, err := u.dump(ctx, s, from, db)
+	entries, commands, err := s.Dump(ctx, from, db)
 	if err != nil {
 		return st, err
 	}
@@ -51,38 +51,38 @@ func (u *Upgrade) stagesOf(ctx context.Context, s *survey, db, late *database) (
 			return st, err
 		}
 	}
-	entries = db.withoutAttached(entries)
+	entries = db.WithoutAttached(entries)
 	if st.changes, err = u.changesStep(ctx, s, db, entries); err != nil {
 		return st, err
 	}
-	runs, err := u.runs(ctx, s, db)
+	runs, err := s.Runs(ctx, db)
 	if err != nil {
 		return st, err
 	}
 	making := runs
 	if !first {
-		there, err := u.runsOn(ctx, to.Server, to.Version, db)
+		there, err := survey.RunsOn(ctx, u.c, to.Server, to.Version, db)
 		if err != nil {
 			return st, err
 		}
 		making = runs.Making(there)
 	}
-	entries, deferred := making.Defer(entries, to.Version/10000, db.partitioned)
+	entries, deferred := making.Defer(entries, to.Version/10000, db.Partitioned)
 	if validate, ok := u.validateStep(to.Name, db, deferred); ok {
 		st.validate = append(st.validate, validate)
 	}
-	before, after := "Make the schema of "+db.name+" on new", "Make constraints, triggers and the rest of "+db.name+" on new"
+	before, after := "Make the schema of "+db.Name+" on new", "Make constraints, triggers and the rest of "+db.Name+" on new"
 	if !first {
-		before = "Make what was made in " + db.name + " of " + from.Name + " on " + to.Name
-		after = "Make indexes, constraints, triggers and the rest of " + db.name + " on " + to.Name
+		before = "Make what was made in " + db.Name + " of " + from.Name + " on " + to.Name
+		after = "Make indexes, constraints, triggers and the rest of " + db.Name + " on " + to.Name
 	}
-	st.before = u.restoreStep(to.Name, "schema/"+db.name, before, db, schema.Entries(entries, schema.Before), commands)
-	st.after = u.restoreStep(to.Name, "constraints/"+db.name, after, db, schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late), nil)
-	if !first && len(late.sets) == 0 {
+	st.before = u.restoreStep(to.Name, "schema/"+db.Name, before, db, schema.Entries(entries, schema.Before), commands)
+	st.after = u.restoreStep(to.Name, "constraints/"+db.Name, after, db, schema.Entries(entries, schema.Identify, schema.Index, schema.Foreign, schema.Late), nil)
+	if !first && len(late.Sets) == 0 {
 		return st, nil
 	}
 	o := load.Options{
-		Old: from.Server, New: to.Server, Database: db.name, Version: from.Version, Encoding: db.encoding, Sets: late.sets,
+		Old: from.Server, New: to.Server, Database: db.Name, Version: from.Version, Encoding: db.Encoding, Sets: late.Sets,
 		Jobs: u.rb.Copy.Jobs, IndexJobs: u.rb.Copy.IndexJobs, Chunk: u.rb.Copy.Chunk, Pace: u.pace,
 		Snapshot: func(ctx context.Context, sets []string) (*load.Snapshot, error) {
 			return u.snapshot(ctx, s, late, sets)
@@ -94,9 +94,9 @@ func (u *Upgrade) stagesOf(ctx context.Context, s *survey, db, late *database) (
 	for i := range st.validate {
 		st.validate[i] = o.Validating(st.validate[i])
 	}
-	slots := link.SlotEffects(late.links)
+	slots := link.SlotEffects(late.Links)
 	if to.Name == "new" {
-		o.SlotEffects = append(slots, markEffects(db.name, late.links)...)
+		o.SlotEffects = append(slots, markEffects(db.Name, late.Links)...)
 		st.copy = u.ownerFilled(to.Name, runs, o)
 		return st, nil
 	}
@@ -106,44 +106,13 @@ func (u *Upgrade) stagesOf(ctx context.Context, s *survey, db, late *database) (
 	return st, nil
 }
 
-// partitioned says whether a table (schema.Table.SQL) is one.
-func (db *database) partitioned(table string) bool {
-	return slices.ContainsFunc(db.inventory.Tables, func(t schema.Table) bool { return t.Kind == 'p' && t.SQL() == table })
-}
-
-// withoutAttached leaves out the indexes that a partition made since prepare
-// gets by being attached to its table, which has them on new already.
-func (db *database) withoutAttached(entries []schema.Entry) []schema.Entry {
-	later := map[string]bool{}
-	for _, set := range db.sets {
-		for _, t := range set.Tables {
-			later[t.SQL()] = t.Partition && strings.HasPrefix(set.Name, laterSet)
-		}
-	}
-	attached := map[string]bool{}
-	gets := func(e schema.Entry) bool {
-		if !later[e.Table] || e.Stage != schema.Identify && e.Stage != schema.Index {
-			return false
-		}
-		for _, a := range entries {
-			if a.Type == "INDEX ATTACH" && a.Schema == e.Schema && (e.Name == a.Name || strings.HasSuffix(e.Name, " "+a.Name)) {
-				attached[a.Key()] = true
-				return true
-			}
-		}
-		return false
-	}
-	kept := slices.DeleteFunc(slices.Clone(entries), gets)
-	return slices.DeleteFunc(kept, func(e schema.Entry) bool { return e.Type == "INDEX ATTACH" && attached[e.Key()] })
-}
-
-func (u *Upgrade) restoreStep(side, id, title string, db *database, entries []schema.Entry, commands []flow.Effect) flow.Step {
+func (u *Upgrade) restoreStep(side, id, title string, db *survey.Database, entries []schema.Entry, commands []flow.Effect) flow.Step {
 	return flow.Step{
-		ID: id, Title: title, Does: append(slices.Clone(commands), schema.RestoreEffects(entries, side, db.name)...),
-		Done: func(ctx context.Context) (bool, error) { return u.restored(ctx, side, db, entries) },
+		ID: id, Title: title, Does: append(slices.Clone(commands), schema.RestoreEffects(entries, side, db.Name)...),
+		Done: func(ctx context.Context) (bool, error) { return survey.Restored(ctx, u.c, side, db, entries) },
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// What validates a foreign key sorts and hashes with it.
-			conn, err := schema.Session(ctx, u.c.Side(side).With(db.name), map[string]string{"maintenance_work_mem": "256MB"})
+			conn, err := schema.Session(ctx, u.c.Side(side).With(db.Name), map[string]string{"maintenance_work_mem": "256MB"})
 			if err != nil {
 				return err
 			}
@@ -157,20 +126,10 @@ func (u *Upgrade) restoreStep(side, id, title string, db *database, entries []sc
 	}
 }
 
-func (db *database) linksOf(sets []string) []link.Link {
-	var some []link.Link
-	for _, l := range db.links {
-		if slices.Contains(sets, l.Set) {
-			some = append(some, l)
-		}
-	}
-	return some
-}
-
 // snapshot makes the slots of sets anew and exports their snapshot. Their
 // subscriptions, of a copy that was begun before, are taken away first.
-func (u *Upgrade) snapshot(ctx context.Context, s *survey, db *database, sets []string) (*load.Snapshot, error) {
-	links := db.linksOf(sets)
+func (u *Upgrade) snapshot(ctx context.Context, s *survey.Survey, db *survey.Database, sets []string) (*load.Snapshot, error) {
+	links := db.LinksOf(sets)
 	var snap *link.Snapshot
 	var marks map[string]linkMark
 	err := u.c.Sessions.Do(ctx, links[0].To.Server, func(to *pgx.Conn) error {
@@ -203,9 +162,9 @@ func (u *Upgrade) snapshot(ctx context.Context, s *survey, db *database, sets []
 }
 
 // slot tells the slot of a set as it stands.
-func (u *Upgrade) slot(ctx context.Context, s *survey, db *database, set string) (pg.LSN, bool, error) {
-	links := db.linksOf([]string{set})
-	at, err := u.positions(ctx, s, db.name, links)
+func (u *Upgrade) slot(ctx context.Context, s *survey.Survey, db *survey.Database, set string) (pg.LSN, bool, error) {
+	links := db.LinksOf([]string{set})
+	at, err := s.Positions(ctx, db.Name, links)
 	if err != nil {
 		return 0, false, err
 	}
@@ -225,10 +184,10 @@ func (u *Upgrade) slot(ctx context.Context, s *survey, db *database, set string)
 
 // statisticsSteps gather statistics and fill materialized views, when rows are
 // there and are kept in step.
-func (u *Upgrade) statisticsSteps(s *survey, db *database) []flow.Step {
+func (u *Upgrade) statisticsSteps(s *survey.Survey, db *survey.Database) []flow.Step {
 	// ANALYZE of a partitioned table reaches its partitions.
-	tables := slices.DeleteFunc(slices.Clone(db.inventory.Tables), func(t schema.Table) bool { return t.Partition })
-	steps := []flow.Step{load.Analyze(load.Options{New: u.c.New, Database: db.name, Jobs: u.rb.Copy.Jobs}, tables)}
+	tables := slices.DeleteFunc(slices.Clone(db.Inventory.Tables), func(t schema.Table) bool { return t.Partition })
+	steps := []flow.Step{load.Analyze(load.Options{New: u.c.New, Database: db.Name, Jobs: u.rb.Copy.Jobs}, tables)}
 	if refresh, ok := u.refreshStep(db); ok {
 		steps = append(steps, refresh)
 	}
@@ -236,9 +195,9 @@ func (u *Upgrade) statisticsSteps(s *survey, db *database) []flow.Step {
 }
 
 // verifyStep compares every row of a database while both sides move.
-func (u *Upgrade) verifyStep(s *survey, db *database) flow.Step {
+func (u *Upgrade) verifyStep(s *survey.Survey, db *survey.Database) flow.Step {
 	return flow.Step{
-		ID: "verify/" + db.name, Title: "Compare the rows of " + db.name, Done: u.wasVerified(s),
+		ID: "verify/" + db.Name, Title: "Compare the rows of " + db.Name, Done: u.wasVerified(s),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			results, err := u.compareRows(ctx, s, db, nil, t)
 			if err != nil {
@@ -250,13 +209,13 @@ func (u *Upgrade) verifyStep(s *survey, db *database) flow.Step {
 }
 
 // wasVerified: an upgrade that is ready was compared.
-func (u *Upgrade) wasVerified(s *survey) func(context.Context) (bool, error) {
-	return func(context.Context) (bool, error) { return s.ready(), nil }
+func (u *Upgrade) wasVerified(s *survey.Survey) func(context.Context) (bool, error) {
+	return func(context.Context) (bool, error) { return s.Ready(), nil }
 }
 
 // differing is the error of a comparison that found differences; nil where it
 // found none.
-func differing(s *survey, results []verify.Result) error {
+func differing(s *survey.Survey, results []verify.Result) error {
 	var bad []string
 	for _, r := range results {
 		if !r.Equal {
@@ -270,42 +229,42 @@ func differing(s *survey, results []verify.Result) error {
 		Code: exit.Differences, Says: fmt.Sprintf("old and new differ in %d tables: %v", len(bad), bad),
 		Hint: "crossfade verify names the rows; abort and prepare again, or find out who wrote on new",
 	}
-	if s.phase == report.PhaseOpen {
+	if s.Phase == report.PhaseOpen {
 		e.Hint = "crossfade verify names the rows; old is closed: what is on old alone was written there by a superuser with session_replication_role = replica, which no fence stops. " +
 			"Write it again on new if it is wanted, and delete it on old before a rollback: it would be served again there"
 	}
 	return e
 }
 
-func (u *Upgrade) compareRows(ctx context.Context, s *survey, db *database, each func(verify.Result), t *flow.Turn) ([]verify.Result, error) {
-	links, _ := db.directed(s.serving().Name)
+func (u *Upgrade) compareRows(ctx context.Context, s *survey.Survey, db *survey.Database, each func(verify.Result), t *flow.Turn) ([]verify.Result, error) {
+	links, _ := db.Directed(s.Serving().Name)
 	return u.compareTables(ctx, s, db, links, each, t)
 }
 
 // compareTables is compareRows over links of the caller's choice, from the side
 // that serves.
-func (u *Upgrade) compareTables(ctx context.Context, s *survey, db *database, links []link.Link, each func(verify.Result), t *flow.Turn) ([]verify.Result, error) {
+func (u *Upgrade) compareTables(ctx context.Context, s *survey.Survey, db *survey.Database, links []link.Link, each func(verify.Result), t *flow.Turn) ([]verify.Result, error) {
 	o := verify.Options{
-		Old: u.c.Old.With(db.name), New: u.c.New.With(db.name), Database: db.name, Jobs: u.rb.Copy.Jobs, Mode: verify.Mode(u.rb.Verify.Mode),
+		Old: u.c.Old.With(db.Name), New: u.c.New.With(db.Name), Database: db.Name, Jobs: u.rb.Copy.Jobs, Mode: verify.Mode(u.rb.Verify.Mode),
 		Pass:    func(ctx context.Context) (pg.LSN, error) { return u.pass(ctx, db, links) },
 		Observe: each,
 	}
-	if s.serving().Name == "new" {
+	if s.Serving().Name == "new" {
 		o.Back = true
 	}
-	for _, set := range db.sets {
+	for _, set := range db.Sets {
 		o.Tables = append(o.Tables, set.Tables...)
 	}
 	if t != nil {
 		o.Progress = func(done, total int64, again int) {
-			says := db.name
+			says := db.Name
 			if again > 0 {
-				says = fmt.Sprintf("%s: looking again at %d tables that move", db.name, again)
+				says = fmt.Sprintf("%s: looking again at %d tables that move", db.Name, again)
 			}
 			t.Progress(done, total, "bytes", says)
 		}
 	}
-	runs, err := u.runsAnywhere(ctx, s, db)
+	runs, err := s.RunsAnywhere(ctx, db)
 	if err != nil {
 		return nil, err
 	}

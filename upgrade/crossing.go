@@ -13,6 +13,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -57,27 +58,27 @@ func begins(d cutover.Direction, p report.Phase) (mayBegin, done bool) {
 
 func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOptions, observe func(flow.Event)) (*report.Cutover, error) {
 	name := crossingName(dir)
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if err != nil {
 		return nil, err
 	}
-	last := s.last()
-	mayBegin, done := begins(dir, s.phase)
+	last := s.Last()
+	mayBegin, done := begins(dir, s.Phase)
 	// A crossing that is open is done only when everything after open is, too.
 	forwards := done && last != nil && !u.crossed(ctx, s, *last)
 	switch {
 	case done && !forwards:
 		return nil, nil
-	case s.phase == report.PhaseCutover && last.Direction != dir:
+	case s.Phase == report.PhaseCutover && last.Direction != dir:
 		return nil, exit.Refused("crossfade "+otherName(dir), "a %s was cut off before open", otherName(dir))
-	case s.phase != report.PhaseCutover && !mayBegin && !forwards:
-		return nil, exit.WrongPhase(s.phase, name)
+	case s.Phase != report.PhaseCutover && !mayBegin && !forwards:
+		return nil, exit.WrongPhase(s.Phase, name)
 	}
 	if !forwards {
-		if err := s.bothAnswer(); err != nil {
+		if err := s.BothAnswer(); err != nil {
 			return nil, err
 		}
-		o.Now = o.Now || s.closed()
+		o.Now = o.Now || s.Closed()
 		if err := u.consent().ask(ctx, o); err != nil {
 			return nil, err
 		}
@@ -96,8 +97,8 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 // completeLast does what the last crossing, which went the other way, has still to
 // do after its open: only then is the side that dir closes the only one that clients
 // use, and the other one closed to them in every way.
-func (u *Upgrade) completeLast(ctx context.Context, s *survey, dir cutover.Direction, observe func(flow.Event)) error {
-	last := s.incomplete()
+func (u *Upgrade) completeLast(ctx context.Context, s *survey.Survey, dir cutover.Direction, observe func(flow.Event)) error {
+	last := s.Incomplete()
 	if last == nil || last.Direction == dir {
 		return nil
 	}
@@ -133,29 +134,15 @@ func otherName(d cutover.Direction) string {
 	return "cutover"
 }
 
-func (s *survey) bothAnswer() error {
-	err := errors.Join(s.oldErr, s.newErr)
-	if err == nil {
-		return nil
-	}
-	e := &exit.Error{Code: exit.Failed, Says: err.Error(), SQLState: pg.SQLState(err), Hint: "check that both servers are running and reachable", Err: err}
-	if of, ok := errors.AsType[*pg.Error](err); ok && of.Hint != "" {
-		e.Hint = of.Hint
-	} else if hint := exit.HintOf(err); hint != "" {
-		e.Hint = hint
-	}
-	return e
-}
-
 // holdServing takes the hold on the side that is closed by the crossing: the
 // one that has the decision. Behind open it may be gone for good; then the
 // hold on the open side is enough.
-func (u *Upgrade) holdServing(ctx context.Context, s *survey, forwards bool, dir cutover.Direction) (context.Context, func(), error) {
+func (u *Upgrade) holdServing(ctx context.Context, s *survey.Survey, forwards bool, dir cutover.Direction) (context.Context, func(), error) {
 	server := u.c.Old
 	if forwards && dir == cutover.Forward || !forwards && dir == cutover.Back {
 		server = u.c.New
 	}
-	return u.c.Hold(ctx, server.With(s.home))
+	return u.c.Hold(ctx, server.With(s.Home))
 }
 
 // mine reports whether this process may still change the upgrade.
@@ -169,12 +156,12 @@ func (u *Upgrade) mine(ctx context.Context) error {
 
 // crossHeld runs the crossing while nobody else can.
 func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until time.Time, observe func(flow.Event)) (*report.Cutover, error) {
-	s, err := u.look(ctx, true)
+	s, err := survey.Take(ctx, u.c, true)
 	if err != nil {
 		return nil, err
 	}
 	j, err := u.journal().open()
-	if last := s.last(); err != nil && !errors.Is(err, flow.ErrHeld) && last != nil && last.State == cutover.Open && last.Direction == dir {
+	if last := s.Last(); err != nil && !errors.Is(err, flow.ErrHeld) && last != nil && last.State == cutover.Open && last.Direction == dir {
 		// After open it is only a memory, and the servers know what is to do.
 		observe(flow.Event{At: time.Now(), Kind: flow.Note, Plan: crossingName(dir), Step: "open", Says: fmt.Sprintf("the run goes on without its journal: %v", err)})
 		j, err = nil, nil
@@ -225,8 +212,8 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 
 // chooseCrossing decides by the decision row, never by the journal, what is to
 // be done: go on, go forward, or undo what was left and begin anew.
-func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Config, j *flow.Journal, watch func(flow.Event)) (*cutover.Crossing, error) {
-	if s.rehearsing() != nil {
+func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey.Survey, c cutover.Config, j *flow.Journal, watch func(flow.Event)) (*cutover.Crossing, error) {
+	if s.Rehearsing() != nil {
 		if err := u.endRehearsal(ctx, s, j, watch); err != nil {
 			return nil, err
 		}
@@ -236,11 +223,11 @@ func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Confi
 			return nil, err
 		}
 	}
-	d := s.last()
+	d := s.Last()
 	if d == nil || d.Direction != c.Direction {
 		return cutover.New(c), nil
 	}
-	if err := u.evict(ctx, s); err != nil {
+	if err := s.Evict(ctx); err != nil {
 		return nil, err
 	}
 	again := c
@@ -269,22 +256,22 @@ func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey, c cutover.Confi
 
 // crossed reports whether everything after open has been done. A side that did
 // not answer then may still lack the end of its links.
-func (u *Upgrade) crossed(ctx context.Context, s *survey, d cutover.Decision) bool {
+func (u *Upgrade) crossed(ctx context.Context, s *survey.Survey, d cutover.Decision) bool {
 	if !d.Done {
 		return false
 	}
-	full, err := u.look(ctx, true)
-	if err != nil || full.oldErr != nil || full.newErr != nil {
+	full, err := survey.Take(ctx, u.c, true)
+	if err != nil || full.OldErr != nil || full.NewErr != nil {
 		return false // what is still to do for the side that answers is done again
 	}
-	for _, db := range full.databases {
-		links := db.links
+	for _, db := range full.Databases {
+		links := db.Links
 		if d.Direction == cutover.Back {
-			links = db.way
+			links = db.Way
 		}
 		left := false
 		for _, end := range []string{"old", "new"} {
-			err := u.c.In(ctx, end, db.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, end, db.Name, func(conn *pgx.Conn) error {
 				from, to := conn, conn
 				at, err := link.Positions(ctx, from, to, links)
 				for _, p := range at {
@@ -391,13 +378,13 @@ func (u *Upgrade) outcome(ctx context.Context, x *cutover.Crossing, took map[str
 }
 
 func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if err != nil {
 		return 0, err
 	}
 	var sum int64
-	for _, db := range s.databases {
-		err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
+	for _, db := range s.Databases {
+		err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
 			n, err := u.c.Part.Refused(ctx, conn)
 			sum += n
 			return err

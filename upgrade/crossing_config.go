@@ -9,28 +9,29 @@ import (
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // config is what shapes a crossing in one direction.
-func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) (cutover.Config, error) {
+func (u *Upgrade) config(ctx context.Context, s *survey.Survey, dir cutover.Direction) (cutover.Config, error) {
 	cut := u.rb.Cutover
 	c := cutover.Config{
-		Upgrade: u.rb.Upgrade, Part: u.c.Part, App: clusters.App(u.rb), Direction: dir, Attempt: s.attempt() + 1, Home: s.home,
-		Closing: s.old, Opening: s.new, Back: cut.Back || dir == cutover.Back,
+		Upgrade: u.rb.Upgrade, Part: u.c.Part, App: clusters.App(u.rb), Direction: dir, Attempt: s.Attempt() + 1, Home: s.Home,
+		Closing: s.Old, Opening: s.New, Back: cut.Back || dir == cutover.Back,
 		MaxBlocked: cut.MaxBlocked, LockTimeout: cut.LockTimeout, Patience: cut.Patience, KillAfter: cut.KillAfter,
 		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin, Mine: u.mine,
 	}
-	c.Until, c.RolledBack = u.until, s.phase == report.PhaseRolledBack
+	c.Until, c.RolledBack = u.until, s.Phase == report.PhaseRolledBack
 	if dir == cutover.Back {
-		c.Closing, c.Opening = s.new, s.old
+		c.Closing, c.Opening = s.New, s.Old
 	}
 	var err error
 	if c.Closing.Standbys, err = u.standbysOf(ctx, s, c.Closing.Name); err != nil {
 		return c, err
 	}
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		d, err := u.crossingDatabase(ctx, s, db, c)
 		if err != nil {
 			return c, err
@@ -52,7 +53,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 	if err := u.aroundSteps(ctx, s, &c); err != nil {
 		return c, err
 	}
-	c.Rehearsed, c.Stopped = s.rehearsed(), s.stopped(dir)
+	c.Rehearsed, c.Stopped = s.Rehearsed(), s.Stopped(dir)
 	if dir == cutover.Forward {
 		c.Forecast = cutover.Forecast(c.Rehearsed)
 	}
@@ -62,7 +63,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey, dir cutover.Direction) 
 // aroundSteps are what happens before the gate and after open beside what the
 // crossing itself needs: managers of old are paused before anything is
 // asked, and let go when old serves again.
-func (u *Upgrade) aroundSteps(ctx context.Context, s *survey, c *cutover.Config) error {
+func (u *Upgrade) aroundSteps(ctx context.Context, s *survey.Survey, c *cutover.Config) error {
 	hold, err := u.holdSteps(ctx, s)
 	if err != nil {
 		return err
@@ -86,17 +87,17 @@ func (u *Upgrade) aroundSteps(ctx context.Context, s *survey, c *cutover.Config)
 	return nil
 }
 
-func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database, c cutover.Config) (cutover.Database, error) {
+func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey.Survey, db *survey.Database, c cutover.Config) (cutover.Database, error) {
 	d := cutover.Database{
-		Name: db.name, Tables: db.inventory.Tables, Sequences: len(db.inventory.Sequences), Links: db.links, Way: db.way,
-		Lift: u.opened(s, c.Opening.Name, db.name), Reopen: u.lift(s, c.Closing.Name, db.name),
-		Pin: u.pinSettings(s, c.Closing.Name, db.name),
+		Name: db.Name, Tables: db.Inventory.Tables, Sequences: len(db.Inventory.Sequences), Links: db.Links, Way: db.Way,
+		Lift: u.opened(s, c.Opening.Name, db.Name), Reopen: u.lift(s, c.Closing.Name, db.Name),
+		Pin: u.pinSettings(s, c.Closing.Name, db.Name),
 	}
 	if u.c.Part == "" || c.Closing.Name == "new" {
-		d.Unpin = u.restoreSettings(s, c.Closing.Name, db.name)
+		d.Unpin = u.restoreSettings(s, c.Closing.Name, db.Name)
 	}
 	if c.Direction == cutover.Back {
-		d.Links, d.Way = db.way, db.links
+		d.Links, d.Way = db.Way, db.Links
 	}
 	// Both sides hold the same triggers; those that fire on apply are awake
 	// where clients are, and disabled where rows arrive.
@@ -104,14 +105,14 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 		return d, err
 	}
 	d.Shared = d.Shared && c.Closing.Name == "old"
-	if s.silent(c.Closing.Name) != nil {
+	if s.Silent(c.Closing.Name) != nil {
 		return d, nil // after open: the decision remembers them
 	}
-	firing := db.inventory.Triggers
-	if c.Closing.Name == s.serving().Name {
-		err := u.c.Sessions.Do(ctx, c.Closing.Server.With(db.name), func(conn *pgx.Conn) (err error) {
+	firing := db.Inventory.Triggers
+	if c.Closing.Name == s.Serving().Name {
+		err := u.c.Sessions.Do(ctx, c.Closing.Server.With(db.Name), func(conn *pgx.Conn) (err error) {
 			firing, err = schema.FiringTriggers(ctx, conn)
-			firing = db.apart.Fire(firing)
+			firing = db.Apart.Fire(firing)
 			return err
 		})
 		if err != nil {
@@ -134,8 +135,8 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey, db *database,
 
 // lift is the statement that puts a database's read-only default back to what
 // stood there before the upgrade.
-func (u *Upgrade) lift(s *survey, side, db string) string {
-	v, _ := s.before(side + "/" + db + "/default_transaction_read_only")
+func (u *Upgrade) lift(s *survey.Survey, side, db string) string {
+	v, _ := s.Before(side + "/" + db + "/default_transaction_read_only")
 	if v == "" {
 		return "ALTER DATABASE " + pg.Ident(db) + " RESET default_transaction_read_only"
 	}
@@ -145,7 +146,7 @@ func (u *Upgrade) lift(s *survey, side, db string) string {
 // standbysOf are a side's standbys in the runbook. Those whose absence the
 // operator has accepted do not count, nor do those of old that new's have taken
 // the place of, nor those of new that are still to do so.
-func (u *Upgrade) standbysOf(ctx context.Context, s *survey, side string) ([]cutover.Standby, error) {
+func (u *Upgrade) standbysOf(ctx context.Context, s *survey.Survey, side string) ([]cutover.Standby, error) {
 	taken, built := u.taken(ctx, s)
 	var standbys []cutover.Standby
 	add := func(name, conninfo string) error {

@@ -11,6 +11,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -51,10 +52,10 @@ func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 		return err
 	})
 	if s == nil {
-		s, err = u.look(ctx, true)
+		s, err = survey.Take(ctx, u.c, true)
 	}
 	if err == nil {
-		err = s.bothAnswer()
+		err = s.BothAnswer()
 	}
 	var plans []flow.Plan
 	if err == nil {
@@ -69,7 +70,7 @@ func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 		}
 		return p, err
 	}
-	p.Phase = s.phase
+	p.Phase = s.Phase
 	p.Databases = sizes(s)
 	p.Old, p.New = u.topology(ctx, s)
 	p.Traffic = u.trafficSays()
@@ -78,7 +79,7 @@ func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 
 // forecast measures, when nothing else of the dry run is in the way of it, and
 // puts the forecast and what has come of earlier ones beside the steps.
-func (u *Upgrade) forecast(ctx context.Context, s *survey, p *Planned, plans []flow.Plan, o forecast.Options) error {
+func (u *Upgrade) forecast(ctx context.Context, s *survey.Survey, p *Planned, plans []flow.Plan, o forecast.Options) error {
 	f, facts, err := u.foresee(ctx, s, plans, o)
 	if err != nil {
 		return err
@@ -116,11 +117,11 @@ func (u *Upgrade) forecast(ctx context.Context, s *survey, p *Planned, plans []f
 const biggest = 10
 
 // sizes are what is to be copied.
-func sizes(s *survey) []report.Database {
+func sizes(s *survey.Survey) []report.Database {
 	var out []report.Database
-	for _, db := range s.databases {
-		d := report.Database{Name: db.name, Tables: len(db.inventory.Tables), Excluded: len(db.excluded)}
-		for _, set := range db.sets {
+	for _, db := range s.Databases {
+		d := report.Database{Name: db.Name, Tables: len(db.Inventory.Tables), Excluded: len(db.Excluded)}
+		for _, set := range db.Sets {
 			one := report.SetSize{Name: set.Name, Tables: len(set.Tables)}
 			for _, t := range set.Tables {
 				one.Bytes, one.IndexBytes = one.Bytes+t.Bytes, one.IndexBytes+t.IndexBytes
@@ -138,7 +139,7 @@ func sizes(s *survey) []report.Database {
 }
 
 // draw builds the plans as they would run from where s shows the upgrade.
-func (u *Upgrade) draw(ctx context.Context, s *survey, only string) ([]flow.Plan, error) {
+func (u *Upgrade) draw(ctx context.Context, s *survey.Survey, only string) ([]flow.Plan, error) {
 	var plans []flow.Plan
 	for _, one := range []struct {
 		name  string

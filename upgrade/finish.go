@@ -15,6 +15,7 @@ import (
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -36,22 +37,22 @@ func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow
 	if u.parts != nil {
 		return u.parts.clean(ctx, "finish", func(p *Upgrade) (Leftovers, error) { return p.Finish(ctx, o, p.Telling(observe)) })
 	}
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if err != nil {
 		return Leftovers{}, err
 	}
-	if s.phase == report.PhaseFinished && (!o.ReopenOld || s.gaveNewUp()) {
-		return u.leftovers(ctx, s, !s.gaveNewUp())
+	if s.Phase == report.PhaseFinished && (!o.ReopenOld || s.GaveNewUp()) {
+		return u.leftovers(ctx, s, !s.GaveNewUp())
 	}
-	if s.phase != report.PhaseOpen && s.phase != report.PhaseRolledBack && s.phase != report.PhaseFinished {
-		if s.phase == report.PhaseNew && u.journal().says("finish") {
+	if s.Phase != report.PhaseOpen && s.Phase != report.PhaseRolledBack && s.Phase != report.PhaseFinished {
+		if s.Phase == report.PhaseNew && u.journal().says("finish") {
 			return u.leftovers(ctx, s, false)
 		}
-		return Leftovers{}, exit.WrongPhase(s.phase, "finish")
+		return Leftovers{}, exit.WrongPhase(s.Phase, "finish")
 	}
-	gone := s.phase == report.PhaseOpen || s.phase == report.PhaseFinished
-	err = u.cleanUp(ctx, s, observe, func(ctx context.Context, s *survey) (flow.Plan, error) {
-		if last := s.incomplete(); last != nil {
+	gone := s.Phase == report.PhaseOpen || s.Phase == report.PhaseFinished
+	err = u.cleanUp(ctx, s, observe, func(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
+		if last := s.Incomplete(); last != nil {
 			command := crossingName(last.Direction)
 			return flow.Plan{}, exit.Errorf(exit.Gate, "run crossfade "+command+" again, then crossfade finish", "the last %s is not complete: it has steps that are still to do after open; nothing was changed", command)
 		}
@@ -68,23 +69,23 @@ func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftover
 	if u.parts != nil {
 		return u.parts.clean(ctx, "abort", func(p *Upgrade) (Leftovers, error) { return p.Abort(ctx, p.Telling(observe)) })
 	}
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if err != nil {
 		return Leftovers{}, err
 	}
-	switch s.phase {
+	switch s.Phase {
 	case report.PhaseNew:
 		return u.leftovers(ctx, s, false)
 	case report.PhasePreparing, report.PhaseReady, report.PhaseRolledBack:
 	case report.PhaseCutover:
-		if d := s.last(); d.Direction == cutover.Back {
+		if d := s.Last(); d.Direction == cutover.Back {
 			return Leftovers{}, exit.Refused("crossfade rollback", "a rollback was cut off before open")
 		}
 		if err := u.undoCutOff(ctx, s, observe); err != nil {
 			return Leftovers{}, err
 		}
 	default:
-		return Leftovers{}, exit.WrongPhase(s.phase, "abort")
+		return Leftovers{}, exit.WrongPhase(s.Phase, "abort")
 	}
 	err = u.cleanUp(ctx, s, observe, u.abortPlan)
 	if err != nil {
@@ -94,20 +95,20 @@ func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftover
 }
 
 // undoCutOff undoes a cutover that was cut off before open: service first.
-func (u *Upgrade) undoCutOff(ctx context.Context, s *survey, observe func(flow.Event)) error {
-	held, release, err := u.c.Hold(ctx, u.c.Old.With(s.home))
+func (u *Upgrade) undoCutOff(ctx context.Context, s *survey.Survey, observe func(flow.Event)) error {
+	held, release, err := u.c.Hold(ctx, u.c.Old.With(s.Home))
 	if err != nil {
 		return err
 	}
 	defer release()
-	if s, err = u.look(held, true); err != nil {
+	if s, err = survey.Take(held, u.c, true); err != nil {
 		return err
 	}
-	d := s.last()
+	d := s.Last()
 	if d == nil || d.State == cutover.Open {
 		return nil
 	}
-	if err := u.evict(held, s); err != nil {
+	if err := s.Evict(held); err != nil {
 		return err
 	}
 	c, err := u.config(held, s, cutover.Forward)
@@ -121,20 +122,20 @@ func (u *Upgrade) undoCutOff(ctx context.Context, s *survey, observe func(flow.E
 }
 
 // cleanUp runs a plan that ends an upgrade, under the hold.
-func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Event), build func(context.Context, *survey) (flow.Plan, error)) error {
+func (u *Upgrade) cleanUp(ctx context.Context, s *survey.Survey, observe func(flow.Event), build func(context.Context, *survey.Survey) (flow.Plan, error)) error {
 	server := u.c.Old
-	if s.oldErr != nil {
+	if s.OldErr != nil {
 		server = u.c.New
 	}
-	held, release, err := u.c.Hold(ctx, server.With(s.home))
+	held, release, err := u.c.Hold(ctx, server.With(s.Home))
 	if err != nil {
 		return err
 	}
 	defer release()
-	if s, err = u.look(held, true); err != nil {
+	if s, err = survey.Take(held, u.c, true); err != nil {
 		return err
 	}
-	if err := u.evict(held, s); err != nil {
+	if err := s.Evict(held); err != nil {
 		return err
 	}
 	j, err := u.journal().open()
@@ -143,14 +144,14 @@ func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Even
 	}
 	defer closeQuietly(j)
 	// What it made on a new that does not answer is the plan's own to leave.
-	if err := u.endRehearsal(held, s, j, observe); err != nil && s.newErr == nil {
+	if err := u.endRehearsal(held, s, j, observe); err != nil && s.NewErr == nil {
 		return err
 	}
 	p, err := build(held, s)
 	if err != nil {
 		return err
 	}
-	p.Attempt, p.Cluster = s.attempt(), string(u.c.Part)
+	p.Attempt, p.Cluster = s.Attempt(), string(u.c.Part)
 	return flow.Run(held, p, j, func(e flow.Event) {
 		u.running.watch(e)
 		observe(e)
@@ -158,9 +159,9 @@ func (u *Upgrade) cleanUp(ctx context.Context, s *survey, observe func(flow.Even
 }
 
 // dropLinksStep takes links away on both sides, whatever of them is there.
-func (u *Upgrade) dropLinksStep(id, title string, s *survey, pick func(*database) []link.Link) flow.Step {
+func (u *Upgrade) dropLinksStep(id, title string, s *survey.Survey, pick func(*survey.Database) []link.Link) flow.Step {
 	var does []flow.Effect
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		for _, l := range pick(db) {
 			does = append(does, l.DropSubscription()...)
 			does = append(does, l.DropSlot(), l.DropPublication())
@@ -169,8 +170,8 @@ func (u *Upgrade) dropLinksStep(id, title string, s *survey, pick func(*database
 	return flow.Step{
 		ID: id, Title: title, Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			for _, db := range s.databases {
-				if err := u.dropLinks(ctx, t, s, db.name, pick(db)); err != nil {
+			for _, db := range s.Databases {
+				if err := u.dropLinks(ctx, t, s, db.Name, pick(db)); err != nil {
 					return err
 				}
 			}
@@ -179,13 +180,13 @@ func (u *Upgrade) dropLinksStep(id, title string, s *survey, pick func(*database
 	}
 }
 
-func (u *Upgrade) dropLinks(ctx context.Context, t *flow.Turn, s *survey, db string, links []link.Link) error {
+func (u *Upgrade) dropLinks(ctx context.Context, t *flow.Turn, s *survey.Survey, db string, links []link.Link) error {
 	if len(links) == 0 {
 		return nil
 	}
 	from, to := links[0].From.Side, links[0].To.Side
 	part := func(side string, f func(conn *pgx.Conn) error) error {
-		if err := s.silent(side); err != nil {
+		if err := s.Silent(side); err != nil {
 			t.Note("%s does not answer: what is there stays (%v)", side, err)
 			return nil
 		}
@@ -211,30 +212,23 @@ func (u *Upgrade) dropLinks(ctx context.Context, t *flow.Turn, s *survey, db str
 	})
 }
 
-func (s *survey) silent(side string) error {
-	if side == "old" {
-		return s.oldErr
-	}
-	return s.newErr
-}
-
 // unfenceStep takes the fence off every table of one side.
-func (u *Upgrade) unfenceStep(s *survey, side string) flow.Step {
+func (u *Upgrade) unfenceStep(s *survey.Survey, side string) flow.Step {
 	var does []flow.Effect
-	for _, db := range s.databases {
-		does = append(does, flow.SQL(side, db.name, u.c.Part.Lowered()))
+	for _, db := range s.Databases {
+		does = append(does, flow.SQL(side, db.Name, u.c.Part.Lowered()))
 		for _, q := range u.c.Part.Unguard() {
-			does = append(does, flow.SQL(side, db.name, q))
+			does = append(does, flow.SQL(side, db.Name, q))
 		}
-		for _, t := range db.inventory.Tables {
-			does = append(does, flow.SQL(side, db.name, cutover.TriggerOff(t.SQL())))
+		for _, t := range db.Inventory.Tables {
+			does = append(does, flow.SQL(side, db.Name, cutover.TriggerOff(t.SQL())))
 		}
-		does = append(does, flow.SQL(side, db.name, u.lift(s, side, db.name)))
+		does = append(does, flow.SQL(side, db.Name, u.lift(s, side, db.Name)))
 	}
 	return flow.Step{
 		ID: "unfence/" + side, Title: "Take the fence off " + side, Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			for _, db := range s.databases {
+			for _, db := range s.Databases {
 				if err := u.unfence(ctx, t, s, side, db); err != nil {
 					return err
 				}
@@ -244,9 +238,9 @@ func (u *Upgrade) unfenceStep(s *survey, side string) flow.Step {
 	}
 }
 
-func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side string, in *database) error {
-	db := in.name
-	if err := s.silent(side); err != nil {
+func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey.Survey, side string, in *survey.Database) error {
+	db := in.Name
+	if err := s.Silent(side); err != nil {
 		t.Note("%s does not answer: its fence stays (%v)", side, err)
 		return nil
 	}
@@ -267,7 +261,7 @@ func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side str
 			}
 		}
 		var left []string
-		left, err = cutover.DisarmTables(ctx, conn, in.elsewhere(), time.Minute)
+		left, err = cutover.DisarmTables(ctx, conn, in.Elsewhere(), time.Minute)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("the open fence is still on %s of %s, which are busy: run the same command again", strings.Join(left, ", "), db)
 		}
@@ -284,15 +278,15 @@ func (u *Upgrade) unfence(ctx context.Context, t *flow.Turn, s *survey, side str
 
 // dropGroundStep drops schema crossfade on one side, the home database last:
 // as long as its row is there, the plan can be run again.
-func (u *Upgrade) dropGroundStep(s *survey, side string) flow.Step {
+func (u *Upgrade) dropGroundStep(s *survey.Survey, side string) flow.Step {
 	var does []flow.Effect
-	for i := len(s.databases) - 1; i >= 0; i-- {
-		does = append(does, flow.SQL(side, s.databases[i].name, u.dropGround(side, s.databases[i], s.home)))
+	for i := len(s.Databases) - 1; i >= 0; i-- {
+		does = append(does, flow.SQL(side, s.Databases[i].Name, u.dropGround(side, s.Databases[i], s.Home)))
 	}
 	return flow.Step{
 		ID: "ground/drop/" + side, Title: "Drop schema crossfade on " + side, Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if err := s.silent(side); err != nil {
+			if err := s.Silent(side); err != nil {
 				t.Note("%s does not answer: schema crossfade stays there (%v)", side, err)
 				return nil
 			}
@@ -309,27 +303,27 @@ func (u *Upgrade) dropGroundStep(s *survey, side string) flow.Step {
 // slimStep leaves on the side that was given up what keeps it closed, and
 // nothing else. The row of the upgrade goes last: as long as it is there, the
 // plan can be run again.
-func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
+func (u *Upgrade) slimStep(s *survey.Survey, side string) flow.Step {
 	var does []flow.Effect
-	for i := len(s.databases) - 1; i >= 0; i-- {
-		db := s.databases[i]
+	for i := len(s.Databases) - 1; i >= 0; i-- {
+		db := s.Databases[i]
 		for _, q := range u.c.Part.Unguard() {
-			does = append(does, flow.SQL(side, db.name, q))
+			does = append(does, flow.SQL(side, db.Name, q))
 		}
-		for _, set := range db.sets {
-			does = append(does, flow.SQL(side, db.name, "DROP TABLE IF EXISTS "+link.Canary(set.Name)))
+		for _, set := range db.Sets {
+			does = append(does, flow.SQL(side, db.Name, "DROP TABLE IF EXISTS "+link.Canary(set.Name)))
 		}
 		if side == "new" {
-			does = append(does, flow.SQL(side, db.name, "DROP TABLE IF EXISTS crossfade.ledger"))
+			does = append(does, flow.SQL(side, db.Name, "DROP TABLE IF EXISTS crossfade.ledger"))
 		}
-		if db.name == s.home {
-			does = append(does, flow.SQL(side, db.name, u.c.Part.Own("DROP TABLE IF EXISTS crossfade.upgrade")))
+		if db.Name == s.Home {
+			does = append(does, flow.SQL(side, db.Name, u.c.Part.Own("DROP TABLE IF EXISTS crossfade.upgrade")))
 		}
 	}
 	return flow.Step{
 		ID: "ground/slim/" + side, Title: "Leave on " + side + " what keeps it closed, and nothing else", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if err := s.silent(side); err != nil {
+			if err := s.Silent(side); err != nil {
 				t.Note("%s does not answer: what is there stays (%v)", side, err)
 				return nil
 			}
@@ -339,16 +333,16 @@ func (u *Upgrade) slimStep(s *survey, side string) flow.Step {
 }
 
 // settingsBackStep puts settings of a side back.
-func (u *Upgrade) settingsBackStep(s *survey, side string) flow.Step {
+func (u *Upgrade) settingsBackStep(s *survey.Survey, side string) flow.Step {
 	does := u.settingsBack(s, side)
 	all := slices.Clone(does)
-	for _, db := range s.databases {
-		all = append(all, flow.SQL(side, "", u.restoreSettings(s, side, db.name)))
+	for _, db := range s.Databases {
+		all = append(all, flow.SQL(side, "", u.restoreSettings(s, side, db.Name)))
 	}
 	return flow.Step{
 		ID: "settings/back/" + side, Title: "Put the settings of " + side + " back", Does: all, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if err := s.silent(side); err != nil {
+			if err := s.Silent(side); err != nil {
 				t.Note("%s does not answer: its settings stay (%v)", side, err)
 				return nil
 			}
@@ -362,18 +356,18 @@ func (u *Upgrade) settingsBackStep(s *survey, side string) flow.Step {
 
 // identityBackStep puts the replica identities back to what they were on old,
 // on both sides.
-func (u *Upgrade) identityBackStep(s *survey) flow.Step {
+func (u *Upgrade) identityBackStep(s *survey.Survey) flow.Step {
 	var does []flow.Effect
-	for _, db := range s.databases {
-		for _, t := range db.inventory.Tables {
-			clause, ok := s.before("identity/" + db.name + "/" + t.SQL())
-			if s.zero() == nil { // a plan drawn before prepare: as it will be remembered
-				ok = slices.ContainsFunc(db.book.Identity, func(id runbook.Identity) bool { return id.Table == runbook.TableName{Schema: t.Schema, Name: t.Name} })
+	for _, db := range s.Databases {
+		for _, t := range db.Inventory.Tables {
+			clause, ok := s.Before("identity/" + db.Name + "/" + t.SQL())
+			if s.Zero() == nil { // a plan drawn before prepare: as it will be remembered
+				ok = slices.ContainsFunc(db.Book.Identity, func(id runbook.Identity) bool { return id.Table == runbook.TableName{Schema: t.Schema, Name: t.Name} })
 				clause = identityClause(t.Identity.Kind, t.Identity.Index)
 			}
 			if ok {
 				sql := "ALTER TABLE " + t.SQL() + " " + clause
-				does = append(does, flow.SQL("old", db.name, sql), flow.SQL("new", db.name, sql))
+				does = append(does, flow.SQL("old", db.Name, sql), flow.SQL("new", db.Name, sql))
 			}
 		}
 	}
@@ -381,7 +375,7 @@ func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 		ID: "identity/back", Title: "Put the replica identities back", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, e := range does {
-				if err := s.silent(e.On); err != nil {
+				if err := s.Silent(e.On); err != nil {
 					t.Note("%s does not answer: its replica identities stay (%v)", e.On, err)
 					continue
 				}
@@ -396,20 +390,20 @@ func (u *Upgrade) identityBackStep(s *survey) flow.Step {
 
 // restoreTriggersStep puts back the triggers of old that fire on apply: it follows nobody
 // any more. The cutover remembered them.
-func (u *Upgrade) restoreTriggersStep(s *survey) flow.Step {
+func (u *Upgrade) restoreTriggersStep(s *survey.Survey) flow.Step {
 	var does []flow.Effect
-	if d := s.last(); d != nil {
-		for _, db := range s.databases {
-			for _, sql := range d.RestoreTriggers[db.name] {
-				does = append(does, flow.SQL("old", db.name, sql))
+	if d := s.Last(); d != nil {
+		for _, db := range s.Databases {
+			for _, sql := range d.RestoreTriggers[db.Name] {
+				does = append(does, flow.SQL("old", db.Name, sql))
 			}
 		}
 	}
 	return flow.Step{
 		ID: "triggers/old", Title: "Put the triggers of old back that fire on apply", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if s.oldErr != nil {
-				t.Note("old does not answer: its triggers stay disabled (%v)", s.oldErr)
+			if s.OldErr != nil {
+				t.Note("old does not answer: its triggers stay disabled (%v)", s.OldErr)
 				return nil
 			}
 			for _, e := range does {
@@ -422,13 +416,13 @@ func (u *Upgrade) restoreTriggersStep(s *survey) flow.Step {
 	}
 }
 
-func forwardLinks(db *database) []link.Link { return db.links }
+func forwardLinks(db *survey.Database) []link.Link { return db.Links }
 
-func backLinks(db *database) []link.Link { return db.way }
+func backLinks(db *survey.Database) []link.Link { return db.Way }
 
 // finishPlan ends an upgrade. In phase open new keeps serving and old stays
 // closed; after a rollback old keeps serving and new is given up.
-func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.Plan, error) {
+func (u *Upgrade) finishPlan(ctx context.Context, s *survey.Survey, reopen bool) (flow.Plan, error) {
 	p := flow.Plan{Name: "finish"}
 	p.Steps = []flow.Step{
 		u.dropLinksStep("back/drop", "End the possibility of rollback", s, backLinks),
@@ -440,12 +434,12 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 		return p, err
 	}
 	p.Steps = append(p.Steps, around...)
-	if s.phase == report.PhaseRolledBack {
+	if s.Phase == report.PhaseRolledBack {
 		// Old serves. New is given up: its fence stays, as old's would.
 		p.Steps = append(p.Steps, u.unfenceStep(s, "old"), u.dropGroundStep(s, "old"), u.slimStep(s, "new"))
 		return p, nil
 	}
-	if s.phase == report.PhaseOpen {
+	if s.Phase == report.PhaseOpen {
 		p.Steps = append(p.Steps, u.restoreTriggersStep(s))
 	}
 	p.Steps = append(p.Steps, u.unfenceStep(s, "new"), u.dropGroundStep(s, "new"))
@@ -459,7 +453,7 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey, reopen bool) (flow.
 
 // outsideSteps end what the upgrade has outside its databases: managers that were
 // paused, standbys, scratch databases.
-func (u *Upgrade) outsideSteps(ctx context.Context, s *survey, standbys func(context.Context, *survey) ([]flow.Step, error)) ([]flow.Step, error) {
+func (u *Upgrade) outsideSteps(ctx context.Context, s *survey.Survey, standbys func(context.Context, *survey.Survey) ([]flow.Step, error)) ([]flow.Step, error) {
 	let, err := u.letGoSteps(ctx, s, true)
 	if err != nil {
 		return nil, err
@@ -478,7 +472,7 @@ func (u *Upgrade) outsideSteps(ctx context.Context, s *survey, standbys func(con
 
 // abortPlan takes everything back: old is as it was, and new has nothing of
 // this upgrade, where it made a database not even that.
-func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
+func (u *Upgrade) abortPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
 	p := flow.Plan{Name: "abort"}
 	p.Steps = []flow.Step{
 		u.dropLinksStep("forward/drop", "Drop the links from old to new", s, forwardLinks),
@@ -502,10 +496,10 @@ func (u *Upgrade) abortPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 }
 
 // leftovers looks at every database of every server for what is the tool's.
-func (u *Upgrade) leftovers(ctx context.Context, s *survey, closed bool) (Leftovers, error) {
+func (u *Upgrade) leftovers(ctx context.Context, s *survey.Survey, closed bool) (Leftovers, error) {
 	var out Leftovers
 	for _, side := range []string{"old", "new"} {
-		if err := s.silent(side); err != nil {
+		if err := s.Silent(side); err != nil {
 			out.Lines = append(out.Lines, side+" does not answer: what is there is not known")
 			continue
 		}
@@ -531,20 +525,20 @@ func (u *Upgrade) leftovers(ctx context.Context, s *survey, closed bool) (Leftov
 		default:
 			out.Lines = append(out.Lines, side+": "+strings.Join(found, ", "))
 		}
-		if len(found) > 0 && !(closed && side == "old") && !((s.phase == report.PhaseRolledBack || s.gaveNewUp()) && side == "new") {
+		if len(found) > 0 && !(closed && side == "old") && !((s.Phase == report.PhaseRolledBack || s.GaveNewUp()) && side == "new") {
 			return out, errors.New("something is left: " + strings.Join(out.Lines, "; "))
 		}
 	}
 	out.Lines = append(out.Lines, u.placesTaken(ctx, s)...)
 	if closed {
-		for _, db := range s.databases {
-			out.Lift = append(out.Lift, "\\c "+db.name, u.lift(s, "old", db.name)+";", "DROP SCHEMA crossfade CASCADE;")
+		for _, db := range s.Databases {
+			out.Lift = append(out.Lift, "\\c "+db.Name, u.lift(s, "old", db.Name)+";", "DROP SCHEMA crossfade CASCADE;")
 		}
 	}
 	return out, nil
 }
 
-func (u *Upgrade) left(ctx context.Context, s *survey, side string) ([]string, error) {
+func (u *Upgrade) left(ctx context.Context, s *survey.Survey, side string) ([]string, error) {
 	if u.c.Part != "" && side == "old" {
 		return u.leftOfPart(ctx, s)
 	}
@@ -552,7 +546,7 @@ func (u *Upgrade) left(ctx context.Context, s *survey, side string) ([]string, e
 }
 
 // leftOn is left for all parts together.
-func (u *Upgrade) leftOn(ctx context.Context, s *survey, side string) ([]string, error) {
+func (u *Upgrade) leftOn(ctx context.Context, s *survey.Survey, side string) ([]string, error) {
 	var found []string
 	look := func(server *pg.Server, sql string) error {
 		err := u.c.Sessions.Do(ctx, server, func(conn *pgx.Conn) error {
@@ -587,8 +581,8 @@ func (u *Upgrade) leftOn(ctx context.Context, s *survey, side string) ([]string,
 			return nil, err
 		}
 	}
-	for _, db := range s.databases {
-		err := look(u.c.Side(side).With(db.name), `
+	for _, db := range s.Databases {
+		err := look(u.c.Side(side).With(db.Name), `
 			SELECT format('publication %I in %I', pubname, current_database()) FROM pg_publication WHERE pubname ~ ('^c[fb]_' || substr($1, 3) || '_')
 			UNION ALL SELECT format('schema crossfade in %I', current_database()) FROM pg_namespace WHERE nspname = 'crossfade'
 			UNION ALL SELECT format('the fence on %s tables of %I', count(*), current_database()) FROM pg_trigger WHERE tgname = '`+cutover.Trigger+`' HAVING count(*) > 0`)

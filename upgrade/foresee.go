@@ -11,6 +11,7 @@ import (
 	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -31,16 +32,16 @@ func (u *Upgrade) watchOld(ctx context.Context) *forecast.Mark {
 
 // foresee measures both servers and forecasts plans: it sets what each step is
 // expected to take. The error is that of a ctx that ended.
-func (u *Upgrade) foresee(ctx context.Context, s *survey, plans []flow.Plan, o forecast.Options) (forecast.Forecast, forecast.Facts, error) {
-	o.Old, o.New, o.Version = u.c.Old, u.c.New, s.old.Version
-	for _, db := range s.databases {
-		runs, err := u.runs(ctx, s, db)
+func (u *Upgrade) foresee(ctx context.Context, s *survey.Survey, plans []flow.Plan, o forecast.Options) (forecast.Forecast, forecast.Facts, error) {
+	o.Old, o.New, o.Version = u.c.Old, u.c.New, s.Old.Version
+	for _, db := range s.Databases {
+		runs, err := s.Runs(ctx, db)
 		if err != nil {
 			return forecast.Forecast{}, forecast.Facts{}, err
 		}
-		d := forecast.Database{Name: db.name, Skip: func(t schema.Table) bool { return runs.Folds(t.SQL()) }, Encoding: db.encoding, Inventory: db.inventory, Sets: db.sets, Full: map[uint32]bool{}}
-		for _, id := range db.book.Identity {
-			if t := db.inventory.Find(id.Table.Schema, id.Table.Name); t != nil && id.Index == "" {
+		d := forecast.Database{Name: db.Name, Skip: func(t schema.Table) bool { return runs.Folds(t.SQL()) }, Encoding: db.Encoding, Inventory: db.Inventory, Sets: db.Sets, Full: map[uint32]bool{}}
+		for _, id := range db.Book.Identity {
+			if t := db.Inventory.Find(id.Table.Schema, id.Table.Name); t != nil && id.Index == "" {
 				d.Full[t.OID] = true
 			}
 		}
@@ -65,11 +66,11 @@ func (u *Upgrade) foresee(ctx context.Context, s *survey, plans []flow.Plan, o f
 
 // foreseeCrossing forecasts a crossing that begins anew. One that goes on has
 // no time for it, and perhaps nobody to ask.
-func (u *Upgrade) foreseeCrossing(ctx context.Context, s *survey, p flow.Plan) error {
+func (u *Upgrade) foreseeCrossing(ctx context.Context, s *survey.Survey, p flow.Plan) error {
 	has := func(id string) bool {
 		return slices.ContainsFunc(p.Steps, func(st flow.Step) bool { return st.ID == id })
 	}
-	if !has("arm") || has("closed/again") || s.oldErr != nil || s.newErr != nil {
+	if !has("arm") || has("closed/again") || s.OldErr != nil || s.NewErr != nil {
 		return nil
 	}
 	_, _, err := u.foresee(ctx, s, []flow.Plan{p}, forecast.Options{Brief: true})

@@ -13,6 +13,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -22,14 +23,14 @@ import (
 // is done. What the serving side had when prepare last ran and has not any more
 // is taken away. Before the cutover new gets everything that old has; after it,
 // old gets what has changed on new since, because each has roles of its own.
-func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, kept map[string]map[string]string, err error) {
+func (u *Upgrade) globals(ctx context.Context, s *survey.Survey) (all []schema.Global, kept map[string]map[string]string, err error) {
 	var names []string
-	for _, db := range s.databases {
-		names = append(names, db.name)
+	for _, db := range s.Databases {
+		names = append(names, db.Name)
 	}
-	from, to := s.serving(), s.applying()
+	from, to := s.Serving(), s.Applying()
 	c := schema.Crossed{Side: to.Name, Only: from.Name == "new"}
-	if z := s.zero(); z != nil {
+	if z := s.Zero(); z != nil {
 		c.Was = z.Shared[from.Name]
 	}
 	own := u.ownSettings(s, to.Name)
@@ -66,13 +67,13 @@ func (u *Upgrade) globals(ctx context.Context, s *survey) (all []schema.Global, 
 // databases that it lacks, and takes away what is gone. What it is about to make
 // on new is remembered first: abort drops nothing else. late is the step for
 // what can be taken away only after the databases' own changes.
-func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.Step, err error) {
+func (u *Upgrade) globalsStep(ctx context.Context, s *survey.Survey) (step, late flow.Step, err error) {
 	all, _, err := u.globals(ctx, s)
 	if err != nil {
 		return step, late, err
 	}
-	side := s.applying().Name
-	does := []flow.Effect{flow.SQL("old", s.home, u.c.Part.Own(keepMemory))}
+	side := s.Applying().Name
+	does := []flow.Effect{flow.SQL("old", s.Home, u.c.Part.Own(keepMemory))}
 	var drops []flow.Effect
 	for _, g := range all {
 		if g.Late {
@@ -115,11 +116,11 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey) (step, late flow.S
 
 // globalsKeptStep drops the roles that are gone, and remembers what both sides
 // have outside of databases from then on.
-func (u *Upgrade) globalsKeptStep(s *survey, drops []flow.Effect) flow.Step {
-	side := s.applying().Name
+func (u *Upgrade) globalsKeptStep(s *survey.Survey, drops []flow.Effect) flow.Step {
+	side := s.Applying().Name
 	var kept map[string]map[string]string
 	return flow.Step{
-		ID: "globals/kept", Title: "Drop the roles that are gone on " + side + ", and remember what both sides have", Does: append(slices.Clone(drops), flow.SQL("old", s.home, u.c.Part.Own(keepMemory))),
+		ID: "globals/kept", Title: "Drop the roles that are gone on " + side + ", and remember what both sides have", Does: append(slices.Clone(drops), flow.SQL("old", s.Home, u.c.Part.Own(keepMemory))),
 		Done: func(ctx context.Context) (bool, error) {
 			m, err := u.memory(ctx, s)
 			if err != nil {
@@ -134,7 +135,7 @@ func (u *Upgrade) globalsKeptStep(s *survey, drops []flow.Effect) flow.Step {
 				if err := u.c.Do(ctx, e); err != nil && pg.SQLState(err) != "42704" {
 					return &exit.Error{
 						Code: exit.Failed, On: side, SQLState: pg.SQLState(err), Says: fmt.Sprintf("%s: %v", e.SQL, err), Err: err,
-						Hint: "the role is gone on " + s.serving().Name + ": drop what it owns on " + side + " (DROP OWNED BY, in each database), then run crossfade prepare again",
+						Hint: "the role is gone on " + s.Serving().Name + ": drop what it owns on " + side + " (DROP OWNED BY, in each database), then run crossfade prepare again",
 					}
 				}
 			}
@@ -166,8 +167,8 @@ func sameKept(a, b map[string]map[string]string) bool {
 
 // lackedGlobals are the roles, memberships, settings and databases that prepare
 // would make or take away on the side that applies.
-func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey) ([]string, error) {
-	if s.phase != report.PhaseReady && s.phase != report.PhaseOpen && s.phase != report.PhaseRolledBack {
+func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey.Survey) ([]string, error) {
+	if s.Phase != report.PhaseReady && s.Phase != report.PhaseOpen && s.Phase != report.PhaseRolledBack {
 		return nil, nil
 	}
 	all, _, err := u.globals(ctx, s)
@@ -182,8 +183,8 @@ func (u *Upgrade) lackedGlobals(ctx context.Context, s *survey) ([]string, error
 
 // keepBeside adds to what is remembered of a side what was left beside the
 // upgrade: what was remembered first stays.
-func (u *Upgrade) keepBeside(ctx context.Context, conn *pgx.Conn, s *survey, side string, kept map[string]map[string]string) error {
-	if z := s.zero(); z != nil && z.Shared[side] != nil {
+func (u *Upgrade) keepBeside(ctx context.Context, conn *pgx.Conn, s *survey.Survey, side string, kept map[string]map[string]string) error {
+	if z := s.Zero(); z != nil && z.Shared[side] != nil {
 		for key, v := range z.Shared[side] {
 			if strings.HasPrefix(key, beside) {
 				kept[side][key] = v

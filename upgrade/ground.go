@@ -13,6 +13,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -24,48 +25,48 @@ const (
 )
 
 // groundEffects make the tool's own schema in one database of one side.
-func (u *Upgrade) groundEffects(s *survey, side string, db *database) []flow.Effect {
+func (u *Upgrade) groundEffects(s *survey.Survey, side string, db *survey.Database) []flow.Effect {
 	sql := []string{"CREATE SCHEMA IF NOT EXISTS crossfade"}
-	if db.name == s.home {
+	if db.Name == s.Home {
 		// One transaction: a schema without the row would be a stranger's.
 		sql[0] += ";\n" + u.c.Part.Table() + ";\n" + u.c.Part.Own(rowZero)
 	}
-	for _, set := range db.sets {
+	for _, set := range db.Sets {
 		sql = append(sql, link.CanaryTable(set.Name))
 	}
 	if side == "new" {
-		sql = append(sql, schema.Ledger("new", db.name).SQL)
+		sql = append(sql, schema.Ledger("new", db.Name).SQL)
 	}
 	sql = append(sql, u.c.Part.Ground(u.rb.Upgrade, side == "new")...)
 	if side == "new" {
 		// Closed from its first day: what arrives here comes from old alone.
-		sql = append(sql, cutover.ReadOnly(db.name))
+		sql = append(sql, cutover.ReadOnly(db.Name))
 	}
 	var does []flow.Effect
 	for _, q := range sql {
-		does = append(does, flow.SQL(side, db.name, q))
+		does = append(does, flow.SQL(side, db.Name, q))
 	}
 	return does
 }
 
 // grounded reports whether the tool's own schema is complete in a database.
-func (u *Upgrade) grounded(ctx context.Context, s *survey, side string, db *database) (bool, error) {
+func (u *Upgrade) grounded(ctx context.Context, s *survey.Survey, side string, db *survey.Database) (bool, error) {
 	end := ""
 	if u.c.Part != "" {
 		end = "_" + string(u.c.Part)
 	}
 	want := []string{"fence" + end}
-	for _, set := range db.sets {
+	for _, set := range db.Sets {
 		want = append(want, "canary_"+set.Name)
 	}
 	if side == "new" {
 		want = append(want, "ledger")
 	}
-	if db.name == s.home {
+	if db.Name == s.Home {
 		want = append(want, "upgrade"+end)
 	}
 	var missing int
-	err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, `
 			SELECT count(*) FROM unnest($1::text[]) w(name)
 			WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'crossfade' AND c.relname = w.name)
@@ -77,10 +78,10 @@ func (u *Upgrade) grounded(ctx context.Context, s *survey, side string, db *data
 	return err == nil && missing == 0, err
 }
 
-func (u *Upgrade) groundStep(s *survey, side string, db *database) flow.Step {
+func (u *Upgrade) groundStep(s *survey.Survey, side string, db *survey.Database) flow.Step {
 	does := u.groundEffects(s, side, db)
 	return flow.Step{
-		ID: "ground/" + side + "/" + db.name, Title: "Make schema crossfade in " + db.name + " of " + side, Does: does,
+		ID: "ground/" + side + "/" + db.Name, Title: "Make schema crossfade in " + db.Name + " of " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) { return u.grounded(ctx, s, side, db) },
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			m, err := u.memory(ctx, s)
@@ -98,10 +99,10 @@ func (u *Upgrade) groundStep(s *survey, side string, db *database) flow.Step {
 }
 
 // memory is what row 0 remembers: as it stands, or as it begins.
-func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error) {
+func (u *Upgrade) memory(ctx context.Context, s *survey.Survey) (cutover.Memory, error) {
 	var m cutover.Memory
 	found := false
-	err := u.c.In(ctx, "old", s.home, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, "old", s.Home, func(conn *pgx.Conn) error {
 		ds, err := u.c.Part.ReadDecisions(ctx, conn)
 		for _, d := range ds {
 			if d.Attempt == 0 {
@@ -113,13 +114,13 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 	if err != nil || found {
 		return m, err
 	}
-	m.Closing, m.Opening = cutover.WhomOf(s.old), cutover.WhomOf(s.new)
+	m.Closing, m.Opening = cutover.WhomOf(s.Old), cutover.WhomOf(s.New)
 	m.Before = map[string]string{}
-	for _, db := range s.databases {
-		m.Before["tag/"+db.name] = link.DatabaseTag(db.name, db.oid)
-		for _, id := range db.book.Identity {
-			if t := db.inventory.Find(id.Table.Schema, id.Table.Name); t != nil {
-				m.Before["identity/"+db.name+"/"+t.SQL()] = identityClause(t.Identity.Kind, t.Identity.Index)
+	for _, db := range s.Databases {
+		m.Before["tag/"+db.Name] = link.DatabaseTag(db.Name, db.OID)
+		for _, id := range db.Book.Identity {
+			if t := db.Inventory.Find(id.Table.Schema, id.Table.Name); t != nil {
+				m.Before["identity/"+db.Name+"/"+t.SQL()] = identityClause(t.Identity.Kind, t.Identity.Index)
 			}
 		}
 	}
@@ -134,7 +135,7 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 	if err := u.rememberStood(ctx, s, m.Before); err != nil {
 		return m, err
 	}
-	names, err := u.oldSynchronous(ctx, s)
+	names, err := s.OldSynchronous(ctx)
 	if err == nil && len(u.successors()) > 0 {
 		m.Before[oldSynchronousNames] = names
 	}
@@ -148,7 +149,7 @@ func (u *Upgrade) memory(ctx context.Context, s *survey) (cutover.Memory, error)
 var systemSettings = []string{"max_slot_wal_keep_size", "wal_retrieve_retry_interval"}
 
 // readBefore reads the settings of one side that the upgrade will change.
-func (u *Upgrade) readBefore(ctx context.Context, s *survey, side string, before map[string]string) error {
+func (u *Upgrade) readBefore(ctx context.Context, s *survey.Survey, side string, before map[string]string) error {
 	err := u.c.On(ctx, side, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT d.datname || '/default_transaction_read_only', split_part(c, '=', 2)
@@ -187,11 +188,11 @@ func identityClause(kind byte, index string) string {
 // identityStep sets the replica identities that the runbook orders on one
 // side: on old before anything is published, on new when its indexes are
 // there, so that the way back finds rows the same way.
-func (u *Upgrade) identityStep(s *survey, side string, db *database) (flow.Step, bool) {
+func (u *Upgrade) identityStep(s *survey.Survey, side string, db *survey.Database) (flow.Step, bool) {
 	var does []flow.Effect
 	want := map[string]string{}
-	for _, id := range db.book.Identity {
-		t := db.inventory.Find(id.Table.Schema, id.Table.Name)
+	for _, id := range db.Book.Identity {
+		t := db.Inventory.Find(id.Table.Schema, id.Table.Name)
 		if t == nil {
 			continue
 		}
@@ -200,13 +201,13 @@ func (u *Upgrade) identityStep(s *survey, side string, db *database) (flow.Step,
 			clause = identityClause('i', id.Index)
 		}
 		want[t.SQL()] = clause
-		does = append(does, flow.SQL(side, db.name, "ALTER TABLE "+t.SQL()+" "+clause))
+		does = append(does, flow.SQL(side, db.Name, "ALTER TABLE "+t.SQL()+" "+clause))
 	}
 	return flow.Step{
-		ID: "identity/" + side + "/" + db.name, Title: "Set the replica identities that the runbook orders in " + db.name + " of " + side, Does: does,
+		ID: "identity/" + side + "/" + db.Name, Title: "Set the replica identities that the runbook orders in " + db.Name + " of " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
 				inv, err := schema.Read(ctx, conn, schema.Filter{NoObjects: true, NoSizes: true})
 				if err != nil {
 					return err
@@ -238,14 +239,14 @@ func (u *Upgrade) identityStep(s *survey, side string, db *database) (flow.Step,
 
 // rememberIdentities adds what tables have that were not there, or not ordered,
 // when the upgrade began: finish and abort put it back.
-func (u *Upgrade) rememberIdentities(ctx context.Context, s *survey, db *database, want map[string]string) error {
+func (u *Upgrade) rememberIdentities(ctx context.Context, s *survey.Survey, db *survey.Database, want map[string]string) error {
 	m, err := u.memory(ctx, s)
 	if err != nil {
 		return err
 	}
 	more := map[string]string{}
-	for _, t := range db.inventory.Tables {
-		key := "identity/" + db.name + "/" + t.SQL()
+	for _, t := range db.Inventory.Tables {
+		key := "identity/" + db.Name + "/" + t.SQL()
 		if _, known := m.Before[key]; !known && want[t.SQL()] != "" {
 			more[key] = identityClause(t.Identity.Kind, t.Identity.Index)
 		}
@@ -285,12 +286,12 @@ func (u *Upgrade) settingStep(side string, version int, want map[string]string) 
 
 // settingsBack are the effects that put a server's settings back to what stood
 // there before.
-func (u *Upgrade) settingsBack(s *survey, side string) []flow.Effect {
+func (u *Upgrade) settingsBack(s *survey.Survey, side string) []flow.Effect {
 	var does []flow.Effect
 	for _, name := range systemSettings {
-		if v, ok := s.before(side + "/system/" + name); ok {
+		if v, ok := s.Before(side + "/system/" + name); ok {
 			does = append(does, flow.SQL(side, "", "ALTER SYSTEM SET "+name+" = "+pg.Literal(v)))
-		} else if name != "max_slot_wal_keep_size" || s.side(side).Version >= 130000 { // it came with 13
+		} else if name != "max_slot_wal_keep_size" || s.Side(side).Version >= 130000 { // it came with 13
 			does = append(does, flow.SQL(side, "", "ALTER SYSTEM RESET "+name))
 		}
 	}

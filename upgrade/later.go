@@ -3,7 +3,6 @@ package upgrade
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -16,31 +15,10 @@ import (
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
-
-// What clients make after prepare, they make on the side that serves: old up to
-// the cutover, new in phase open, old again in phase rolled_back. prepare takes
-// it along to the side that applies: in phase ready by the plan that has made
-// everything (preparePlan), later by laterPlan, which touches nothing of the
-// fence and of the links that run.
-
-// applying is the side that rows are applied on: the one that does not serve.
-func (s *survey) applying() cutover.Side {
-	if s.serving().Name == "new" {
-		return s.old
-	}
-	return s.new
-}
-
-// directed are the links of a database from the serving side, and those back.
-func (db *database) directed(serving string) (links, way []link.Link) {
-	if serving == "new" {
-		return db.way, db.links
-	}
-	return db.links, db.way
-}
 
 // takingKey marks, in the ledger of the applying side, a set that is being taken
 // along: from before anything of it is made until its link applies.
@@ -48,34 +26,34 @@ func takingKey(set string) string { return "taking/" + set }
 
 // taking is a database with nothing but the sets that no link carries yet. Its
 // links are those from the serving side, whichever that is.
-func (u *Upgrade) taking(ctx context.Context, s *survey, db *database) (*database, error) {
+func (u *Upgrade) taking(ctx context.Context, s *survey.Survey, db *survey.Database) (*survey.Database, error) {
 	begun := map[string]bool{}
-	err := u.c.Sessions.Do(ctx, s.applying().Server.With(db.name), func(conn *pgx.Conn) (err error) {
+	err := u.c.Sessions.Do(ctx, s.Applying().Server.With(db.Name), func(conn *pgx.Conn) (err error) {
 		begun, err = schema.Marks(ctx, conn, takingKey(""))
 		return err
 	})
 	if err != nil {
-		return nil, &pg.Error{Doing: "read which tables are being taken along", On: s.applying().Server.String() + ", database " + db.name, Err: err}
+		return nil, &pg.Error{Doing: "read which tables are being taken along", On: s.Applying().Server.String() + ", database " + db.Name, Err: err}
 	}
 	some := *db
-	some.sets, some.links, some.way = nil, nil, nil
-	links, way := db.directed(s.serving().Name)
-	for i, set := range db.sets {
-		if db.published[set.Name] && !begun[takingKey(set.Name)] {
+	some.Sets, some.Links, some.Way = nil, nil, nil
+	links, way := db.Directed(s.Serving().Name)
+	for i, set := range db.Sets {
+		if db.Published[set.Name] && !begun[takingKey(set.Name)] {
 			continue
 		}
-		some.sets = append(some.sets, set)
-		some.links, some.way = append(some.links, links[i]), append(some.way, way[i])
+		some.Sets = append(some.Sets, set)
+		some.Links, some.Way = append(some.Links, links[i]), append(some.Way, way[i])
 	}
 	return &some, nil
 }
 
 // follows reports whether the closed side is kept in step at all: there is
 // nothing to take along where there is no way back.
-func (u *Upgrade) follows(ctx context.Context, s *survey) (bool, error) {
-	for _, db := range s.databases {
-		links, _ := db.directed(s.serving().Name)
-		at, err := u.positions(ctx, s, db.name, links)
+func (u *Upgrade) follows(ctx context.Context, s *survey.Survey) (bool, error) {
+	for _, db := range s.Databases {
+		links, _ := db.Directed(s.Serving().Name)
+		at, err := s.Positions(ctx, db.Name, links)
 		if err != nil {
 			return false, err
 		}
@@ -90,12 +68,12 @@ func (u *Upgrade) follows(ctx context.Context, s *survey) (bool, error) {
 
 // laterPlan takes along what was made on the serving side since a cutover or a
 // rollback.
-func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
+func (u *Upgrade) laterPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
 	p := flow.Plan{Name: "prepare", Cluster: string(u.c.Part), Steps: []flow.Step{u.functionsStep(s)}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
-	side := s.applying().Name
-	some := make([]*database, len(s.databases))
-	for i, db := range s.databases {
+	side := s.Applying().Name
+	some := make([]*survey.Database, len(s.Databases))
+	for i, db := range s.Databases {
 		var err error
 		if some[i], err = u.taking(ctx, s, db); err != nil {
 			return p, err
@@ -107,30 +85,30 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 		return p, err
 	}
 	add(globals)
-	for i, db := range s.databases {
+	for i, db := range s.Databases {
 		late := some[i]
 		stages, err := u.stagesOf(ctx, s, db, late)
 		if err != nil {
 			return p, err
 		}
 		add(stages.changes, stages.before)
-		if identity, ok := u.identityStep(s, s.serving().Name, late.only()); ok {
+		if identity, ok := u.identityStep(s, s.Serving().Name, late.Only()); ok {
 			add(identity)
 		}
-		add(u.publicationsStep(late, late.links))
-		if len(late.sets) > 0 {
+		add(u.publicationsStep(late, late.Links))
+		if len(late.Sets) > 0 {
 			add(stages.copy)
 		}
 		add(stages.after)
 		add(stages.validate...)
-		if identity, ok := u.identityStep(s, side, late.only()); ok {
+		if identity, ok := u.identityStep(s, side, late.Only()); ok {
 			add(identity)
 		}
-		add(u.fenceStep(side, db, false), u.publicationsStep(late, late.way), u.compareStep(s, db))
-		if len(late.sets) > 0 {
+		add(u.fenceStep(side, db, false), u.publicationsStep(late, late.Way), u.compareStep(s, db))
+		if len(late.Sets) > 0 {
 			add(u.linkSettingsStep(s, side, db))
 			add(u.subscribeStep(s, late), u.catchupStep(s, late), u.laterDoneStep(s, late))
-			analyze := load.Analyze(load.Options{New: s.applying().Server, Database: db.name, Jobs: u.rb.Copy.Jobs}, late.tables())
+			analyze := load.Analyze(load.Options{New: s.Applying().Server, Database: db.Name, Jobs: u.rb.Copy.Jobs}, late.Tables())
 			add(facing(side, analyze))
 			if u.rb.Verify.Mode != runbook.VerifyOff {
 				add(u.laterVerifyStep(s, late))
@@ -139,25 +117,6 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 	}
 	add(kept)
 	return p, nil
-}
-
-// only is a database whose inventory has the tables of its sets and no others.
-func (db *database) only() *database {
-	some := *db
-	inv := *db.inventory
-	inv.Tables = db.tables()
-	some.inventory = &inv
-	return &some
-}
-
-// tables are those of the sets of a database.
-func (db *database) tables() []schema.Table {
-	var all []schema.Table
-	for _, set := range db.sets {
-		all = append(all, set.Tables...)
-	}
-	slices.SortFunc(all, func(a, b schema.Table) int { return strings.Compare(a.SQL(), b.SQL()) })
-	return all
 }
 
 // facing is a step of package load whose effects are on the side that it is run
@@ -180,46 +139,46 @@ func facing(side string, step flow.Step) flow.Step {
 
 // laterGroundStep makes what the tool needs of its own for sets that are taken
 // along, and marks them. The fence stays as it is.
-func (u *Upgrade) laterGroundStep(s *survey, late *database) flow.Step {
-	side := s.applying().Name
-	does := []flow.Effect{schema.Ledger(side, late.name)}
-	for _, set := range late.sets {
+func (u *Upgrade) laterGroundStep(s *survey.Survey, late *survey.Database) flow.Step {
+	side := s.Applying().Name
+	does := []flow.Effect{schema.Ledger(side, late.Name)}
+	for _, set := range late.Sets {
 		does = append(does,
-			flow.SQL(side, late.name, "INSERT INTO crossfade.ledger (key) VALUES ("+pg.Literal(takingKey(set.Name))+") ON CONFLICT DO NOTHING"),
-			flow.SQL(side, late.name, link.CanaryTable(set.Name)), flow.SQL(s.serving().Name, late.name, link.CanaryTable(set.Name)))
+			flow.SQL(side, late.Name, "INSERT INTO crossfade.ledger (key) VALUES ("+pg.Literal(takingKey(set.Name))+") ON CONFLICT DO NOTHING"),
+			flow.SQL(side, late.Name, link.CanaryTable(set.Name)), flow.SQL(s.Serving().Name, late.Name, link.CanaryTable(set.Name)))
 	}
 	return flow.Step{
-		ID: "later/" + late.name, Title: "Make room for what was made in " + late.name + " of " + s.serving().Name, Does: does,
+		ID: "later/" + late.Name, Title: "Make room for what was made in " + late.Name + " of " + s.Serving().Name, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			missing := 0
-			err := u.c.In(ctx, side, late.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, side, late.Name, func(conn *pgx.Conn) error {
 				return conn.QueryRow(ctx, "SELECT count(*) FROM (SELECT to_regclass('crossfade.ledger')) l(c) WHERE c IS NULL").Scan(&missing)
 			})
-			return missing == 0 && len(late.sets) == 0, err
+			return missing == 0 && len(late.Sets) == 0, err
 		},
 		Do: u.c.Exec(does, nil),
 	}
 }
 
 // laterDoneStep takes the marks of sets away that are taken along by now.
-func (u *Upgrade) laterDoneStep(s *survey, late *database) flow.Step {
-	keys := make([]string, len(late.sets))
-	for i, set := range late.sets {
+func (u *Upgrade) laterDoneStep(s *survey.Survey, late *survey.Database) flow.Step {
+	keys := make([]string, len(late.Sets))
+	for i, set := range late.Sets {
 		keys[i] = pg.Literal(takingKey(set.Name))
 	}
-	does := []flow.Effect{flow.SQL(s.applying().Name, late.name, "DELETE FROM crossfade.ledger WHERE key IN ("+strings.Join(keys, ", ")+")")}
+	does := []flow.Effect{flow.SQL(s.Applying().Name, late.Name, "DELETE FROM crossfade.ledger WHERE key IN ("+strings.Join(keys, ", ")+")")}
 	return flow.Step{
-		ID: "later-done/" + late.name, Title: "Write down that " + late.name + " of " + s.applying().Name + " follows again as a whole", Does: does, Done: flow.Never,
+		ID: "later-done/" + late.Name, Title: "Write down that " + late.Name + " of " + s.Applying().Name + " follows again as a whole", Does: does, Done: flow.Never,
 		Do: u.c.Exec(does, nil),
 	}
 }
 
 // laterVerifyStep compares the rows of what was taken along.
-func (u *Upgrade) laterVerifyStep(s *survey, late *database) flow.Step {
+func (u *Upgrade) laterVerifyStep(s *survey.Survey, late *survey.Database) flow.Step {
 	return flow.Step{
-		ID: "verify/" + late.name, Title: "Compare the rows of what was taken along in " + late.name, Done: flow.Never,
+		ID: "verify/" + late.Name, Title: "Compare the rows of what was taken along in " + late.Name, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			results, err := u.compareTables(ctx, s, late, late.links, nil, t)
+			results, err := u.compareTables(ctx, s, late, late.Links, nil, t)
 			if err != nil {
 				return err
 			}
@@ -228,40 +187,23 @@ func (u *Upgrade) laterVerifyStep(s *survey, late *database) flow.Step {
 	}
 }
 
-// dump reads the schema of a database of one side.
-func (u *Upgrade) dump(ctx context.Context, s *survey, from cutover.Side, db *database) ([]schema.Entry, []flow.Effect, error) {
-	program, err := u.c.Program("pg_dump", s.new.Identity.Major())
-	if err != nil {
-		return nil, nil, err
-	}
-	apart := db.apart
-	if from.Name == "new" {
-		apart = nil // it has only what goes there
-	}
-	entries, commands, err := schema.Dump(ctx, from.Server.With(db.name), program, apart)
-	if err != nil {
-		return nil, nil, fmt.Errorf("dump the schema of database %s of %s: %w", db.name, from.Name, err)
-	}
-	return entries, commands, nil
-}
-
 // changesStep brings the applying side to what has become of what was restored
 // there: what was changed is replaced, what is gone is dropped, and what was
 // made on both sides is known from then on.
-func (u *Upgrade) changesStep(ctx context.Context, s *survey, db *database, now []schema.Entry) (flow.Step, error) {
-	to := s.applying()
+func (u *Upgrade) changesStep(ctx context.Context, s *survey.Survey, db *survey.Database, now []schema.Entry) (flow.Step, error) {
+	to := s.Applying()
 	does, err := u.changes(ctx, s, db, now)
 	if err != nil {
 		return flow.Step{}, err
 	}
 	step := flow.Step{
-		ID: "changes/" + db.name, Title: "Take along what was changed or dropped in " + db.name + " of " + s.serving().Name,
+		ID: "changes/" + db.Name, Title: "Take along what was changed or dropped in " + db.Name + " of " + s.Serving().Name,
 		Done: func(ctx context.Context) (done bool, err error) {
 			does, err = u.changes(ctx, s, db, now)
 			return len(does) == 0, err
 		},
 		Do: func(ctx context.Context, t *flow.Turn) (err error) {
-			conn, err := schema.Session(ctx, to.Server.With(db.name), nil)
+			conn, err := schema.Session(ctx, to.Server.With(db.Name), nil)
 			if err != nil {
 				return err
 			}
@@ -269,7 +211,7 @@ func (u *Upgrade) changesStep(ctx context.Context, s *survey, db *database, now 
 			l := u.logins()
 			defer func() { err = errors.Join(err, l.close(ctx)) }()
 			as := func(role string) (*pgx.Conn, error) {
-				at, err := u.as(ctx, l.of(to.Name), to.Server, role, db.name)
+				at, err := u.as(ctx, l.of(to.Name), to.Server, role, db.Name)
 				if err != nil {
 					return nil, err
 				}
@@ -287,19 +229,19 @@ func (u *Upgrade) changesStep(ctx context.Context, s *survey, db *database, now 
 		},
 	}
 	for _, c := range does {
-		step.Does = append(step.Does, c.Effects(to.Name, db.name)...)
+		step.Does = append(step.Does, c.Effects(to.Name, db.Name)...)
 	}
 	return step, nil
 }
 
 // changes is what the applying side does not have as it is on the serving side,
 // of what has been restored there.
-func (u *Upgrade) changes(ctx context.Context, s *survey, db *database, now []schema.Entry) ([]schema.Change, error) {
-	to := s.applying()
+func (u *Upgrade) changes(ctx context.Context, s *survey.Survey, db *survey.Database, now []schema.Entry) ([]schema.Change, error) {
+	to := s.Applying()
 
 	marks := map[string]string{}
-	for _, side := range []cutover.Side{s.serving(), to} {
-		err := u.c.Sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) error {
+	for _, side := range []cutover.Side{s.Serving(), to} {
+		err := u.c.Sessions.Do(ctx, side.Server.With(db.Name), func(conn *pgx.Conn) error {
 			some, err := schema.MarkHashes(ctx, conn)
 			if side.Name != to.Name {
 				for key := range some { // restored the other way: what the text was here is not known
@@ -313,37 +255,37 @@ func (u *Upgrade) changes(ctx context.Context, s *survey, db *database, now []sc
 			return nil, nil
 		}
 		if err != nil {
-			return nil, &pg.Error{Doing: "read what was restored of " + db.name, On: side.Server.String(), Err: err}
+			return nil, &pg.Error{Doing: "read what was restored of " + db.Name, On: side.Server.String(), Err: err}
 		}
 	}
 	if len(marks) == 0 || settled(now, marks) {
 		return nil, nil
 	}
-	there, _, err := u.dump(ctx, s, to, db)
+	there, _, err := s.Dump(ctx, to, db)
 	if err != nil {
 		return nil, err
 	}
 	shapes := map[string]map[string]*schema.Shape{}
-	for _, side := range []cutover.Side{s.serving(), to} {
-		err := u.c.Sessions.Do(ctx, side.Server.With(db.name), func(conn *pgx.Conn) (err error) {
+	for _, side := range []cutover.Side{s.Serving(), to} {
+		err := u.c.Sessions.Do(ctx, side.Server.With(db.Name), func(conn *pgx.Conn) (err error) {
 			shapes[side.Name], err = schema.ReadShapes(ctx, conn)
 			return err
 		})
 		if err != nil {
-			return nil, &pg.Error{Doing: "read what the tables of " + db.name + " are made of", On: side.Server.String(), Err: err}
+			return nil, &pg.Error{Doing: "read what the tables of " + db.Name + " are made of", On: side.Server.String(), Err: err}
 		}
 	}
-	diff, err := u.differences(ctx, db)
+	diff, err := survey.Differences(ctx, u.c, db)
 	if err != nil {
 		return nil, err
 	}
-	runs, err := u.runs(ctx, s, db)
+	runs, err := s.Runs(ctx, db)
 	if err != nil {
 		return nil, err
 	}
 	does := schema.Changes(now, there, marks, schema.ChangeFacts{
 		Alter: func(table string) (string, bool) {
-			return schema.Alter(table, shapes[s.serving().Name][table], shapes[to.Name][table])
+			return schema.Alter(table, shapes[s.Serving().Name][table], shapes[to.Name][table])
 		},
 		Differs: func(kind, name string) bool {
 			return slices.ContainsFunc(diff, func(d schema.Difference) bool {
@@ -379,11 +321,11 @@ func settled(now []schema.Entry, marks map[string]string) bool {
 
 // mayTake refuses to take anything along while steps of the crossing are still
 // to do: the links are theirs.
-func (u *Upgrade) mayTake(ctx context.Context, s *survey) error {
-	if err := s.bothAnswer(); err != nil {
+func (u *Upgrade) mayTake(ctx context.Context, s *survey.Survey) error {
+	if err := s.BothAnswer(); err != nil {
 		return err
 	}
-	d := s.last()
+	d := s.Last()
 	name := crossingName(d.Direction)
 	if !u.crossed(ctx, s, *d) {
 		return exit.Errorf(exit.Gate, "crossfade "+name+" goes on with them; then run crossfade prepare", "steps of the %s after open are still to do", name)
@@ -393,21 +335,21 @@ func (u *Upgrade) mayTake(ctx context.Context, s *survey) error {
 
 // split parts the sets of a database into those that a link carries, and the
 // tables of the others, which were made since prepare last ran.
-func (u *Upgrade) split(ctx context.Context, s *survey, db *database) (carried *database, made []schema.Table, err error) {
-	links, way := db.directed(s.serving().Name)
-	at, err := u.positions(ctx, s, db.name, links)
+func (u *Upgrade) split(ctx context.Context, s *survey.Survey, db *survey.Database) (carried *survey.Database, made []schema.Table, err error) {
+	links, way := db.Directed(s.Serving().Name)
+	at, err := s.Positions(ctx, db.Name, links)
 	if err != nil {
 		return nil, nil, err
 	}
 	some := *db
-	some.sets, some.links, some.way = nil, nil, nil
-	for i, set := range db.sets {
-		if !db.published[set.Name] && !at[links[i].Name].Subscription {
+	some.Sets, some.Links, some.Way = nil, nil, nil
+	for i, set := range db.Sets {
+		if !db.Published[set.Name] && !at[links[i].Name].Subscription {
 			made = append(made, set.Tables...)
 			continue
 		}
-		some.sets = append(some.sets, set)
-		some.links, some.way = append(some.links, links[i]), append(some.way, way[i])
+		some.Sets = append(some.Sets, set)
+		some.Links, some.Way = append(some.Links, links[i]), append(some.Way, way[i])
 	}
 	return &some, made, nil
 }

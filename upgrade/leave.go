@@ -14,6 +14,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -21,9 +22,9 @@ import (
 // unmakeStep takes away on new what this upgrade made there: what it changed of
 // roles and settings, its databases, what it put into those that were there before,
 // and its roles. Roles that own something of somebody's stay, and are named.
-func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) {
+func (u *Upgrade) unmakeStep(ctx context.Context, s *survey.Survey) (flow.Step, error) {
 	var does []flow.Effect
-	if z := s.zero(); z != nil {
+	if z := s.Zero(); z != nil {
 		for _, sql := range slices.Backward(z.Undo) {
 			does = append(does, flow.SQL("new", "", sql))
 		}
@@ -57,8 +58,8 @@ func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) 
 	return flow.Step{
 		ID: "unmake", Title: "Remove on new what this upgrade made there", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if s.newErr != nil {
-				t.Note("new does not answer: what was made there stays (%v)", s.newErr)
+			if s.NewErr != nil {
+				t.Note("new does not answer: what was made there stays (%v)", s.NewErr)
 				return nil
 			}
 			// Sessions of the tool in a database would hold its end up.
@@ -89,33 +90,33 @@ func (u *Upgrade) unmakeStep(ctx context.Context, s *survey) (flow.Step, error) 
 // withoutNew opens old because new is gone for good. What the back links had
 // applied is what there is; it says up to which position and time.
 func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func(flow.Event)) (*report.Cutover, error) {
-	s, err := u.look(ctx, false)
-	if err != nil && (s == nil || s.oldErr != nil) {
+	s, err := survey.Take(ctx, u.c, false)
+	if err != nil && (s == nil || s.OldErr != nil) {
 		return nil, err
 	}
-	opened := s.phase == report.PhaseRolledBack
+	opened := s.Phase == report.PhaseRolledBack
 	switch {
-	case s.oldErr != nil:
-		return nil, s.oldErr
-	case opened && s.last().Done:
+	case s.OldErr != nil:
+		return nil, s.OldErr
+	case opened && s.Last().Done:
 		return nil, nil
-	case !opened && s.phase != report.PhaseOpen && !(s.phase == report.PhaseCutover && s.last().Direction == cutover.Back):
-		return nil, exit.WrongPhase(s.phase, "rollback --without-new")
-	case s.newErr == nil && !s.new.Identity.InRecovery:
+	case !opened && s.Phase != report.PhaseOpen && !(s.Phase == report.PhaseCutover && s.Last().Direction == cutover.Back):
+		return nil, exit.WrongPhase(s.Phase, "rollback --without-new")
+	case s.NewErr == nil && !s.New.Identity.InRecovery:
 		return nil, exit.Refused("use rollback, which loses nothing", "new answers: it is not gone")
 	case !o.Approved:
 		return nil, exit.Refused("type the upgrade's name when asked, or give --yes", "not approved")
 	}
-	held, release, err := u.c.Hold(ctx, u.c.Old.With(s.home))
+	held, release, err := u.c.Hold(ctx, u.c.Old.With(s.Home))
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	if s, err = u.look(held, false); err != nil && (s == nil || s.oldErr != nil) {
+	if s, err = survey.Take(held, u.c, false); err != nil && (s == nil || s.OldErr != nil) {
 		return nil, err
 	}
-	s.onlyOld = true
-	if err := u.lookTables(held, s); err != nil {
+	s.OnlyOld = true
+	if err := s.ReadTables(held); err != nil {
 		return nil, err
 	}
 	j, err := u.journal().open()
@@ -124,7 +125,7 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	}
 	defer closeQuietly(j)
 	began := time.Now()
-	u.running.is(underWay{phase: s.phase, opened: report.PhaseRolledBack})
+	u.running.is(underWay{phase: s.Phase, opened: report.PhaseRolledBack})
 	p, err := u.withoutNewPlan(held, s)
 	if err != nil {
 		return nil, err
@@ -138,34 +139,34 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 }
 
 // withoutNewPlan opens old; where it has been opened, it does what is left.
-func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, error) {
+func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
 	let, err := u.letGoSteps(ctx, s, false)
 	if err != nil {
 		return flow.Plan{}, err
 	}
-	opened := s.phase == report.PhaseRolledBack
-	attempt := s.attempt()
+	opened := s.Phase == report.PhaseRolledBack
+	attempt := s.Attempt()
 	if !opened {
 		attempt++
 	}
 	ifOpened := func(context.Context) (bool, error) { return opened, nil }
 	var drop, open []flow.Effect
-	for i := len(s.databases) - 1; i >= 0; i-- {
-		db := s.databases[i]
-		for _, l := range db.way {
+	for i := len(s.Databases) - 1; i >= 0; i-- {
+		db := s.Databases[i]
+		for _, l := range db.Way {
 			drop = append(drop, l.DropSubscription()...)
 		}
-		sql := u.c.Part.Lowered() + ";\n" + u.opened(s, "old", db.name)
+		sql := u.c.Part.Lowered() + ";\n" + u.opened(s, "old", db.Name)
 		// They are disabled on old, which follows: what they were is remembered.
-		if d := s.last(); d != nil {
-			for _, q := range d.RestoreTriggers[db.name] {
+		if d := s.Last(); d != nil {
+			for _, q := range d.RestoreTriggers[db.Name] {
 				sql += ";\n" + q
 			}
 		}
-		if db.name == s.home {
+		if db.Name == s.Home {
 			sql += fmt.Sprintf(u.c.Part.Own(";\nINSERT INTO crossfade.upgrade (attempt, upgrade, direction, state) VALUES (%d, %s, 'back', 'open')"), attempt, pg.Literal(u.rb.Upgrade))
 		}
-		open = append(open, flow.SQL("old", db.name, sql))
+		open = append(open, flow.SQL("old", db.Name, sql))
 	}
 	switches, serr := u.switches("old")
 	ahead := u.aheadStep(s)
@@ -178,8 +179,8 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 		{
 			ID: "back/drop", Title: "End the links from new", Does: drop, Done: flow.Never,
 			Do: func(ctx context.Context, _ *flow.Turn) error {
-				for _, db := range s.databases {
-					err := u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, db.way) })
+				for _, db := range s.Databases {
+					err := u.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, db.Way) })
 					if err != nil {
 						return err
 					}
@@ -206,7 +207,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 		u.unfenceStep(s, "old"),
 	}
 	_, after := u.hookSteps()
-	done := []flow.Effect{flow.SQL("old", s.home, u.c.Part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
+	done := []flow.Effect{flow.SQL("old", s.Home, u.c.Part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
 	steps = append(append(steps, let...), after...)
 	last := flow.Step{ID: "done", Title: cutover.DoneTitle, Does: done, Done: flow.Never, Do: u.c.Exec(done, nil)}
 	for _, st := range steps {
@@ -216,24 +217,24 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey) (flow.Plan, err
 }
 
 // tellKnown says up to which position and time each back link was applied.
-func (u *Upgrade) tellKnown(ctx context.Context, t *flow.Turn, s *survey) error {
-	for _, db := range s.databases {
-		err := u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error {
-			at, err := link.Positions(ctx, nil, conn, db.way)
+func (u *Upgrade) tellKnown(ctx context.Context, t *flow.Turn, s *survey.Survey) error {
+	for _, db := range s.Databases {
+		err := u.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error {
+			at, err := link.Positions(ctx, nil, conn, db.Way)
 			if err != nil {
 				return err
 			}
-			for _, l := range db.way {
+			for _, l := range db.Way {
 				var when time.Time
 				if err := conn.QueryRow(ctx, "SELECT at FROM "+link.Canary(l.Set)).Scan(&when); err != nil {
 					return &pg.Error{Doing: "read the canary of set " + l.Set, On: u.c.Old.String(), Err: err}
 				}
 				p := at[l.Name]
 				if p.Origin == nil {
-					t.Note("set %s of %s: nothing that was written on new has reached old; its last canary is of %s", l.Set, db.name, when.Format(time.RFC3339))
+					t.Note("set %s of %s: nothing that was written on new has reached old; its last canary is of %s", l.Set, db.Name, when.Format(time.RFC3339))
 					continue
 				}
-				t.Note("set %s of %s: old has what was written on new up to LSN %s of new; its last canary is of %s", l.Set, db.name, *p.Origin, when.Format(time.RFC3339))
+				t.Note("set %s of %s: old has what was written on new up to LSN %s of new; its last canary is of %s", l.Set, db.Name, *p.Origin, when.Format(time.RFC3339))
 			}
 			return nil
 		})

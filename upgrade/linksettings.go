@@ -8,6 +8,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -21,27 +22,27 @@ import (
 func appliedKey(side, db, name string) string { return side + "/" + db + "/applied/" + name }
 
 // pinSettings pins them in one database of a side.
-func (u *Upgrade) pinSettings(s *survey, side, db string) string {
-	return link.PinSettings(u.c.Side(side).User(), db, s.side(side).Version)
+func (u *Upgrade) pinSettings(s *survey.Survey, side, db string) string {
+	return link.PinSettings(u.c.Side(side).User(), db, s.Side(side).Version)
 }
 
 // restoreSettings puts back what stood there before. On
 // new that is what old has: prepare carries the settings of roles over. On an old
 // that several clusters follow from, other parts may still need them: finish and
 // abort put them back.
-func (u *Upgrade) restoreSettings(s *survey, side, db string) string {
+func (u *Upgrade) restoreSettings(s *survey.Survey, side, db string) string {
 	before := map[string]string{}
 	for _, name := range link.AppliedSettings() {
-		if v, ok := s.before(appliedKey(side, db, name)); ok {
+		if v, ok := s.Before(appliedKey(side, db, name)); ok {
 			before[name] = v
 		}
 	}
-	return link.RestoreSettings(u.c.Side(side).User(), db, s.side(side).Version, before)
+	return link.RestoreSettings(u.c.Side(side).User(), db, s.Side(side).Version, before)
 }
 
 // opened are the statements that let clients into a database as it was: without
 // its read-only default, and without the settings of the links.
-func (u *Upgrade) opened(s *survey, side, db string) string {
+func (u *Upgrade) opened(s *survey.Survey, side, db string) string {
 	sql := []string{u.lift(s, side, db)}
 	if u.c.Part == "" || side == "new" {
 		sql = append(sql, u.restoreSettings(s, side, db))
@@ -77,16 +78,16 @@ func (u *Upgrade) readApplied(ctx context.Context, before map[string]string) err
 
 // linkSettingsStep pins the settings of the apply workers of one database of the
 // side that applies.
-func (u *Upgrade) linkSettingsStep(s *survey, side string, db *database) flow.Step {
-	does := []flow.Effect{flow.SQL(side, db.name, u.pinSettings(s, side, db.name))}
+func (u *Upgrade) linkSettingsStep(s *survey.Survey, side string, db *survey.Database) flow.Step {
+	does := []flow.Effect{flow.SQL(side, db.Name, u.pinSettings(s, side, db.Name))}
 	return flow.Step{
-		ID: "link-settings/" + db.name, Title: "Pin the settings with which the links of " + db.name + " apply on " + side, Does: does,
+		ID: "link-settings/" + db.Name, Title: "Pin the settings with which the links of " + db.Name + " apply on " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
 				return conn.QueryRow(ctx, `
 					SELECT EXISTS (SELECT FROM pg_db_role_setting r JOIN pg_roles o ON o.oid = r.setrole JOIN pg_database d ON d.oid = r.setdatabase
-					WHERE o.rolname = $1 AND d.datname = current_database() AND `+link.PinnedSettings(s.side(side).Version)+`)`, u.c.Side(side).User()).Scan(&done)
+					WHERE o.rolname = $1 AND d.datname = current_database() AND `+link.PinnedSettings(s.Side(side).Version)+`)`, u.c.Side(side).User()).Scan(&done)
 			})
 			return done, err
 		},
@@ -97,11 +98,11 @@ func (u *Upgrade) linkSettingsStep(s *survey, side string, db *database) flow.St
 // ownSettings are the keys, of schema.Global and schema.Kept, of the settings that
 // the links to a side have there: they are pinned while it applies, and are not
 // taken along.
-func (u *Upgrade) ownSettings(s *survey, side string) map[string]bool {
+func (u *Upgrade) ownSettings(s *survey.Survey, side string) map[string]bool {
 	keys := map[string]bool{}
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		for _, name := range link.AppliedSettings() {
-			keys["setting "+schema.Setting{Database: db.name, Role: u.c.Side(side).User(), Name: name}.String()] = true
+			keys["setting "+schema.Setting{Database: db.Name, Role: u.c.Side(side).User(), Name: name}.String()] = true
 		}
 	}
 	return keys
@@ -109,9 +110,9 @@ func (u *Upgrade) ownSettings(s *survey, side string) map[string]bool {
 
 // linkSettingsBack puts back what the links have set on a side, in the databases
 // that are there.
-func (u *Upgrade) linkSettingsBack(ctx context.Context, s *survey, side string) error {
-	for _, db := range s.databases {
-		err := u.c.Do(ctx, flow.SQL(side, "", u.restoreSettings(s, side, db.name)))
+func (u *Upgrade) linkSettingsBack(ctx context.Context, s *survey.Survey, side string) error {
+	for _, db := range s.Databases {
+		err := u.c.Do(ctx, flow.SQL(side, "", u.restoreSettings(s, side, db.Name)))
 		if state := pg.SQLState(err); err != nil && state != "3D000" && state != "42704" {
 			return err
 		}

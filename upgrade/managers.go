@@ -14,6 +14,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/survey"
 )
 
 // A manager of old is paused from the cutover's beginning until old serves
@@ -76,7 +77,7 @@ func heldKey(m manager.Manager) string { return "manager/" + m.Name() }
 
 // held are the nodes of a manager that this upgrade has paused, as old
 // remembers now.
-func (u *Upgrade) held(ctx context.Context, s *survey, m manager.Manager) ([]string, error) {
+func (u *Upgrade) held(ctx context.Context, s *survey.Survey, m manager.Manager) ([]string, error) {
 	mem, err := u.memory(ctx, s)
 	if err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ func heldNodes(before map[string]string, m manager.Manager) ([]string, error) {
 	return nodes, nil
 }
 
-func (u *Upgrade) rememberHeld(ctx context.Context, s *survey, m manager.Manager, nodes []string) error {
+func (u *Upgrade) rememberHeld(ctx context.Context, s *survey.Survey, m manager.Manager, nodes []string) error {
 	b, err := json.Marshal(nodes)
 	if err != nil {
 		return err
@@ -112,14 +113,14 @@ func (u *Upgrade) rememberHeld(ctx context.Context, s *survey, m manager.Manager
 
 // spareSteps make managers leave the slots of this upgrade alone, before they
 // are made.
-func (u *Upgrade) spareSteps(ctx context.Context, s *survey) ([]flow.Step, error) {
+func (u *Upgrade) spareSteps(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
 	found, err := u.managers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var slots []string
-	for _, db := range s.databases {
-		for _, l := range db.links {
+	for _, db := range s.Databases {
+		for _, l := range db.Links {
 			slots = append(slots, l.Name)
 		}
 	}
@@ -156,8 +157,8 @@ func (u *Upgrade) spareSteps(ctx context.Context, s *survey) ([]flow.Step, error
 
 // holdSteps hold the managers of old still, and let them go again where the
 // cutover is undone.
-func (u *Upgrade) holdSteps(ctx context.Context, s *survey) ([]flow.Step, error) {
-	if s.oldErr != nil {
+func (u *Upgrade) holdSteps(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
+	if s.OldErr != nil {
 		return nil, nil // after open: they are held
 	}
 	found, err := u.managers(ctx)
@@ -188,7 +189,7 @@ func (u *Upgrade) holdSteps(ctx context.Context, s *survey) ([]flow.Step, error)
 
 // holdStill holds a manager. Which nodes it holds is remembered first: what
 // somebody else has paused stays so in the end.
-func (u *Upgrade) holdStill(ctx context.Context, t *flow.Turn, s *survey, m manager.Manager, does []flow.Effect) error {
+func (u *Upgrade) holdStill(ctx context.Context, t *flow.Turn, s *survey.Survey, m manager.Manager, does []flow.Effect) error {
 	refuse := func(says string) error {
 		return &cutover.ErrGate{Closed: []cutover.GateState{{ID: "manager", Says: says}}}
 	}
@@ -230,7 +231,7 @@ func (u *Upgrade) holdStill(ctx context.Context, t *flow.Turn, s *survey, m mana
 
 // letGo lets a manager act again on the nodes that this upgrade holds, and
 // forgets that it did.
-func (u *Upgrade) letGo(ctx context.Context, t *flow.Turn, s *survey, m manager.Manager) error {
+func (u *Upgrade) letGo(ctx context.Context, t *flow.Turn, s *survey.Survey, m manager.Manager) error {
 	nodes, err := u.held(ctx, s, m)
 	if err != nil || nodes == nil {
 		return err
@@ -253,8 +254,8 @@ func (u *Upgrade) letGo(ctx context.Context, t *flow.Turn, s *survey, m manager.
 
 // letGoSteps end the hold when old serves again, or is given up. last: the
 // upgrade is over, and a manager need not know its slots any more.
-func (u *Upgrade) letGoSteps(ctx context.Context, s *survey, last bool) ([]flow.Step, error) {
-	if s.oldErr != nil {
+func (u *Upgrade) letGoSteps(ctx context.Context, s *survey.Survey, last bool) ([]flow.Step, error) {
+	if s.OldErr != nil {
 		return nil, nil // nothing there can be told
 	}
 	found, err := u.managers(ctx)
@@ -306,8 +307,8 @@ func (u *Upgrade) forgetSlotsStep(ctx context.Context, p *manager.Patroni) flow.
 
 // managerGates want managers to be within the upgrade's reach until it holds
 // them, and to hold still from there on.
-func (u *Upgrade) managerGates(ctx context.Context, s *survey) []cutover.Gate {
-	if s.oldErr != nil {
+func (u *Upgrade) managerGates(ctx context.Context, s *survey.Survey) []cutover.Gate {
+	if s.OldErr != nil {
 		return nil
 	}
 	found, err := u.managers(ctx)
@@ -321,7 +322,7 @@ func (u *Upgrade) managerGates(ctx context.Context, s *survey) []cutover.Gate {
 	return gates
 }
 
-func (u *Upgrade) managerGate(ctx context.Context, s *survey, m manager.Manager) (bool, string, error) {
+func (u *Upgrade) managerGate(ctx context.Context, s *survey.Survey, m manager.Manager) (bool, string, error) {
 	answered := u.rb.Accepts(check.ReplicationManager, m.Name())
 	st, err := m.Look(ctx)
 	if err != nil {
@@ -343,9 +344,9 @@ func (u *Upgrade) managerGate(ctx context.Context, s *survey, m manager.Manager)
 }
 
 // managerNotes name the managers that the upgrade has paused.
-func (u *Upgrade) managerNotes(ctx context.Context, s *survey) []string {
-	z := s.zero()
-	if s.oldErr != nil || z == nil {
+func (u *Upgrade) managerNotes(ctx context.Context, s *survey.Survey) []string {
+	z := s.Zero()
+	if s.OldErr != nil || z == nil {
 		return nil
 	}
 	found, err := u.managers(ctx)

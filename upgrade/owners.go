@@ -14,78 +14,28 @@ import (
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/rights"
+	"crossfade/upgrade/survey"
 	"crossfade/upgrade/verify"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// runs is what of a database runs functions of ordinary roles, read once, on the
-// side that serves.
-func (u *Upgrade) runs(ctx context.Context, s *survey, db *database) (*rights.Map, error) {
-	if db.runs != nil {
-		return db.runs, nil
-	}
-	side, version := u.c.Old, s.old.Version
-	if s.serving().Name == "new" {
-		side, version = u.c.New, s.new.Version
-	}
-	m, err := u.runsOn(ctx, side, version, db)
-	if err == nil {
-		db.runs = m
-	}
-	return m, err
-}
-
-func (u *Upgrade) runsOn(ctx context.Context, side *pg.Server, version int, db *database) (m *rights.Map, err error) {
-	err = u.c.Sessions.Do(ctx, side.With(db.name), func(conn *pgx.Conn) (err error) {
-		m, err = rights.Read(ctx, conn, version)
-		return err
-	})
-	if err != nil {
-		return nil, &pg.Error{Doing: "read the functions of " + db.name, On: side.String(), Err: err}
-	}
-	return m, nil
-}
-
-// runsAnywhere is runs with what the side that applies has beside it: the owner of a
-// table can put an index on it there as well.
-func (u *Upgrade) runsAnywhere(ctx context.Context, s *survey, db *database) (*rights.Map, error) {
-	m, err := u.runs(ctx, s, db)
-	if err != nil {
-		return nil, err
-	}
-	other, err := u.runsOn(ctx, s.applying().Server, s.applying().Version, db)
-	if err != nil {
-		return nil, err
-	}
-	return m.And(other), nil
-}
-
-// stays are the tables, quoted, that are not moved, or to another cluster.
-func (db *database) stays() []string {
-	names := slices.Clone(db.tablesApart)
-	for _, t := range db.excluded {
-		names = append(names, t.SQL())
-	}
-	return names
-}
-
 // functionsStep looks for functions of ordinary roles that would run with more rights
 // than theirs, where what was made since a cutover or a rollback is taken along.
-func (u *Upgrade) functionsStep(s *survey) flow.Step {
-	from, to := s.serving(), s.applying()
+func (u *Upgrade) functionsStep(s *survey.Survey) flow.Step {
+	from, to := s.Serving(), s.Applying()
 	look := func(ctx context.Context) (blocking []check.Finding, err error) {
-		for _, db := range s.databases {
-			m, err := u.runs(ctx, s, db)
+		for _, db := range s.Databases {
+			m, err := s.Runs(ctx, db)
 			if err != nil {
 				return nil, err
 			}
-			there, err := u.runsOn(ctx, to.Server, to.Version, db)
+			there, err := survey.RunsOn(ctx, u.c, to.Server, to.Version, db)
 			if err != nil {
 				return nil, err
 			}
-			m = m.Beyond(there).Without(func(schema, table string) bool { return slices.Contains(db.stays(), pg.Ident(schema, table)) })
-			r := check.Running{Database: db.name, Map: m}
+			m = m.Beyond(there).Without(func(schema, table string) bool { return slices.Contains(db.Stays(), pg.Ident(schema, table)) })
+			r := check.Running{Database: db.Name, Map: m}
 			blocking = append(blocking, check.Blocking(r.Taken(from.Name, to.Name, to.Version/10000, u.rb.Accepts))...)
 		}
 		return blocking, nil
@@ -175,21 +125,21 @@ func (u *Upgrade) ownerFilled(side string, m *rights.Map, o load.Options) flow.S
 
 // validateStep validates what was restored NOT VALID because its function would
 // have run with the tool's rights. ok: there is something.
-func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Validation) (step flow.Step, ok bool) {
+func (u *Upgrade) validateStep(side string, db *survey.Database, deferred []rights.Validation) (step flow.Step, ok bool) {
 	var does []flow.Effect
 	for _, v := range deferred {
 		sql := v.SQL
 		if v.Owner != "" {
 			sql += " -- with the rights of " + v.Owner
 		}
-		does = append(does, flow.SQL(side, db.name, sql))
+		does = append(does, flow.SQL(side, db.Name, sql))
 	}
 	return flow.Step{
-		ID: "validate/" + db.name, Title: "Validate, with the rights of their owners, the constraints of " + db.name + " that call functions of ordinary roles",
+		ID: "validate/" + db.Name, Title: "Validate, with the rights of their owners, the constraints of " + db.Name + " that call functions of ordinary roles",
 		Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			left := 0
-			err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
+			err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
 				for _, v := range deferred {
 					valid, err := v.Valid(ctx, conn)
 					if err != nil {
@@ -211,9 +161,9 @@ func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Vali
 			defer func() { err = errors.Join(err, l.close(ctx)) }()
 			for i, v := range deferred {
 				t.Progress(int64(i), int64(len(deferred)), "constraints", v.Constraint)
-				at := u.c.Side(side).With(db.name)
+				at := u.c.Side(side).With(db.Name)
 				if v.Owner != "" {
-					if at, err = u.as(ctx, l.of(side), u.c.Side(side), v.Owner, db.name); err != nil {
+					if at, err = u.as(ctx, l.of(side), u.c.Side(side), v.Owner, db.Name); err != nil {
 						return err
 					}
 				}
@@ -225,7 +175,7 @@ func (u *Upgrade) validateStep(side string, db *database, deferred []rights.Vali
 				pg.Leave(conn)
 				if err != nil {
 					return &pg.Error{
-						Doing: pg.Brief(v.SQL), On: fmt.Sprintf("%s, database %s", u.c.Side(side), db.name), Object: v.Constraint, Err: err,
+						Doing: pg.Brief(v.SQL), On: fmt.Sprintf("%s, database %s", u.c.Side(side), db.Name), Object: v.Constraint, Err: err,
 						Hint: "its function was called with the rights of " + v.Owner + " and search_path pg_catalog",
 					}
 				}
@@ -255,7 +205,7 @@ func (u *Upgrade) ownerRead(m *rights.Map, o *verify.Options) (done func(context
 
 // loginSteps take away the roles for owners that runs which were killed have left;
 // none where nothing is left.
-func (u *Upgrade) loginSteps(ctx context.Context, s *survey) ([]flow.Step, error) {
+func (u *Upgrade) loginSteps(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
 	l := u.logins()
 	st := flow.Step{ID: "unmake/logins", Title: "Drop the roles that a run which was killed has left", Done: flow.Never}
 	left := map[*rights.Logins][]string{}
@@ -263,7 +213,7 @@ func (u *Upgrade) loginSteps(ctx context.Context, s *survey) ([]flow.Step, error
 		name string
 		l    *rights.Logins
 		err  error
-	}{{"old", l.old, s.oldErr}, {"new", l.new, s.newErr}} {
+	}{{"old", l.old, s.OldErr}, {"new", l.new, s.NewErr}} {
 		if side.err != nil {
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/survey"
 )
 
 // parts are those of an upgrade to several new clusters, in the order of the
@@ -146,8 +147,8 @@ func (ps parts) check(ctx context.Context, look func(*Upgrade) ([]check.Finding,
 func (ps parts) prepare(ctx context.Context, o PrepareOptions, observe func(flow.Event)) error {
 	var blocking []check.Finding
 	for _, p := range ps {
-		s, err := p.look(ctx, false)
-		if err == nil && s.phase != report.PhaseNew {
+		s, err := survey.Take(ctx, p.c, false)
+		if err == nil && s.Phase != report.PhaseNew {
 			continue
 		}
 		err = p.mustPass(ctx)
@@ -200,8 +201,8 @@ func (ps parts) preview(ctx context.Context, plan string, o CutoverOptions) ([]s
 // clean runs finish or abort of all parts, when it is the time for all.
 func (ps parts) clean(ctx context.Context, plan string, do func(*Upgrade) (Leftovers, error)) (Leftovers, error) {
 	for _, p := range ps {
-		s, err := p.look(ctx, false)
-		if err != nil && (s == nil || s.oldErr != nil && s.newErr != nil) {
+		s, err := survey.Take(ctx, p.c, false)
+		if err != nil && (s == nil || s.OldErr != nil && s.NewErr != nil) {
 			return Leftovers{}, p.about(err)
 		}
 		if _, err := p.timely(ctx, s, plan); err != nil {
@@ -244,11 +245,11 @@ func (ps parts) clean(ctx context.Context, plan string, do func(*Upgrade) (Lefto
 func (ps parts) nothingLeft(ctx context.Context, out Leftovers) (Leftovers, error) {
 	var found []string
 	for _, p := range ps {
-		s, err := p.look(ctx, false)
+		s, err := survey.Take(ctx, p.c, false)
 		if err != nil {
 			return out, p.about(err)
 		}
-		if s.oldErr != nil {
+		if s.OldErr != nil {
 			out.Lines = append([]string{"old does not answer: what is there is not known"}, out.Lines...)
 			return out, nil
 		}
@@ -275,8 +276,8 @@ func (u *Upgrade) RunParts(ctx context.Context, started time.Time, observe func(
 	}
 	ready := true
 	for _, p := range u.parts {
-		s, err := p.look(ctx, false)
-		ready = ready && (err != nil || s.phase != report.PhaseCutover && s.phase != report.PhaseRolledBack)
+		s, err := survey.Take(ctx, p.c, false)
+		ready = ready && (err != nil || s.Phase != report.PhaseCutover && s.Phase != report.PhaseRolledBack)
 	}
 	if u.parts != nil && ready {
 		if err := u.parts.prepare(ctx, PrepareOptions{}, observe); err != nil {

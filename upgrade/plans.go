@@ -9,11 +9,12 @@ import (
 	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/survey"
 )
 
 // fillPlan is what prepare does in the phase that the upgrade is in.
-func (u *Upgrade) fillPlan(ctx context.Context, s *survey) (flow.Plan, error) {
-	if s.phase != report.PhaseOpen && s.phase != report.PhaseRolledBack {
+func (u *Upgrade) fillPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
+	if s.Phase != report.PhaseOpen && s.Phase != report.PhaseRolledBack {
 		return u.preparePlan(ctx, s)
 	}
 	follows, err := u.follows(ctx, s)
@@ -25,7 +26,7 @@ func (u *Upgrade) fillPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 
 // preparePlan is everything up to ready, in the order in which it happens:
 // what old remembers, what new is, then rows, then what follows them.
-func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error) {
+func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
 	p := flow.Plan{Name: "prepare", Cluster: string(u.c.Part), Steps: []flow.Step{u.checkStep()}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	left, err := u.loginSteps(ctx, s)
@@ -33,7 +34,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		return p, err
 	}
 	add(left...)
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		add(u.groundStep(s, "old", db))
 	}
 	globals, kept, err := u.globalsStep(ctx, s)
@@ -41,7 +42,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		return p, err
 	}
 	add(globals)
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		renames, ok, err := u.renamesStep(ctx, s, db)
 		if err != nil {
 			return p, err
@@ -50,13 +51,13 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 			add(renames)
 		}
 	}
-	all := make([]stages, len(s.databases))
-	for i, db := range s.databases {
+	all := make([]stages, len(s.Databases))
+	for i, db := range s.Databases {
 		if all[i], err = u.stagesOf(ctx, s, db, nil); err != nil {
 			return p, err
 		}
 		add(all[i].trial)
-		if s.zero() != nil {
+		if s.Zero() != nil {
 			add(all[i].changes)
 		}
 	}
@@ -68,34 +69,34 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 	if ok {
 		add(trust)
 	}
-	during, err := u.duringSettings(ctx, "old", s.old.Version)
+	during, err := u.duringSettings(ctx, "old", s.Old.Version)
 	if err != nil {
 		return p, err
 	}
-	add(u.settingStep("old", s.old.Version, during))
+	add(u.settingStep("old", s.Old.Version, during))
 	spare, err := u.spareSteps(ctx, s)
 	if err != nil {
 		return p, err
 	}
 	add(spare...)
-	for i, db := range s.databases {
+	for i, db := range s.Databases {
 		stages := all[i]
 		add(u.groundStep(s, "new", db), stages.before)
 		if identity, ok := u.identityStep(s, "old", db); ok {
 			add(identity)
 		}
-		add(u.publicationsStep(db, db.links), stages.copy, stages.after)
+		add(u.publicationsStep(db, db.Links), stages.copy, stages.after)
 		add(stages.validate...)
 		if identity, ok := u.identityStep(s, "new", db); ok {
 			add(identity)
 		}
-		add(u.fenceStep("new", db, s.guarded()), u.publicationsStep(db, db.way), u.compareStep(s, db), u.linkSettingsStep(s, "new", db), u.subscribeStep(s, db))
+		add(u.fenceStep("new", db, s.Guarded()), u.publicationsStep(db, db.Way), u.compareStep(s, db), u.linkSettingsStep(s, "new", db), u.subscribeStep(s, db))
 	}
 	add(kept)
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		add(u.catchupStep(s, db))
 	}
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		add(u.statisticsSteps(s, db)...)
 	}
 	standbys, err := u.standbySteps(ctx, s)
@@ -103,13 +104,13 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		return p, err
 	}
 	add(standbys...)
-	during, err = u.duringSettings(ctx, "new", s.new.Version)
+	during, err = u.duringSettings(ctx, "new", s.New.Version)
 	if err != nil {
 		return p, err
 	}
-	add(u.settingStep("new", s.new.Version, during))
+	add(u.settingStep("new", s.New.Version, during))
 	if u.rb.Verify.Mode != runbook.VerifyOff {
-		for _, db := range s.databases {
+		for _, db := range s.Databases {
 			add(u.verifyStep(s, db))
 		}
 	}
@@ -120,10 +121,10 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 // lookBefore is for how long prepare may measure before it begins: half a second for
 // each gigabyte, which is a small part of what copying that takes, even where
 // most of it lies in TOAST.
-func lookBefore(s *survey) time.Duration {
+func lookBefore(s *survey.Survey) time.Duration {
 	var bytes int64
-	for _, db := range s.databases {
-		for _, t := range db.inventory.Tables {
+	for _, db := range s.Databases {
+		for _, t := range db.Inventory.Tables {
 			bytes += t.Bytes
 		}
 	}
@@ -142,14 +143,14 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 	if u.parts != nil {
 		return u.parts.prepare(ctx, o, observe)
 	}
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if err != nil {
 		if s == nil {
 			return err
 		}
 		return u.findings(ctx, err)
 	}
-	switch s.phase {
+	switch s.Phase {
 	case report.PhaseNew, report.PhasePreparing, report.PhaseReady:
 	case report.PhaseFinished:
 		return nil
@@ -158,19 +159,19 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 			return err
 		}
 	default:
-		return exit.WrongPhase(s.phase, "prepare")
+		return exit.WrongPhase(s.Phase, "prepare")
 	}
-	if s.oldErr != nil || s.newErr != nil {
-		return u.findings(ctx, s.bothAnswer())
+	if s.OldErr != nil || s.NewErr != nil {
+		return u.findings(ctx, s.BothAnswer())
 	}
-	if s.phase == report.PhaseNew {
+	if s.Phase == report.PhaseNew {
 		// What check would refuse must be said before a plan is drawn from it.
 		if err := u.mustPass(ctx); err != nil {
 			return err
 		}
 	}
 	since := u.watchOld(ctx)
-	held, release, err := u.c.Hold(ctx, s.serving().Server.With(s.home))
+	held, release, err := u.c.Hold(ctx, s.Serving().Server.With(s.Home))
 	if err != nil {
 		return err
 	}
@@ -180,10 +181,10 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 		return err
 	}
 	defer closeQuietly(j)
-	if s, err = u.look(held, true); err != nil {
+	if s, err = survey.Take(held, u.c, true); err != nil {
 		return err
 	}
-	if err := u.evict(held, s); err != nil {
+	if err := s.Evict(held); err != nil {
 		return err
 	}
 	if err := u.endRehearsal(held, s, j, observe); err != nil {

@@ -15,10 +15,9 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
-	"crossfade/upgrade/rights"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 )
 
 // mustPass runs check and returns its blocking findings as an error.
@@ -54,13 +53,13 @@ func (u *Upgrade) checkStep() flow.Step {
 // publicationsStep makes the publications of one direction, before any slot.
 // CREATE PUBLICATION waits for locks on its tables no longer than 50 ms at a
 // time.
-func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
-	id, title := "publications/"+db.name, "Publish the sets of "+db.name+" on old"
+func (u *Upgrade) publicationsStep(db *survey.Database, links []link.Link) flow.Step {
+	id, title := "publications/"+db.Name, "Publish the sets of "+db.Name+" on old"
 	var does []flow.Effect
 	for _, l := range links {
 		does = append(does, l.Publication())
 		if !l.Forward {
-			id, title = "publications-back/"+db.name, "Publish the sets of "+db.name+" on new, for the way back"
+			id, title = "publications-back/"+db.Name, "Publish the sets of "+db.Name+" on new, for the way back"
 		}
 	}
 	there := func(ctx context.Context) (map[string]bool, error) {
@@ -111,25 +110,25 @@ func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 // fenceStep puts the closed fence on every table of the side that applies, and
 // keeps triggers that fire on apply from firing until that side takes clients. guard:
 // DDL there is refused as well.
-func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
+func (u *Upgrade) fenceStep(side string, db *survey.Database, guard bool) flow.Step {
 	var does []flow.Effect
-	for _, t := range db.inventory.Tables {
-		does = append(does, flow.SQL(side, db.name, u.c.Part.TriggerOn(t.SQL())))
+	for _, t := range db.Inventory.Tables {
+		does = append(does, flow.SQL(side, db.Name, u.c.Part.TriggerOn(t.SQL())))
 	}
-	for _, t := range db.inventory.Triggers {
-		does = append(does, flow.SQL(side, db.name, t.Disable()))
+	for _, t := range db.Inventory.Triggers {
+		does = append(does, flow.SQL(side, db.Name, t.Disable()))
 	}
 	if guard {
 		for _, sql := range append(u.c.Part.Unguard(), u.c.Part.Guards(u.rb.Upgrade)...) {
-			does = append(does, flow.SQL(side, db.name, sql))
+			does = append(does, flow.SQL(side, db.Name, sql))
 		}
 	}
 	return flow.Step{
-		ID: "fence/" + db.name, Title: "Close every table of " + db.name + " on " + side, Does: does,
+		ID: "fence/" + db.Name, Title: "Close every table of " + db.Name + " on " + side, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			done := false
-			err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
-				open, err := cutover.Unarmed(ctx, conn, db.elsewhere())
+			err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
+				open, err := cutover.Unarmed(ctx, conn, db.Elsewhere())
 				if err != nil {
 					return err
 				}
@@ -143,17 +142,17 @@ func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 			return done, err
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			return u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
+			return u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
 				for i, e := range does {
 					err := pg.Exec(ctx, conn, e.SQL)
-					if pg.SQLState(err) == "42710" && i < len(db.inventory.Tables) { // it is there, and may have been disabled
-						err = pg.Exec(ctx, conn, "ALTER TABLE "+db.inventory.Tables[i].SQL()+" ENABLE TRIGGER "+cutover.Trigger)
+					if pg.SQLState(err) == "42710" && i < len(db.Inventory.Tables) { // it is there, and may have been disabled
+						err = pg.Exec(ctx, conn, "ALTER TABLE "+db.Inventory.Tables[i].SQL()+" ENABLE TRIGGER "+cutover.Trigger)
 					}
 					if err != nil {
-						return &pg.Error{Doing: pg.Brief(e.SQL), On: u.c.Side(side).String() + ", database " + db.name, Err: err}
+						return &pg.Error{Doing: pg.Brief(e.SQL), On: u.c.Side(side).String() + ", database " + db.Name, Err: err}
 					}
 					if len(does) > 100 && i%100 == 0 {
-						t.Progress(int64(i), int64(len(does)), "tables", db.name)
+						t.Progress(int64(i), int64(len(does)), "tables", db.Name)
 					}
 				}
 				return nil
@@ -163,16 +162,16 @@ func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 }
 
 // compareStep compares the catalogs of both sides object by object.
-func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
+func (u *Upgrade) compareStep(s *survey.Survey, db *survey.Database) flow.Step {
 	return flow.Step{
-		ID: "compare/" + db.name, Title: "Compare the catalogs of " + db.name + " object by object", Done: flow.Never,
+		ID: "compare/" + db.Name, Title: "Compare the catalogs of " + db.Name + " object by object", Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			diff, err := u.differences(ctx, db)
+			diff, err := survey.Differences(ctx, u.c, db)
 			if err != nil {
 				return err
 			}
 			var bad []string
-			hand := u.byHand(s)
+			hand := s.ByHand()
 			for _, d := range diff {
 				if d.Expected != "" {
 					t.Note("%s: %s", d.Says, d.Expected)
@@ -182,7 +181,7 @@ func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
 			}
 			if len(bad) > 0 {
 				return &exit.Error{
-					Code: exit.Failed, Says: fmt.Sprintf("the catalogs of %s differ between old and new:\n  %s", db.name, strings.Join(bad, "\n  ")),
+					Code: exit.Failed, Says: fmt.Sprintf("the catalogs of %s differ between old and new:\n  %s", db.Name, strings.Join(bad, "\n  ")),
 					Hint: "make the same change on both sides (" + hand + "), then run crossfade prepare again",
 				}
 			}
@@ -191,54 +190,12 @@ func (u *Upgrade) compareStep(s *survey, db *database) flow.Step {
 	}
 }
 
-// guarded: new refuses DDL from its first day, because its apply workers run what the
-// owner of a table puts on it there with all rights.
-func (s *survey) guarded() bool { return s.new.Version/10000 <= rights.LastAsOwner }
-
-// byHand says how a person changes the schema of the side that is closed.
-func (u *Upgrade) byHand(s *survey) string {
-	if to := s.applying(); to.Name == "old" || s.guarded() {
-		return "on " + to.Name + ", SET session_replication_role = replica and BEGIN READ WRITE come before it"
-	}
-	return "on new, BEGIN READ WRITE comes before it"
-}
-
-func (u *Upgrade) differences(ctx context.Context, db *database) ([]schema.Difference, error) {
-	var want, got *schema.Inventory
-	g, both := errgroup.WithContext(ctx)
-	for side, inv := range map[string]**schema.Inventory{"old": &want, "new": &got} {
-		g.Go(func() error {
-			return u.catalogs(both, side, db, func(conn *pgx.Conn) (err error) {
-				*inv, err = schema.Read(both, conn, schema.Filter{NoSizes: true, NoUncalled: true})
-				return err
-			})
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	var diff []schema.Difference
-	err := u.catalogs(ctx, "new", db, func(conn *pgx.Conn) (err error) {
-		diff, err = schema.Compare(ctx, conn, want.Without(db.apart), got)
-		return err
-	})
-	return diff, err
-}
-
-// catalogs runs f, which has to do with the catalogs of a database on one side.
-func (u *Upgrade) catalogs(ctx context.Context, side string, db *database, f func(*pgx.Conn) error) error {
-	if err := u.c.In(ctx, side, db.name, f); err != nil {
-		return &pg.Error{Doing: "compare the catalogs of " + db.name, On: u.c.Side(side).String(), Err: err}
-	}
-	return nil
-}
-
 // subscribeStep makes the subscriptions on the slots that the copy began with,
 // and starts applying: primary keys and identity indexes exist by now.
-func (u *Upgrade) subscribeStep(s *survey, db *database) flow.Step {
+func (u *Upgrade) subscribeStep(s *survey.Survey, db *survey.Database) flow.Step {
 	var does []flow.Effect
-	each := make([][]flow.Effect, len(db.links))
-	for i, l := range db.links {
+	each := make([][]flow.Effect, len(db.Links))
+	for i, l := range db.Links {
 		each[i] = []flow.Effect{l.Subscription(false)}
 		if e, ok := l.Failover(); ok {
 			each[i] = append(each[i], e)
@@ -247,9 +204,9 @@ func (u *Upgrade) subscribeStep(s *survey, db *database) flow.Step {
 		does = append(does, each[i]...)
 	}
 	return flow.Step{
-		ID: "subscriptions/" + db.name, Title: "Subscribe to the sets of " + db.name, Does: does,
+		ID: "subscriptions/" + db.Name, Title: "Subscribe to the sets of " + db.Name, Does: does,
 		Done: func(ctx context.Context) (bool, error) {
-			at, err := u.positions(ctx, s, db.name, db.links)
+			at, err := s.Positions(ctx, db.Name, db.Links)
 			for _, p := range at {
 				if !p.Subscription || !p.Enabled {
 					return false, err
@@ -258,11 +215,11 @@ func (u *Upgrade) subscribeStep(s *survey, db *database) flow.Step {
 			return err == nil, err
 		},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			at, err := u.positions(ctx, s, db.name, db.links)
+			at, err := s.Positions(ctx, db.Name, db.Links)
 			if err != nil {
 				return err
 			}
-			for i, l := range db.links {
+			for i, l := range db.Links {
 				for j, e := range each[i] {
 					if at[l.Name].Subscription && (j == 0 || at[l.Name].Enabled) {
 						continue
@@ -279,23 +236,23 @@ func (u *Upgrade) subscribeStep(s *survey, db *database) flow.Step {
 
 // catchupStep waits until new has everything but the last max_lag bytes, and
 // gives the slots up before they fill old's disk.
-func (u *Upgrade) catchupStep(s *survey, db *database) flow.Step {
+func (u *Upgrade) catchupStep(s *survey.Survey, db *survey.Database) flow.Step {
 	canary := []flow.Effect{}
-	if len(db.links) > 0 {
-		canary = append(canary, link.CanaryEffect(db.links))
+	if len(db.Links) > 0 {
+		canary = append(canary, link.CanaryEffect(db.Links))
 	}
 	return flow.Step{
-		ID: "catchup/" + db.name, Title: "Catch up with " + db.name, Does: canary,
+		ID: "catchup/" + db.Name, Title: "Catch up with " + db.Name, Does: canary,
 		Done: func(ctx context.Context) (bool, error) {
 			worst, err := u.lag(ctx, s, db)
 			return err == nil && worst <= u.rb.Catchup.MaxLag, nil
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			c := &catchup{u: u, s: s, db: db, began: time.Now()}
-			if err := pg.Poll(ctx, 200*time.Millisecond, "new to catch up with "+db.name, func(ctx context.Context) (bool, error) { return c.look(ctx, t) }); err != nil {
+			if err := pg.Poll(ctx, 200*time.Millisecond, "new to catch up with "+db.Name, func(ctx context.Context) (bool, error) { return c.look(ctx, t) }); err != nil {
 				return err
 			}
-			_, err := u.pass(ctx, db, db.links)
+			_, err := u.pass(ctx, db, db.Links)
 			return err
 		},
 	}
@@ -304,8 +261,8 @@ func (u *Upgrade) catchupStep(s *survey, db *database) flow.Step {
 // catchup watches links close in.
 type catchup struct {
 	u     *Upgrade
-	s     *survey
-	db    *database
+	s     *survey.Survey
+	db    *survey.Database
 	began time.Time
 	first int64
 	told  time.Time
@@ -317,13 +274,13 @@ type catchup struct {
 }
 
 func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
-	at, err := c.u.positions(ctx, c.s, c.db.name, c.db.links)
+	at, err := c.s.Positions(ctx, c.db.Name, c.db.Links)
 	if err != nil {
 		return false, err
 	}
 	var worst, kept int64
 	shaky := false
-	for _, l := range c.db.links {
+	for _, l := range c.db.Links {
 		p := at[l.Name]
 		lag := p.LagBytes()
 		if !p.Slot || p.Lost || lag == nil {
@@ -337,12 +294,12 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 		shaky = shaky || p.Errors != c.errors[l.Name] || p.Errors > 0 && time.Since(c.since[l.Name]) < time.Second
 	}
 	if kept > c.u.rb.Catchup.MaxWAL {
-		for _, l := range c.db.links {
+		for _, l := range c.db.Links {
 			if err := c.u.c.Do(ctx, l.Disable()); err != nil {
 				return false, err
 			}
 		}
-		return false, fmt.Errorf("old keeps %d bytes of WAL for the slots of %s, more than catchup.max_wal (%d): applying was stopped; abort gives the slots up", kept, c.db.name, c.u.rb.Catchup.MaxWAL)
+		return false, fmt.Errorf("old keeps %d bytes of WAL for the slots of %s, more than catchup.max_wal (%d): applying was stopped; abort gives the slots up", kept, c.db.Name, c.u.rb.Catchup.MaxWAL)
 	}
 	if c.first == 0 {
 		c.first = worst
@@ -381,7 +338,7 @@ func (c *catchup) fails(l link.Link, p *link.Position) error {
 // tell says how fast it goes, and "will never catch up" when the rate says so.
 func (c *catchup) tell(t *flow.Turn, lag int64) {
 	spent := time.Since(c.began)
-	says := c.db.name
+	says := c.db.Name
 	if rate := float64(c.first-lag) / spent.Seconds(); spent > 10*time.Second {
 		if rate <= 0 {
 			says = "the lag does not shrink: at this rate it will never catch up; more sets apply side by side"
@@ -396,8 +353,8 @@ func (c *catchup) tell(t *flow.Turn, lag int64) {
 	t.Progress(max(c.first-lag, 0), max(c.first, lag), "bytes", says)
 }
 
-func (u *Upgrade) lag(ctx context.Context, s *survey, db *database) (int64, error) {
-	at, err := u.positions(ctx, s, db.name, db.links)
+func (u *Upgrade) lag(ctx context.Context, s *survey.Survey, db *survey.Database) (int64, error) {
+	at, err := s.Positions(ctx, db.Name, db.Links)
 	if err != nil {
 		return 0, err
 	}
@@ -413,7 +370,7 @@ func (u *Upgrade) lag(ctx context.Context, s *survey, db *database) (int64, erro
 }
 
 // pass writes a canary through links and waits until the other side shows it.
-func (u *Upgrade) pass(ctx context.Context, db *database, links []link.Link) (pg.LSN, error) {
+func (u *Upgrade) pass(ctx context.Context, db *survey.Database, links []link.Link) (pg.LSN, error) {
 	var at pg.LSN
 	if len(links) == 0 {
 		return 0, nil
@@ -426,18 +383,18 @@ func (u *Upgrade) pass(ctx context.Context, db *database, links []link.Link) (pg
 }
 
 // readyStep says on both sides that a cutover may begin.
-func (u *Upgrade) readyStep(s *survey) flow.Step {
+func (u *Upgrade) readyStep(s *survey.Survey) flow.Step {
 	const ready = "UPDATE crossfade.upgrade SET state = 'ready', at = clock_timestamp() WHERE attempt = 0"
-	does := []flow.Effect{flow.SQL("new", s.home, u.c.Part.Own(ready)), flow.SQL("old", s.home, u.c.Part.Own(ready))}
+	does := []flow.Effect{flow.SQL("new", s.Home, u.c.Part.Own(ready)), flow.SQL("old", s.Home, u.c.Part.Own(ready))}
 	return flow.Step{
 		ID: "ready", Title: "Ready for the cutover", Does: does,
-		Done: func(context.Context) (bool, error) { return s.ready(), nil },
+		Done: func(context.Context) (bool, error) { return s.Ready(), nil },
 		Do:   u.c.Exec(does, nil),
 	}
 }
 
 // remember changes what row 0 remembers, on old and, where it is, on new.
-func (u *Upgrade) remember(ctx context.Context, s *survey, f func(*cutover.Memory)) error {
+func (u *Upgrade) remember(ctx context.Context, s *survey.Survey, f func(*cutover.Memory)) error {
 	m, err := u.memory(ctx, s)
 	if err != nil {
 		return err
@@ -448,5 +405,5 @@ func (u *Upgrade) remember(ctx context.Context, s *survey, f func(*cutover.Memor
 		return err
 	}
 	vars := map[string]string{"memory": pg.Literal(string(b))}
-	return u.c.Do(ctx, flow.SQL("old", s.home, u.c.Part.Own(keepMemory)).Fill(vars))
+	return u.c.Do(ctx, flow.SQL("old", s.Home, u.c.Part.Own(keepMemory)).Fill(vars))
 }

@@ -9,6 +9,7 @@ import (
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 )
 
 // Preview says, for the person who is asked for the upgrade's name, what
@@ -19,8 +20,8 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 	if u.parts != nil {
 		return u.parts.preview(ctx, plan, o)
 	}
-	s, err := u.look(ctx, false)
-	if err != nil && (s == nil || s.phase == "") {
+	s, err := survey.Take(ctx, u.c, false)
+	if err != nil && (s == nil || s.Phase == "") {
 		return nil, err
 	}
 	if done, err := u.timely(ctx, s, plan); done || err != nil {
@@ -31,9 +32,9 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 			return nil, err
 		}
 	}
-	names := make([]string, len(s.databases))
-	for i, db := range s.databases {
-		names[i] = db.name
+	names := make([]string, len(s.Databases))
+	for i, db := range s.Databases {
+		names[i] = db.Name
 	}
 	dbs := strings.Join(names, ", ")
 	cut := u.rb.Cutover
@@ -72,7 +73,7 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 			fmt.Sprintf("it will open %s for writes in: %s", u.c.Old, dbs),
 		}, nil
 	case "finish":
-		if s.phase == report.PhaseRolledBack {
+		if s.Phase == report.PhaseRolledBack {
 			return []string{fmt.Sprintf("this will give up %s; %s will serve alone, with nothing of this upgrade left on it", u.c.New, u.c.Old)}, nil
 		}
 		return []string{
@@ -82,7 +83,7 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 		}, nil
 	}
 	lines := []string{fmt.Sprintf("this will remove everything that this upgrade made on %s and %s; %s will be as it was", u.c.Old, u.c.New, u.c.Old)}
-	if z := s.zero(); z != nil && len(z.Made) > 0 {
+	if z := s.Zero(); z != nil && len(z.Made) > 0 {
 		lines = append(lines, "it will drop on new, because this upgrade made them: "+strings.Join(z.Made, ", "))
 	}
 	return lines, nil
@@ -91,45 +92,45 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 // windowed reports whether a plan keeps to the window, from where the upgrade
 // stands. What is to be completed after open does not, nor what was cut off when
 // one side was closed already: nobody takes writes until it goes on.
-func (u *Upgrade) windowed(s *survey, plan string) bool {
+func (u *Upgrade) windowed(s *survey.Survey, plan string) bool {
 	switch plan {
 	case "cutover":
-		return s.phase == report.PhaseReady || s.phase == report.PhaseRolledBack || s.phase == report.PhaseCutover && !s.closed()
+		return s.Phase == report.PhaseReady || s.Phase == report.PhaseRolledBack || s.Phase == report.PhaseCutover && !s.Closed()
 	case "rollback":
-		return s.phase == report.PhaseOpen || s.phase == report.PhaseCutover && !s.closed()
+		return s.Phase == report.PhaseOpen || s.Phase == report.PhaseCutover && !s.Closed()
 	}
 	return strings.HasPrefix(plan, "rehearse")
 }
 
 // timely refuses a plan that is not for the phase, and reports one that is done.
-func (u *Upgrade) timely(ctx context.Context, s *survey, plan string) (done bool, err error) {
+func (u *Upgrade) timely(ctx context.Context, s *survey.Survey, plan string) (done bool, err error) {
 	switch plan {
 	case "cutover", "rollback":
 		dir := cutover.Forward
 		if plan == "rollback" {
 			dir = cutover.Back
 		}
-		may, behind := begins(dir, s.phase)
-		switch d := s.last(); {
-		case may || s.phase == report.PhaseCutover && d.Direction == dir:
+		may, behind := begins(dir, s.Phase)
+		switch d := s.Last(); {
+		case may || s.Phase == report.PhaseCutover && d.Direction == dir:
 			return false, nil
 		case behind:
 			return d == nil || u.crossed(ctx, s, *d), nil
 		}
 	case "rehearse", "rehearse --with-traffic":
-		if s.phase == report.PhaseReady {
+		if s.Phase == report.PhaseReady {
 			return false, nil
 		}
 		plan = "rehearse"
 	case "finish":
-		if s.phase == report.PhaseOpen || s.phase == report.PhaseRolledBack || s.phase == report.PhaseFinished {
+		if s.Phase == report.PhaseOpen || s.Phase == report.PhaseRolledBack || s.Phase == report.PhaseFinished {
 			return false, nil
 		}
-		if s.phase == report.PhaseNew && u.journal().says("finish") {
+		if s.Phase == report.PhaseNew && u.journal().says("finish") {
 			return true, nil
 		}
 	case "abort":
-		switch s.phase {
+		switch s.Phase {
 		case report.PhaseNew:
 			return true, nil
 		case report.PhasePreparing, report.PhaseReady, report.PhaseCutover, report.PhaseRolledBack:
@@ -138,5 +139,5 @@ func (u *Upgrade) timely(ctx context.Context, s *survey, plan string) (done bool
 	default:
 		return false, nil
 	}
-	return false, exit.WrongPhase(s.phase, plan)
+	return false, exit.WrongPhase(s.Phase, plan)
 }

@@ -10,6 +10,7 @@ import (
 	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -20,13 +21,13 @@ const againLimit = 30 * time.Second
 
 // refreshStep fills the materialized views of a database on new, those that old
 // has filled. ok: there are some.
-func (u *Upgrade) refreshStep(db *database) (step flow.Step, ok bool) {
+func (u *Upgrade) refreshStep(db *survey.Database) (step flow.Step, ok bool) {
 	var refresh []flow.Effect
-	for _, v := range filled(db.inventory) {
-		refresh = append(refresh, flow.SQL("new", db.name, v.Refresh()))
+	for _, v := range filled(db.Inventory) {
+		refresh = append(refresh, flow.SQL("new", db.Name, v.Refresh()))
 	}
 	return flow.Step{
-		ID: "refresh/" + db.name, Title: "Fill the materialized views of " + db.name + " on new", Does: refresh,
+		ID: "refresh/" + db.Name, Title: "Fill the materialized views of " + db.Name + " on new", Does: refresh,
 		Done: func(ctx context.Context) (bool, error) {
 			empty, err := u.unfilled(ctx, "new", db)
 			return len(empty) == 0, err
@@ -37,16 +38,16 @@ func (u *Upgrade) refreshStep(db *database) (step flow.Step, ok bool) {
 
 // unfilled are the materialized views of a side that hold nothing, of those
 // that the side which serves has filled.
-func (u *Upgrade) unfilled(ctx context.Context, side string, db *database) (map[string]bool, error) {
+func (u *Upgrade) unfilled(ctx context.Context, side string, db *survey.Database) (map[string]bool, error) {
 	var names []string
-	for _, v := range filled(db.inventory) {
+	for _, v := range filled(db.Inventory) {
 		names = append(names, v.SQL())
 	}
 	empty := map[string]bool{}
 	if len(names) == 0 {
 		return empty, nil
 	}
-	err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT n FROM unnest($1::text[]) n JOIN pg_class c ON c.oid = to_regclass(n) WHERE NOT c.relispopulated", names)
 		if err != nil {
 			return err
@@ -59,7 +60,7 @@ func (u *Upgrade) unfilled(ctx context.Context, side string, db *database) (map[
 		return empty, nil // a plan drawn before the database is there
 	}
 	if err != nil {
-		return nil, &pg.Error{Doing: "look at the materialized views of " + db.name, On: u.c.Side(side).String(), Err: err}
+		return nil, &pg.Error{Doing: "look at the materialized views of " + db.Name, On: u.c.Side(side).String(), Err: err}
 	}
 	return empty, nil
 }
@@ -80,22 +81,22 @@ func filled(inv *schema.Inventory) []schema.MaterializedView {
 // when prepare filled them, and those of old what was there at the cutover.
 // Ahead of the crossing, where nobody works on that side, all of them are
 // refreshed; after open once more those whose readers need not wait for it.
-func (u *Upgrade) refreshSteps(ctx context.Context, s *survey, side string) (ahead, again []flow.Step, err error) {
+func (u *Upgrade) refreshSteps(ctx context.Context, s *survey.Survey, side string) (ahead, again []flow.Step, err error) {
 	var first, second []flow.Effect
 	var stay []string
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		var empty map[string]bool
-		if s.silent(side) == nil {
+		if s.Silent(side) == nil {
 			if empty, err = u.unfilled(ctx, side, db); err != nil {
 				return nil, nil, err
 			}
 		}
-		for _, v := range filled(db.inventory) {
-			e := flow.SQL(side, db.name, v.RefreshAgain())
+		for _, v := range filled(db.Inventory) {
+			e := flow.SQL(side, db.Name, v.RefreshAgain())
 			if v.Unique {
 				second = append(second, e)
 			} else {
-				stay = append(stay, v.String()+" of "+db.name)
+				stay = append(stay, v.String()+" of "+db.Name)
 			}
 			if empty[v.SQL()] {
 				e.SQL = v.Refresh() // CONCURRENTLY needs something in it

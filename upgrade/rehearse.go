@@ -9,6 +9,7 @@ import (
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 )
 
 // RehearseOptions are what the person at the terminal decides.
@@ -21,20 +22,20 @@ type RehearseOptions struct {
 // real load, times them and undoes them. It asks the window and the approval as
 // the cutover does.
 func (u *Upgrade) Rehearse(ctx context.Context, o RehearseOptions, observe func(flow.Event)) (*report.Rehearsal, error) {
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if err != nil {
 		return nil, err
 	}
-	if s.phase != report.PhaseReady {
-		return nil, exit.WrongPhase(s.phase, "rehearse")
+	if s.Phase != report.PhaseReady {
+		return nil, exit.WrongPhase(s.Phase, "rehearse")
 	}
-	if err := s.bothAnswer(); err != nil {
+	if err := s.BothAnswer(); err != nil {
 		return nil, err
 	}
 	if err := u.consent().ask(ctx, o.CutoverOptions); err != nil {
 		return nil, err
 	}
-	held, release, err := u.c.Hold(ctx, u.c.Old.With(s.home))
+	held, release, err := u.c.Hold(ctx, u.c.Old.With(s.Home))
 	if err != nil {
 		return nil, err
 	}
@@ -49,12 +50,12 @@ func (u *Upgrade) rehearseHeld(ctx context.Context, traffic bool, observe func(f
 		return nil, err
 	}
 	defer closeQuietly(j)
-	s, err := u.look(ctx, true)
+	s, err := survey.Take(ctx, u.c, true)
 	if err != nil {
 		return nil, err
 	}
-	if s.phase != report.PhaseReady {
-		return nil, exit.WrongPhase(s.phase, "rehearse") // another run was quicker
+	if s.Phase != report.PhaseReady {
+		return nil, exit.WrongPhase(s.Phase, "rehearse") // another run was quicker
 	}
 	watch := func(e flow.Event) {
 		u.running.watch(e)
@@ -105,12 +106,12 @@ func stepTook(st flow.Step, took time.Duration) report.CutoverStep {
 }
 
 // endRehearsal undoes a rehearsal that was cut off; there may be none.
-func (u *Upgrade) endRehearsal(ctx context.Context, s *survey, j *flow.Journal, observe func(flow.Event)) error {
-	d := s.rehearsing()
+func (u *Upgrade) endRehearsal(ctx context.Context, s *survey.Survey, j *flow.Journal, observe func(flow.Event)) error {
+	d := s.Rehearsing()
 	if d == nil {
 		return nil
 	}
-	if err := u.evict(ctx, s); err != nil {
+	if err := s.Evict(ctx); err != nil {
 		return err
 	}
 	c, err := u.config(ctx, s, cutover.Forward)
@@ -125,7 +126,7 @@ func (u *Upgrade) endRehearsal(ctx context.Context, s *survey, j *flow.Journal, 
 
 // rehearsalPlan is a rehearsal as it would run from here. What only
 // --with-traffic does is in it, and says so.
-func (u *Upgrade) rehearsalPlan(ctx context.Context, s *survey) (flow.Plan, error) {
+func (u *Upgrade) rehearsalPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
 	c, err := u.config(ctx, s, cutover.Forward)
 	if err != nil {
 		return flow.Plan{}, err
@@ -158,15 +159,15 @@ func (u *Upgrade) previewRehearsal(dbs string, traffic bool) []string {
 
 // rehearsalNote says what status has to report of rehearsals: one that left
 // something, or what the last one measured. running: somebody holds the upgrade.
-func rehearsalNote(s *survey, running bool) string {
-	if d := s.rehearsing(); d != nil {
+func rehearsalNote(s *survey.Survey, running bool) string {
+	if d := s.Rehearsing(); d != nil {
 		if running {
 			return fmt.Sprintf("a rehearsal is under way since %s (%s)", d.At.UTC().Format(time.RFC3339), d.Host)
 		}
 		return fmt.Sprintf("a rehearsal of %s (%s) was cut off: new may not follow old until it is undone, which rehearse, cutover, prepare and abort do first",
 			d.At.UTC().Format(time.RFC3339), d.Host)
 	}
-	if rs := s.rehearsed(); len(rs) > 0 {
+	if rs := s.Rehearsed(); len(rs) > 0 {
 		last := rs[len(rs)-1]
 		says := fmt.Sprintf("rehearsed last at %s: writers were blocked for %s", last.At.UTC().Format(time.RFC3339), report.Took(time.Duration(last.Blocked*float64(time.Second))))
 		if last.Wait != nil {

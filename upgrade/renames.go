@@ -11,6 +11,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -34,7 +35,7 @@ func (r rename) String() string {
 }
 
 // renamesOf are the replicated tables of a database that old has renamed.
-func renamesOf(db *database, made map[string]madeLink) []rename {
+func renamesOf(db *survey.Database, made map[string]madeLink) []rename {
 	had := map[runbook.TableName]bool{}
 	for _, m := range made {
 		for _, t := range m.names {
@@ -42,9 +43,9 @@ func renamesOf(db *database, made map[string]madeLink) []rename {
 		}
 	}
 	var all []rename
-	for _, l := range db.links {
+	for _, l := range db.Links {
 		for oid, was := range made[l.Name].names {
-			t := db.inventory.Table(oid)
+			t := db.Inventory.Table(oid)
 			if t == nil || t.Schema == was.Schema && t.Name == was.Name {
 				continue
 			}
@@ -88,8 +89,8 @@ func renameSQL(all []rename, owners map[string]string) (string, error) {
 
 // renamesStep renames on new what old has renamed; ok: there is something to do.
 // It is done in one transaction, before anything is taken away.
-func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (step flow.Step, ok bool, err error) {
-	if s.zero() == nil {
+func (u *Upgrade) renamesStep(ctx context.Context, s *survey.Survey, db *survey.Database) (step flow.Step, ok bool, err error) {
+	if s.Zero() == nil {
 		return step, false, nil
 	}
 	made, err := u.readLinks(ctx, db)
@@ -101,7 +102,7 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (ste
 		return step, false, nil
 	}
 	owners := map[string]string{}
-	err = u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error {
+	err = u.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT nspname::text, pg_get_userbyid(nspowner)::text FROM pg_namespace")
 		if err != nil {
 			return err
@@ -111,23 +112,23 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey, db *database) (ste
 		return err
 	})
 	if err != nil {
-		return step, false, &pg.Error{Doing: "read who owns the schemas of " + db.name, On: u.c.Old.String(), Err: err}
+		return step, false, &pg.Error{Doing: "read who owns the schemas of " + db.Name, On: u.c.Old.String(), Err: err}
 	}
 	sql, err := renameSQL(all, owners)
 	if err != nil {
 		return step, false, err
 	}
-	e := flow.SQL("new", db.name, sql)
+	e := flow.SQL("new", db.Name, sql)
 	return flow.Step{
-		ID: "renames/" + db.name, Title: "Rename on new what was renamed in " + db.name + " of old", Does: []flow.Effect{e}, Done: flow.Never,
+		ID: "renames/" + db.Name, Title: "Rename on new what was renamed in " + db.Name + " of old", Does: []flow.Effect{e}, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, r := range all {
 				t.Note("%s: taken along to new", r)
 			}
-			err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error { return pg.Exec(ctx, conn, e.SQL) })
+			err := u.c.In(ctx, "new", db.Name, func(conn *pgx.Conn) error { return pg.Exec(ctx, conn, e.SQL) })
 			if err != nil {
 				return &pg.Error{
-					Doing: "rename tables as old has renamed them", On: u.c.New.String() + ", database " + db.name, Err: err,
+					Doing: "rename tables as old has renamed them", On: u.c.New.String() + ", database " + db.Name, Err: err,
 					Hint: "nothing was changed; rename them on new by hand (BEGIN READ WRITE comes before it), then run crossfade prepare again",
 				}
 			}

@@ -14,6 +14,7 @@ import (
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/survey"
 )
 
 // Run prepares, and cuts over at the next window: unattended. started is when
@@ -39,7 +40,7 @@ func (u *Upgrade) Run(ctx context.Context, started time.Time, observe func(flow.
 // runOnce does what is next to be done, up to the cutover. again: something was
 // waited for, and everything is to be looked at anew.
 func (u *Upgrade) runOnce(ctx context.Context, started time.Time, observe func(flow.Event)) (out *report.Cutover, again bool, err error) {
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if err == nil {
 		if out, done, err := u.goOn(ctx, s, observe); done || err != nil {
 			return out, false, err
@@ -48,13 +49,13 @@ func (u *Upgrade) runOnce(ctx context.Context, started time.Time, observe func(f
 	if err := u.Prepare(ctx, PrepareOptions{}, observe); err != nil {
 		return nil, false, err
 	}
-	if s, err = u.look(ctx, false); err != nil {
+	if s, err = survey.Take(ctx, u.c, false); err != nil {
 		return nil, false, err
 	}
-	if s.phase != report.PhaseReady {
+	if s.Phase != report.PhaseReady {
 		return nil, true, nil // another command was quicker
 	}
-	v := &vigil{u: u, home: s.home, observe: observe}
+	v := &vigil{u: u, home: s.Home, observe: observe}
 	until, waited, err := v.window(ctx)
 	if waited || err != nil {
 		return nil, true, err // what was made meanwhile is taken along first
@@ -88,17 +89,17 @@ func windowEnded(err error, until time.Time) bool {
 
 // goOn does what is left to do of a cutover that was begun, or says that none
 // may begin.
-func (u *Upgrade) goOn(ctx context.Context, s *survey, observe func(flow.Event)) (out *report.Cutover, done bool, err error) {
-	switch s.phase {
+func (u *Upgrade) goOn(ctx context.Context, s *survey.Survey, observe func(flow.Event)) (out *report.Cutover, done bool, err error) {
+	switch s.Phase {
 	case report.PhaseOpen:
 		out, err = u.Cutover(ctx, CutoverOptions{Granted: true}, observe)
 		return out, true, err
 	case report.PhaseFinished:
 		return nil, true, nil
 	case report.PhaseRolledBack:
-		return nil, true, exit.WrongPhase(s.phase, "run")
+		return nil, true, exit.WrongPhase(s.Phase, "run")
 	case report.PhaseCutover:
-		d := s.last()
+		d := s.Last()
 		switch {
 		case d.Direction == cutover.Back:
 			return nil, true, exit.Refused("crossfade rollback", "a rollback was cut off before open")

@@ -15,6 +15,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -48,10 +49,10 @@ func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([
 		return nil, err
 	}
 	if s == nil {
-		s, err = u.look(ctx, false)
+		s, err = survey.Take(ctx, u.c, false)
 	}
 	if err == nil {
-		err = s.bothAnswer()
+		err = s.BothAnswer()
 	}
 	var rejected []check.Finding
 	if err == nil {
@@ -70,7 +71,7 @@ func (u *Upgrade) CheckRestore(ctx context.Context, observe func(flow.Event)) ([
 // restoreScratch restores every database of the upgrade, one after the other, apart
 // from those in which the restore may run functions with the tool's rights, by what
 // blocks.
-func (u *Upgrade) restoreScratch(ctx context.Context, s *survey, blocking []check.Finding, observe func(flow.Event)) (found []check.Finding, err error) {
+func (u *Upgrade) restoreScratch(ctx context.Context, s *survey.Survey, blocking []check.Finding, observe func(flow.Event)) (found []check.Finding, err error) {
 	lock, err := u.scratchLock(ctx)
 	if err != nil {
 		return nil, err
@@ -88,10 +89,10 @@ func (u *Upgrade) restoreScratch(ctx context.Context, s *survey, blocking []chec
 	if err != nil {
 		return nil, err
 	}
-	for _, db := range s.databases {
-		if slices.ContainsFunc(blocking, func(f check.Finding) bool { return f.ID == check.FunctionRights && f.Database == db.name }) {
+	for _, db := range s.Databases {
+		if slices.ContainsFunc(blocking, func(f check.Finding) bool { return f.ID == check.FunctionRights && f.Database == db.Name }) {
 			found = append(found, check.Finding{
-				ID: schemaRejected, Level: check.Warn, On: check.OnNew, Database: db.name, Object: "database " + db.name,
+				ID: schemaRejected, Level: check.Warn, On: check.OnNew, Database: db.Name, Object: "database " + db.Name,
 				Says: "the schema was not restored: that may run functions of ordinary roles with the rights of the tool, as " + check.FunctionRights + " says",
 				Fix:  "fix or accept " + check.FunctionRights + ", and run crossfade check --restore again",
 			})
@@ -164,8 +165,8 @@ func (u *Upgrade) scratchLeft(ctx context.Context, conn *pgx.Conn) (left []strin
 
 // scratchSteps drop what a killed check --restore has left on new; none where
 // it left nothing. What is somebody's stays.
-func (u *Upgrade) scratchSteps(ctx context.Context, s *survey) ([]flow.Step, error) {
-	if s.newErr != nil {
+func (u *Upgrade) scratchSteps(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
+	if s.NewErr != nil {
 		return nil, nil
 	}
 	var left []string
@@ -217,16 +218,16 @@ func (u *Upgrade) dropDatabase(ctx context.Context, conn *pgx.Conn, name string)
 }
 
 // restoreOne dumps one database's schema and tries it out.
-func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey, db *database, observe func(flow.Event)) ([]check.Finding, error) {
-	program, err := u.c.Program("pg_dump", s.new.Identity.Major())
+func (u *Upgrade) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey.Survey, db *survey.Database, observe func(flow.Event)) ([]check.Finding, error) {
+	program, err := u.c.Program("pg_dump", s.New.Identity.Major())
 	if err != nil {
 		return nil, err
 	}
-	t := flow.NewTurn("check", "restore/"+db.name, nil, observe)
-	t.Progress(0, 0, "objects", "reading the schema of "+db.name)
-	entries, _, err := schema.Dump(ctx, u.c.Old.With(db.name), program, db.apart)
+	t := flow.NewTurn("check", "restore/"+db.Name, nil, observe)
+	t.Progress(0, 0, "objects", "reading the schema of "+db.Name)
+	entries, _, err := schema.Dump(ctx, u.c.Old.With(db.Name), program, db.Apart)
 	if err != nil {
-		return nil, fmt.Errorf("dump the schema of database %s: %w", db.name, err)
+		return nil, fmt.Errorf("dump the schema of database %s: %w", db.Name, err)
 	}
 	return u.tryOut(ctx, lock, s, db, entries, t)
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"crossfade/cutover"
 	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
@@ -15,15 +14,16 @@ import (
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/standby"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // standbyOptions are the standbys of new as the runbook has them.
-func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Options, error) {
+func (u *Upgrade) standbyOptions(ctx context.Context, s *survey.Survey) (standby.Options, error) {
 	o := standby.Options{
-		Upgrade: u.rb.Upgrade, Primary: u.c.New, Version: s.new.Version, Temporary: systemSettings, Jobs: u.rb.Copy.Jobs, Limit: u.rb.Copy.Limit,
-		OldCluster: standby.OldCluster{Primary: u.c.Old, SystemID: s.oldSystem()},
+		Upgrade: u.rb.Upgrade, Primary: u.c.New, Version: s.New.Version, Temporary: systemSettings, Jobs: u.rb.Copy.Jobs, Limit: u.rb.Copy.Limit,
+		OldCluster: standby.OldCluster{Primary: u.c.Old, SystemID: s.OldSystem()},
 	}
 	cluster := u.rb.New[0]
 	o.Nodes = make([]standby.Node, len(cluster.Standbys))
@@ -55,11 +55,11 @@ func (u *Upgrade) standbyOptions(ctx context.Context, s *survey) (standby.Option
 		}
 	}
 	var err error
-	if o.OldCluster.SynchronousStandbyNames, err = u.oldSynchronous(ctx, s); err != nil {
+	if o.OldCluster.SynchronousStandbyNames, err = s.OldSynchronous(ctx); err != nil {
 		return o, err
 	}
 	o.SynchronousStandbyNames = u.synchronousNames(s, o.OldCluster.SynchronousStandbyNames)
-	if v, ok := s.before("new/system/synchronous_standby_names"); ok {
+	if v, ok := s.Before("new/system/synchronous_standby_names"); ok {
 		o.SynchronousBefore = &v
 	}
 	return o, nil
@@ -84,47 +84,14 @@ func (u *Upgrade) predecessor(name string) (*standby.Predecessor, error) {
 	return &standby.Predecessor{Server: server.As(u.c.App), Host: host, DataDir: sb.Data, Stop: sb.Stop}, nil
 }
 
-// oldSystem is the system identifier of old: as it says itself, or as the last
-// decision has it.
-func (s *survey) oldSystem() string {
-	d := s.last()
-	switch {
-	case s.oldErr == nil:
-		return s.old.Identity.SystemID
-	case d == nil:
-		return ""
-	case d.Direction == cutover.Forward:
-		return d.Closing.System
-	}
-	return d.Opening.System
-}
-
-// oldSynchronous is synchronous_standby_names of old, "" where it does not
-// answer or new gets no standbys.
-func (u *Upgrade) oldSynchronous(ctx context.Context, s *survey) (string, error) {
-	if len(u.rb.New[0].Standbys) == 0 || s.oldErr != nil {
-		return "", nil
-	}
-	var now string
-	err := u.c.On(ctx, "old", func(conn *pgx.Conn) error {
-		var err error
-		now, _, err = standby.Synchronous(ctx, conn)
-		return err
-	})
-	if err != nil {
-		return "", &pg.Error{Doing: "read synchronous_standby_names", On: u.c.Old.String(), Err: err}
-	}
-	return now, nil
-}
-
 // synchronousNames is what the runbook says, or else what old had when the
 // upgrade began; nil where old had none or new gets no standbys.
-func (u *Upgrade) synchronousNames(s *survey, old string) *string {
+func (u *Upgrade) synchronousNames(s *survey.Survey, old string) *string {
 	cluster := u.rb.New[0]
 	if cluster.SynchronousStandbyNames != nil {
 		return cluster.SynchronousStandbyNames
 	}
-	if v, ok := s.before(oldSynchronousNames); ok && len(cluster.Standbys) > 0 {
+	if v, ok := s.Before(oldSynchronousNames); ok && len(cluster.Standbys) > 0 {
 		// What was taken away after open stands in it no more.
 		old = v
 	}
@@ -137,7 +104,7 @@ func (u *Upgrade) synchronousNames(s *survey, old string) *string {
 // oldSynchronousNames is where row 0 remembers synchronous_standby_names of old.
 const oldSynchronousNames = "old/in force/synchronous_standby_names"
 
-func (u *Upgrade) standbySteps(ctx context.Context, s *survey) ([]flow.Step, error) {
+func (u *Upgrade) standbySteps(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
 	o, err := u.standbyOptions(ctx, s)
 	if err != nil {
 		return nil, err
@@ -146,7 +113,7 @@ func (u *Upgrade) standbySteps(ctx context.Context, s *survey) ([]flow.Step, err
 }
 
 // standbysAfter builds the standbys that take a place of old's, after open.
-func (u *Upgrade) standbysAfter(ctx context.Context, s *survey) ([]flow.Step, error) {
+func (u *Upgrade) standbysAfter(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
 	if len(u.successors()) == 0 {
 		return nil, nil
 	}
@@ -171,9 +138,9 @@ func (u *Upgrade) successors() []string {
 // taken tells whose place of old's has been taken, and which of those that took
 // it have been copied. Before new has ever been opened nobody is asked; a host
 // that cannot be asked says nothing has been taken, and all may be built.
-func (u *Upgrade) taken(ctx context.Context, s *survey) (taken, built map[string]bool) {
+func (u *Upgrade) taken(ctx context.Context, s *survey.Survey) (taken, built map[string]bool) {
 	names := u.successors()
-	if len(names) == 0 || !s.wasOpen() {
+	if len(names) == 0 || !s.WasOpen() {
 		return nil, nil
 	}
 	o, err := u.standbyOptions(ctx, s)
@@ -195,8 +162,8 @@ func (u *Upgrade) taken(ctx context.Context, s *survey) (taken, built map[string
 
 // placesTaken tells what old is without for good, for who retires it or goes on
 // with it: nothing puts that back.
-func (u *Upgrade) placesTaken(ctx context.Context, s *survey) []string {
-	if !s.wasOpen() {
+func (u *Upgrade) placesTaken(ctx context.Context, s *survey.Survey) []string {
+	if !s.WasOpen() {
 		return nil
 	}
 	var lines []string
@@ -209,31 +176,24 @@ func (u *Upgrade) placesTaken(ctx context.Context, s *survey) []string {
 		if err == nil {
 			id, ierr := pg.Identify(ctx, conn)
 			_ = conn.Close(context.WithoutCancel(ctx))
-			if ierr == nil && id.SystemID == s.oldSystem() {
+			if ierr == nil && id.SystemID == s.OldSystem() {
 				continue // it runs
 			}
 		}
 		lines = append(lines, fmt.Sprintf("old: its standby %s does not run, because new's took its place; what it had is in %s on %s, or beside that, and its slot on its upstream keeps WAL until it is dropped", name, p.DataDir, p.Host.Name()))
 	}
-	was, known := s.before(oldSynchronousNames)
-	now, err := u.oldSynchronous(ctx, s)
-	if len(lines) > 0 && known && err == nil && s.oldErr == nil && now != was {
+	was, known := s.Before(oldSynchronousNames)
+	now, err := s.OldSynchronous(ctx)
+	if len(lines) > 0 && known && err == nil && s.OldErr == nil && now != was {
 		lines = append(lines, fmt.Sprintf("old: synchronous_standby_names is %q now, and was %q when the upgrade began", now, was))
 	}
 	return lines
 }
 
-// wasOpen reports whether new has been opened, be it closed again by now.
-func (s *survey) wasOpen() bool {
-	return slices.ContainsFunc(s.decisions, func(d cutover.Decision) bool {
-		return d.Attempt > 0 && d.Direction == cutover.Forward && d.State == cutover.Open
-	})
-}
-
 // removeStandbys stops the standbys that this upgrade built, and takes their
 // slots and synchronous names away.
-func (u *Upgrade) removeStandbys(ctx context.Context, s *survey) ([]flow.Step, error) {
-	if s.newErr != nil {
+func (u *Upgrade) removeStandbys(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
+	if s.NewErr != nil {
 		return nil, nil
 	}
 	o, err := u.standbyOptions(ctx, s)
@@ -245,8 +205,8 @@ func (u *Upgrade) removeStandbys(ctx context.Context, s *survey) ([]flow.Step, e
 
 // forgetStandbys leaves the standbys running and takes away what is the
 // tool's beside them.
-func (u *Upgrade) forgetStandbys(ctx context.Context, s *survey) ([]flow.Step, error) {
-	if s.newErr != nil {
+func (u *Upgrade) forgetStandbys(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
+	if s.NewErr != nil {
 		return nil, nil
 	}
 	o, err := u.standbyOptions(ctx, s)
@@ -259,7 +219,7 @@ func (u *Upgrade) forgetStandbys(ctx context.Context, s *survey) ([]flow.Step, e
 // statusStandbys reports of every physical receiver what its upstream's
 // pg_stat_replication says, from both primaries down to the last cascade: a
 // standby of the runbook that is connected is asked who follows it.
-func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Status) {
+func (u *Upgrade) statusStandbys(ctx context.Context, s *survey.Survey, st *report.Status) {
 	cluster := u.rb.New[0]
 	old, fresh := map[string]string{}, map[string]string{} // conninfos by name
 	for _, sb := range u.rb.Old.Standbys {
@@ -268,8 +228,8 @@ func (u *Upgrade) statusStandbys(ctx context.Context, s *survey, st *report.Stat
 	for _, sb := range cluster.Standbys {
 		fresh[sb.Name] = sb.Conninfo
 	}
-	seenOld := u.statusTree(ctx, st, "old", "old", u.c.Old, s.oldErr, old)
-	seenNew := u.statusTree(ctx, st, cluster.Cluster, "new", u.c.New, s.newErr, fresh)
+	seenOld := u.statusTree(ctx, st, "old", "old", u.c.Old, s.OldErr, old)
+	seenNew := u.statusTree(ctx, st, cluster.Cluster, "new", u.c.New, s.NewErr, fresh)
 	for _, sb := range u.rb.Old.Standbys {
 		replaced := seenNew[sb.Name] && slices.Contains(u.successors(), sb.Name)
 		if !seenOld[sb.Name] && !replaced {

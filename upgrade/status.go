@@ -12,6 +12,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -30,36 +31,36 @@ func (u *Upgrade) Status(ctx context.Context) (report.Status, error) {
 // reading is a status on its way: what a survey says, and what else is asked.
 type reading struct {
 	u  *Upgrade
-	s  *survey
+	s  *survey.Survey
 	st *report.Status
 }
 
 func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 	st := report.Status{At: time.Now(), Upgrade: u.rb.Upgrade, Writable: report.WritableUnknown}
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if s != nil {
 		for _, name := range []string{"old", "new"} {
-			if err := s.silent(name); err != nil {
+			if err := s.Silent(name); err != nil {
 				st.Silent = append(st.Silent, report.Silence{On: name, Says: err.Error()})
 			}
 		}
 	}
 	if err != nil {
-		if s != nil && s.oldErr != nil && s.newErr != nil {
+		if s != nil && s.OldErr != nil && s.NewErr != nil {
 			st.Phase = ""
 			return st, err
 		}
 		return st, err
 	}
-	st.Phase = s.phase
-	if s.phase == report.PhaseNew && u.journal().says("abort") {
+	st.Phase = s.Phase
+	if s.Phase == report.PhaseNew && u.journal().says("abort") {
 		st.Phase = report.PhaseAborted
 	}
-	st.Writable = u.writableSide(ctx, s)
+	st.Writable = s.Writable(ctx)
 	st.Fence.Old, st.Fence.New = fenceState(s, "old"), fenceState(s, "new")
 	r, opens := reading{u, s, &st}, ""
 	if st.Phase != report.PhaseNew && st.Phase != report.PhaseAborted && st.Phase != report.PhaseFinished {
-		if err := u.lookTables(ctx, s); err != nil {
+		if err := s.ReadTables(ctx); err != nil {
 			st.Notes = append(st.Notes, err.Error())
 		}
 		r.links(ctx)
@@ -81,17 +82,17 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 // fills, and who is old's primary where the runbook's does not answer.
 func (r reading) notes(ctx context.Context) {
 	u, s, st := r.u, r.s, r.st
-	if s.oldErr != nil && s.zero() != nil {
+	if s.OldErr != nil && s.Zero() != nil {
 		if says := u.rivals(ctx, s); says != "" {
 			st.Notes = append(st.Notes, says)
 		}
 	}
-	if st.Phase != report.PhaseReady || s.newErr != nil {
+	if st.Phase != report.PhaseReady || s.NewErr != nil {
 		return
 	}
 	var refused int64
-	for _, db := range s.databases {
-		err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
+	for _, db := range s.Databases {
+		err := u.c.In(ctx, "new", db.Name, func(conn *pgx.Conn) error {
 			n, err := u.c.Part.Refused(ctx, conn)
 			refused += n
 			return err
@@ -113,11 +114,11 @@ func (r reading) runs(ctx context.Context) {
 	var session int32
 	known := true
 	for _, side := range []string{"old", "new"} {
-		if s.silent(side) != nil {
+		if s.Silent(side) != nil {
 			known = false
 			continue
 		}
-		err := u.c.In(ctx, side, s.home, func(conn *pgx.Conn) error {
+		err := u.c.In(ctx, side, s.Home, func(conn *pgx.Conn) error {
 			_, pid, err := clusters.HeldBy(ctx, conn, clusters.App(u.rb)+" lock %", false)
 			session = max(session, pid)
 			return err
@@ -134,10 +135,10 @@ func (r reading) runs(ctx context.Context) {
 	if says := rehearsalNote(s, running || !known); says != "" && st.Phase == report.PhaseReady {
 		st.Notes = append(st.Notes, says)
 	}
-	if s.rehearsing() != nil && known && !running {
+	if s.Rehearsing() != nil && known && !running {
 		st.Next = "crossfade rehearse"
 	}
-	z := s.zero()
+	z := s.Zero()
 	if z == nil || z.Waiting == nil || z.Waiting.Session != session {
 		return
 	}
@@ -152,84 +153,24 @@ func (r reading) runs(ctx context.Context) {
 
 // writable asks both sides' servers, and not what was written about them.
 func (u *Upgrade) writable(ctx context.Context) (string, error) {
-	s, err := u.look(ctx, false)
+	s, err := survey.Take(ctx, u.c, false)
 	if err != nil {
 		return "", err
 	}
-	return string(u.writableSide(ctx, s)), nil
+	return string(s.Writable(ctx)), nil
 }
 
-// writableSide tells which side takes a client's write in every database.
-func (u *Upgrade) writableSide(ctx context.Context, s *survey) report.Writable {
-	old, oldErr := u.takesWrites(ctx, s, "old")
-	fresh, newErr := u.takesWrites(ctx, s, "new")
-	// A new cluster that this upgrade has not closed yet serves nobody.
-	if s.phase == report.PhaseNew || s.phase == report.PhaseFinished && s.fenceOld != nil && !*s.fenceOld {
-		fresh, newErr = false, nil
-	}
-	switch {
-	case oldErr != nil || newErr != nil:
-		// One side alone tells enough when it says that it is open.
-		switch {
-		case oldErr == nil && old:
-			return report.WritableOld
-		case newErr == nil && fresh && s.phase != report.PhasePreparing:
-			return report.WritableNew
-		}
-		return report.WritableUnknown
-	case old && fresh:
-		if s.phase == report.PhasePreparing {
-			return report.WritableOld // new is being made, and closed before rows arrive
-		}
-		return report.WritableBoth
-	case old:
-		return report.WritableOld
-	case fresh:
-		return report.WritableNew
-	}
-	return report.WritableNone
-}
-
-// takesWrites reports whether a side is a primary whose fence is open in every
-// database of the upgrade.
-func (u *Upgrade) takesWrites(ctx context.Context, s *survey, side string) (bool, error) {
-	if side == "old" && s.oldErr != nil {
-		return false, s.oldErr
-	}
-	if side == "new" && s.newErr != nil {
-		return false, s.newErr
-	}
-	if s.side(side).Identity.InRecovery {
-		return false, nil
-	}
-	for _, db := range s.databases {
-		up := false
-		err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
-			var err error
-			up, err = u.c.Part.Up(ctx, conn)
-			return err
-		})
-		if pg.SQLState(err) == "3D000" || up {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-func fenceState(s *survey, side string) report.FenceState {
-	up := s.fenceOld
+func fenceState(s *survey.Survey, side string) report.FenceState {
+	up := s.FenceOld
 	if side == "new" {
-		up = s.fenceNew
+		up = s.FenceNew
 	}
 	switch {
 	case up == nil:
 		return ""
 	case *up:
 		return report.FenceClosed
-	case s.zero() == nil:
+	case s.Zero() == nil:
 		return report.FenceNone
 	}
 	return report.FenceArmed
@@ -239,9 +180,9 @@ func fenceState(s *survey, side string) report.FenceState {
 func (r reading) links(ctx context.Context) {
 	u, s, st := r.u, r.s, r.st
 	var kept int64
-	for _, db := range s.databases {
-		for _, links := range [][]link.Link{db.links, db.way} {
-			at, err := u.positions(ctx, s, db.name, links)
+	for _, db := range s.Databases {
+		for _, links := range [][]link.Link{db.Links, db.Way} {
+			at, err := s.Positions(ctx, db.Name, links)
 			if err != nil {
 				st.Notes = append(st.Notes, err.Error())
 				continue
@@ -278,45 +219,18 @@ func (r reading) links(ctx context.Context) {
 	st.WALKeptBytes = &kept
 }
 
-// positions reads links of one database where their servers answer.
-func (u *Upgrade) positions(ctx context.Context, s *survey, db string, links []link.Link) (map[string]*link.Position, error) {
-	if len(links) == 0 {
-		return nil, nil
-	}
-	var at map[string]*link.Position
-	conns := map[string]*pgx.Conn{}
-	read := func() error {
-		var err error
-		at, err = link.Positions(ctx, conns[links[0].From.Side], conns[links[0].To.Side], links)
-		return err
-	}
-	with := func(side string, then func() error) func() error {
-		if side == "old" && s.oldErr != nil || side == "new" && s.newErr != nil {
-			return then
-		}
-		return func() error {
-			return u.c.In(ctx, side, db, func(conn *pgx.Conn) error {
-				conns[side] = conn
-				return then()
-			})
-		}
-	}
-	err := with("old", with("new", read))()
-	return at, err
-}
-
 // gates asks the gates. It returns what opens them where no waiting does.
 func (r reading) gates(ctx context.Context) (opens string) {
 	u, s, st := r.u, r.s, r.st
 	dir := cutover.Forward
-	switch s.phase {
+	switch s.Phase {
 	case report.PhaseOpen:
 		dir = cutover.Back
 	case report.PhaseReady, report.PhaseRolledBack:
 	default:
 		return ""
 	}
-	if s.oldErr != nil || s.newErr != nil || len(s.databases) == 0 || s.databases[0].inventory == nil {
+	if s.OldErr != nil || s.NewErr != nil || len(s.Databases) == 0 || s.Databases[0].Inventory == nil {
 		return ""
 	}
 	c, err := u.config(ctx, s, dir)
@@ -338,8 +252,8 @@ func (r reading) gates(ctx context.Context) (opens string) {
 // failed, is run again first; then comes what opens a gate that no waiting opens,
 // before a cutover that would end at it. finish is never what to type next: it
 // ends the possibility of a rollback, and only a person knows when.
-func next(st report.Status, s *survey, opens string) string {
-	last := s.last()
+func next(st report.Status, s *survey.Survey, opens string) string {
+	last := s.Last()
 	switch st.Phase {
 	case report.PhaseNew, report.PhaseAborted, report.PhasePreparing:
 		return "crossfade prepare"

@@ -21,12 +21,13 @@ import (
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/standby"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // gates are those that follow from the runbook, beside the built-in ones.
-func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
+func (u *Upgrade) gates(s *survey.Survey, dir cutover.Direction) []cutover.Gate {
 	gates := []cutover.Gate{{ID: "trust", Look: func(ctx context.Context) (bool, string, error) { return u.trustGate(ctx, s) }}}
 	if dir == cutover.Forward {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.standbysGate(ctx, s) }})
@@ -40,14 +41,14 @@ func (u *Upgrade) gates(s *survey, dir cutover.Direction) []cutover.Gate {
 
 // schemaGate wants equal catalogs on both sides, and on new every role, setting
 // and database that old has.
-func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, error) {
-	for _, db := range s.databases {
-		diff, err := u.differences(ctx, db)
+func (u *Upgrade) schemaGate(ctx context.Context, s *survey.Survey) (bool, string, error) {
+	for _, db := range s.Databases {
+		diff, err := survey.Differences(ctx, u.c, db)
 		if err != nil {
 			return false, "", err
 		}
 		if bad := schema.Unexpected(diff); len(bad) > 0 {
-			says := fmt.Sprintf("the catalogs of %s differ: %s; crossfade prepare takes along what it can; otherwise make the same change on both sides (%s)", db.name, differ(bad), u.byHand(s))
+			says := fmt.Sprintf("the catalogs of %s differ: %s; crossfade prepare takes along what it can; otherwise make the same change on both sides (%s)", db.Name, differ(bad), s.ByHand())
 			if passing(bad) {
 				return false, says, nil
 			}
@@ -60,7 +61,7 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey) (bool, string, erro
 		return false, "", err
 	}
 	if len(missing) > 0 {
-		return false, "", &cutover.ErrShut{Says: fmt.Sprintf("%s lacks, or has differently, %s: run crossfade prepare, which takes it along", s.applying().Name, report.Some(missing)), Do: "crossfade prepare"}
+		return false, "", &cutover.ErrShut{Says: fmt.Sprintf("%s lacks, or has differently, %s: run crossfade prepare, which takes it along", s.Applying().Name, report.Some(missing)), Do: "crossfade prepare"}
 	}
 	return true, "the catalogs are equal", nil
 }
@@ -100,7 +101,7 @@ func differ(bad []schema.Difference) string {
 }
 
 // standbysGate wants every standby of new that the runbook demands to stream.
-func (u *Upgrade) standbysGate(ctx context.Context, s *survey) (bool, string, error) {
+func (u *Upgrade) standbysGate(ctx context.Context, s *survey.Survey) (bool, string, error) {
 	_, built := u.taken(ctx, s)
 	for _, sb := range u.rb.New[0].Standbys {
 		if sb.After && !built[sb.Name] {
@@ -170,7 +171,7 @@ func (u *Upgrade) upstream(sb runbook.Standby) (*pg.Server, error) {
 }
 
 // crossingPlan is a cutover or rollback as it would run from here.
-func (u *Upgrade) crossingPlan(ctx context.Context, s *survey, name string) (flow.Plan, error) {
+func (u *Upgrade) crossingPlan(ctx context.Context, s *survey.Survey, name string) (flow.Plan, error) {
 	dir := cutover.Forward
 	if name == "rollback" {
 		dir = cutover.Back

@@ -15,20 +15,21 @@ import (
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/standby"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // topology tells both clusters as they stand, and the standbys of new as the
 // runbook has them. What does not answer is reported as such.
-func (u *Upgrade) topology(ctx context.Context, s *survey) (old, fresh report.Cluster) {
+func (u *Upgrade) topology(ctx context.Context, s *survey.Survey) (old, fresh report.Cluster) {
 	old, fresh = u.cluster(ctx, s, "old"), u.cluster(ctx, s, "new")
 	fresh.Name = u.rb.New[0].Cluster
 	var listed []*relay
 	for _, sb := range u.rb.Old.Standbys {
 		listed = append(listed, u.relay(ctx, sb.Name, sb.Conninfo, &report.Node{Name: sb.Name}))
 	}
-	u.streams(ctx, u.c.Old, s.oldErr, &old, listed)
+	u.streams(ctx, u.c.Old, s.OldErr, &old, listed)
 	listed = nil
 	for _, sb := range u.rb.New[0].Standbys {
 		n := &report.Node{Name: sb.Name, AppName: sb.Name, Planned: true, Delay: sb.ApplyDelay}
@@ -37,7 +38,7 @@ func (u *Upgrade) topology(ctx context.Context, s *survey) (old, fresh report.Cl
 		}
 		listed = append(listed, u.relay(ctx, sb.Name, sb.Conninfo, n))
 	}
-	u.streams(ctx, u.c.New, s.newErr, &fresh, listed)
+	u.streams(ctx, u.c.New, s.NewErr, &fresh, listed)
 	if names := u.rb.New[0].SynchronousStandbyNames; names != nil {
 		fresh.Synchronous = *names
 	} else if len(u.rb.New[0].Standbys) > 0 {
@@ -47,13 +48,13 @@ func (u *Upgrade) topology(ctx context.Context, s *survey) (old, fresh report.Cl
 }
 
 // cluster tells a primary.
-func (u *Upgrade) cluster(ctx context.Context, s *survey, side string) report.Cluster {
-	server, err := u.c.Side(side), s.silent(side)
+func (u *Upgrade) cluster(ctx context.Context, s *survey.Survey, side string) report.Cluster {
+	server, err := u.c.Side(side), s.Silent(side)
 	c := report.Cluster{Name: side, Address: server.Address()}
 	host, _ := server.Host()
 	c.Site = site(host)
 	if err == nil {
-		v := s.side(side).Version
+		v := s.Side(side).Version
 		c.Version = fmt.Sprintf("%d.%d", v/10000, v%10000)
 		err = u.c.Sessions.Do(ctx, server, func(conn *pgx.Conn) (err error) {
 			if c.Synchronous, _, err = standby.Synchronous(ctx, conn); err != nil {

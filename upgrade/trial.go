@@ -16,6 +16,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/rights"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -28,9 +29,9 @@ const schemaDiffers = "schema-differs"
 // materialized views, which needs rows, and what would run functions of ordinary
 // roles (rights.Map.Trial). left is what is not seen in the scratch database
 // because of the latter.
-func tried(runs *rights.Map, db *database, major int, entries []schema.Entry) (some []schema.Entry, left func(schema.Difference) bool) {
-	all, deferred := runs.Defer(entries, major, db.partitioned)
-	kept := runs.Trial(entries, major, db.partitioned)
+func tried(runs *rights.Map, db *survey.Database, major int, entries []schema.Entry) (some []schema.Entry, left func(schema.Difference) bool) {
+	all, deferred := runs.Defer(entries, major, db.Partitioned)
+	kept := runs.Trial(entries, major, db.Partitioned)
 	has, out := map[string]bool{}, map[string]bool{}
 	for _, e := range kept {
 		has[e.Key()] = true
@@ -57,21 +58,21 @@ func tried(runs *rights.Map, db *database, major int, entries []schema.Entry) (s
 // on empty tables, and compares the catalogs: what would fail at the schema,
 // indexes, constraints, fence or comparison fails here, before a row is copied and
 // before anything that a change on old would have to be brought to.
-func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entries []schema.Entry) (flow.Step, error) {
-	name := u.scratchPrefix() + u.tag(s, db)
+func (u *Upgrade) trialStep(ctx context.Context, s *survey.Survey, db *survey.Database, entries []schema.Entry) (flow.Step, error) {
+	name := u.scratchPrefix() + s.Tag(db)
 	var create string
 	err := u.c.On(ctx, "new", func(conn *pgx.Conn) (err error) {
-		create, _, err = u.scratchNeeds(ctx, conn, db.name, name)
+		create, _, err = u.scratchNeeds(ctx, conn, db.Name, name)
 		return err
 	})
 	if err != nil {
 		return flow.Step{}, err
 	}
-	runs, err := u.runs(ctx, s, db)
+	runs, err := s.Runs(ctx, db)
 	if err != nil {
 		return flow.Step{}, err
 	}
-	some, _ := tried(runs, db, s.new.Version/10000, entries)
+	some, _ := tried(runs, db, s.New.Version/10000, entries)
 	does := []flow.Effect{
 		flow.SQL("new", "", dropScratch(name)),
 		flow.SQL("new", "", create), flow.SQL("new", "", markScratch(name)),
@@ -80,12 +81,12 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entrie
 		does = append(does, flow.Effect{On: "new", Database: name, SQL: e.SQL})
 	}
 	return flow.Step{
-		ID: "trial/" + db.name, Title: "Try the schema of " + db.name + " out on new, without rows", Does: append(does, flow.SQL("new", "", dropScratch(name)), flow.SQL("old", s.home, u.c.Part.Own(keepMemory))),
+		ID: "trial/" + db.Name, Title: "Try the schema of " + db.Name + " out on new, without rows", Does: append(does, flow.SQL("new", "", dropScratch(name)), flow.SQL("old", s.Home, u.c.Part.Own(keepMemory))),
 		Done: func(ctx context.Context) (bool, error) {
-			if was, ok := s.before(triedKey(db)); ok && was == u.triedMark(s, some) {
+			if was, ok := s.Before(triedKey(db)); ok && was == u.triedMark(s, some) {
 				return true, nil
 			}
-			return u.restored(ctx, "new", db, db.withoutAttached(some))
+			return survey.Restored(ctx, u.c, "new", db, db.WithoutAttached(some))
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			lock, err := u.scratchLock(ctx)
@@ -116,34 +117,17 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey, db *database, entrie
 }
 
 // triedKey is where row 0 remembers the schema that was tried out last.
-func triedKey(db *database) string { return "trial/" + db.name }
+func triedKey(db *survey.Database) string { return "trial/" + db.Name }
 
 // triedMark is what is remembered of a schema that new took: a prepare that goes on
 // does not try the same once more.
-func (u *Upgrade) triedMark(s *survey, some []schema.Entry) string {
-	all := []byte(fmt.Sprintln(s.new.Identity, s.new.Version))
+func (u *Upgrade) triedMark(s *survey.Survey, some []schema.Entry) string {
+	all := []byte(fmt.Sprintln(s.New.Identity, s.New.Version))
 	for _, e := range some {
 		all = fmt.Appendln(all, e.Key(), e.SQL)
 	}
 	h := sha256.Sum256(all)
 	return hex.EncodeToString(h[:])
-}
-
-// restored says whether a side's database has the mark of each entry.
-func (u *Upgrade) restored(ctx context.Context, side string, db *database, entries []schema.Entry) (bool, error) {
-	done := false
-	err := u.c.In(ctx, side, db.name, func(conn *pgx.Conn) error {
-		marks, err := schema.Marks(ctx, conn, "toc ")
-		done = err == nil
-		for _, e := range entries {
-			done = done && marks[e.Key()]
-		}
-		return err
-	})
-	if pg.SQLState(err) == "3D000" {
-		return false, nil
-	}
-	return done, err
 }
 
 func markScratch(name string) string {
@@ -152,10 +136,10 @@ func markScratch(name string) string {
 
 // tryOut makes a scratch database, restores entries into it, compares it with
 // old's, and drops it however that ends. lock is the session of scratchLock.
-func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey, db *database, entries []schema.Entry, t *flow.Turn) (found []check.Finding, err error) {
-	name := u.scratchPrefix() + u.tag(s, db)
-	major := s.new.Identity.Major()
-	create, roles, err := u.scratchNeeds(ctx, lock, db.name, name)
+func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey.Survey, db *survey.Database, entries []schema.Entry, t *flow.Turn) (found []check.Finding, err error) {
+	name := u.scratchPrefix() + s.Tag(db)
+	major := s.New.Identity.Major()
+	create, roles, err := u.scratchNeeds(ctx, lock, db.Name, name)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +155,7 @@ func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey, db *dat
 			return nil, context.Cause(ctx)
 		}
 		if pg.SQLState(err) != "" {
-			return []check.Finding{rejection(db.name, "database "+db.name, sql, major, err, nil, "")}, nil
+			return []check.Finding{rejection(db.Name, "database "+db.Name, sql, major, err, nil, "")}, nil
 		}
 		if err != nil {
 			return nil, &pg.Error{Doing: "make the scratch database " + name, On: u.c.New.String(), Err: err}
@@ -182,28 +166,28 @@ func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey, db *dat
 		return nil, err
 	}
 	defer pg.Leave(conn)
-	runs, err := u.runs(ctx, s, db)
+	runs, err := s.Runs(ctx, db)
 	if err != nil {
 		return nil, err
 	}
 	some, left := tried(runs, db, major, entries)
 	rejected, err := schema.TryOut(ctx, conn, some, roles, func(n int) {
-		t.Progress(int64(n), int64(len(some)), "objects", db.name)
+		t.Progress(int64(n), int64(len(some)), "objects", db.Name)
 	})
 	for _, r := range rejected {
 		undo := ""
 		if r.Entry.Borrowed != nil {
 			undo = r.Entry.Revoked(r.SQL)
 		}
-		found = append(found, rejection(db.name, r.Entry.Object(), r.SQL, major, r.Err, r.Because, undo))
+		found = append(found, rejection(db.Name, r.Entry.Object(), r.SQL, major, r.Err, r.Because, undo))
 	}
 	if err != nil {
-		return found, fmt.Errorf("restore the schema of %s into the scratch database %s: %w", db.name, name, err)
+		return found, fmt.Errorf("restore the schema of %s into the scratch database %s: %w", db.Name, name, err)
 	}
 	if len(found) > 0 {
 		return found, nil // what is missing because of these would be reported, too
 	}
-	t.Progress(0, 0, "objects", "comparing the catalogs of "+db.name)
+	t.Progress(0, 0, "objects", "comparing the catalogs of "+db.Name)
 	return u.compareScratch(ctx, conn, db, func(d schema.Difference) bool {
 		// Where new lacks roles, everything is the tool's, and nobody has privileges.
 		return len(roles) > 0 && ofRoles(d) || left(d)
@@ -212,9 +196,9 @@ func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey, db *dat
 
 // compareScratch compares a scratch database with old's, apart from differences
 // that are left out.
-func (u *Upgrade) compareScratch(ctx context.Context, conn *pgx.Conn, db *database, left func(schema.Difference) bool) ([]check.Finding, error) {
+func (u *Upgrade) compareScratch(ctx context.Context, conn *pgx.Conn, db *survey.Database, left func(schema.Difference) bool) ([]check.Finding, error) {
 	var want *schema.Inventory
-	err := u.catalogs(ctx, "old", db, func(old *pgx.Conn) (err error) {
+	err := survey.Catalogs(ctx, u.c, "old", db, func(old *pgx.Conn) (err error) {
 		want, err = schema.Read(ctx, old, schema.Filter{NoSizes: true, NoUncalled: true})
 		return err
 	})
@@ -223,9 +207,9 @@ func (u *Upgrade) compareScratch(ctx context.Context, conn *pgx.Conn, db *databa
 	}
 	got, err := schema.Read(ctx, conn, schema.Filter{NoSizes: true, NoUncalled: true})
 	if err != nil {
-		return nil, fmt.Errorf("read the scratch database of %s: %w", db.name, err)
+		return nil, fmt.Errorf("read the scratch database of %s: %w", db.Name, err)
 	}
-	want = want.Without(db.apart)
+	want = want.Without(db.Apart)
 	diff, err := schema.Compare(ctx, conn, want, got)
 	if err != nil {
 		return nil, err
@@ -236,7 +220,7 @@ func (u *Upgrade) compareScratch(ctx context.Context, conn *pgx.Conn, db *databa
 			continue // no secret is in a scratch database
 		}
 		found = append(found, check.Finding{
-			ID: schemaDiffers, Level: check.Block, On: check.OnNew, Database: db.name, Object: d.Kind + " " + d.Object,
+			ID: schemaDiffers, Level: check.Block, On: check.OnNew, Database: db.Name, Object: d.Kind + " " + d.Object,
 			Says: "what new makes of old's schema is not the same: " + d.Says,
 			Fix:  "change or drop it on old so that both majors have the same, then run crossfade again",
 		})
@@ -252,14 +236,14 @@ func ofRoles(d schema.Difference) bool {
 }
 
 // withoutFence are the tables that new does not make, and that could not be closed.
-func withoutFence(db *database, want, got *schema.Inventory) []check.Finding {
+func withoutFence(db *survey.Database, want, got *schema.Inventory) []check.Finding {
 	var found []check.Finding
 	for _, t := range want.Tables {
 		if got.Find(t.Schema, t.Name) != nil || t.Extension == "" {
 			continue
 		}
 		found = append(found, check.Finding{
-			ID: schemaDiffers, Level: check.Block, On: check.OnNew, Database: db.name, Object: t.String(),
+			ID: schemaDiffers, Level: check.Block, On: check.OnNew, Database: db.Name, Object: t.String(),
 			Says: fmt.Sprintf("table %s belongs to extension %s, which does not make it on new: it, and its rows, would be missing there", t, t.Extension),
 			Fix:  fmt.Sprintf("if it is a table of yours: ALTER EXTENSION %s DROP TABLE %s on old; else update the extension there (ALTER EXTENSION %[1]s UPDATE)", pg.Ident(t.Extension), t.SQL()),
 		})

@@ -18,6 +18,7 @@ import (
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -48,21 +49,6 @@ func (d doubts) says() string {
 	return strings.Join(append(all, d.mend...), "; ")
 }
 
-// remembered is what both sides were when what links them was made; zero where
-// it was not written down.
-func (s *survey) remembered() (old, fresh cutover.Whom) {
-	for _, d := range slices.Backward(s.decisions) {
-		if d.Attempt == 0 || d.State == cutover.Open {
-			old, fresh = d.Closing, d.Opening
-			if d.Direction == cutover.Back {
-				old, fresh = fresh, old
-			}
-			return old, fresh
-		}
-	}
-	return old, fresh
-}
-
 // hasMoved tells whether a side is still the server that it was: stranger, where
 // it is another cluster, and moved, where a standby of it was promoted.
 func hasMoved(side string, was cutover.Whom, now cutover.Side) (stranger, moved string) {
@@ -80,21 +66,21 @@ func hasMoved(side string, was cutover.Whom, now cutover.Side) (stranger, moved 
 
 // doubt looks for everything that makes new's rows doubtful. full: databases
 // have been looked at.
-func (u *Upgrade) doubt(ctx context.Context, s *survey) (doubts, error) {
+func (u *Upgrade) doubt(ctx context.Context, s *survey.Survey) (doubts, error) {
 	d := doubts{links: map[string]string{}}
-	if s.oldErr != nil || s.newErr != nil || s.zero() == nil {
+	if s.OldErr != nil || s.NewErr != nil || s.Zero() == nil {
 		return d, nil
 	}
-	wasOld, wasNew := s.remembered()
-	strangerOld, movedOld := hasMoved("old", wasOld, s.old)
-	strangerNew, movedNew := hasMoved("new", wasNew, s.new)
+	wasOld, wasNew := s.Remembered()
+	strangerOld, movedOld := hasMoved("old", wasOld, s.Old)
+	strangerNew, movedNew := hasMoved("new", wasNew, s.New)
 	d.stranger = cmp.Or(strangerOld, strangerNew)
 	for _, m := range []string{movedOld, movedNew} {
 		if m != "" {
 			d.moved = append(d.moved, m)
 		}
 	}
-	if d.stranger != "" || s.phase != report.PhasePreparing && s.phase != report.PhaseReady {
+	if d.stranger != "" || s.Phase != report.PhasePreparing && s.Phase != report.PhaseReady {
 		return d, nil
 	}
 	fork := forked{was: wasOld.Timeline, found: movedOld != ""}
@@ -103,7 +89,7 @@ func (u *Upgrade) doubt(ctx context.Context, s *survey) (doubts, error) {
 			return d, err
 		}
 	}
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		if err := u.doubtDatabase(ctx, s, db, fork, movedNew != "", &d); err != nil {
 			return d, err
 		}
@@ -111,8 +97,8 @@ func (u *Upgrade) doubt(ctx context.Context, s *survey) (doubts, error) {
 	return d, nil
 }
 
-func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fork forked, newMoved bool, d *doubts) error {
-	at, err := u.positions(ctx, s, db.name, db.links)
+func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey.Survey, db *survey.Database, fork forked, newMoved bool, d *doubts) error {
+	at, err := s.Positions(ctx, db.Name, db.Links)
 	if pg.SQLState(err) == "3D000" {
 		return nil // not there yet on new
 	}
@@ -124,8 +110,8 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 		return err
 	}
 	var published map[string]linkMark
-	err = u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) (err error) {
-		published, err = readPublished(ctx, conn, db.links)
+	err = u.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) (err error) {
+		published, err = readPublished(ctx, conn, db.Links)
 		return err
 	})
 	if err != nil {
@@ -138,7 +124,7 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 			wrong[r.link] = r.String() + ", a name that another replicated table had: rows may have gone into the wrong one"
 		}
 	}
-	for _, l := range db.links {
+	for _, l := range db.Links {
 		p, m := at[l.Name], made[l.Name]
 		why, check := u.doubtLink(s, l, p, m, published[l.Name], fork)
 		if newMoved && p.Subscription && why == "" {
@@ -160,20 +146,20 @@ func (u *Upgrade) doubtDatabase(ctx context.Context, s *survey, db *database, fo
 			d.mend = append(d.mend, l.Name+" still asks another server for what it applies")
 		}
 	}
-	if s.phase != report.PhaseReady {
+	if s.Phase != report.PhaseReady {
 		return nil
 	}
 	open, err := u.unfenced(ctx, db)
 	if len(open) > 0 {
-		d.verify = append(d.verify, fmt.Sprintf("the fence is off %s in %s on new: anybody could write there", report.Some(open), db.name))
+		d.verify = append(d.verify, fmt.Sprintf("the fence is off %s in %s on new: anybody could write there", report.Some(open), db.Name))
 	}
 	return err
 }
 
 // mismatch tells how a publication and its subscription differ.
-func (u *Upgrade) mismatch(ctx context.Context, db *database, l link.Link, p *link.Position) (string, error) {
+func (u *Upgrade) mismatch(ctx context.Context, db *survey.Database, l link.Link, p *link.Position) (string, error) {
 	var gone []string
-	err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, "new", db.Name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT n.nspname::text, c.relname::text FROM pg_subscription_rel r
 			JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -183,7 +169,7 @@ func (u *Upgrade) mismatch(ctx context.Context, db *database, l link.Link, p *li
 		}
 		var schema, name string
 		_, err = pgx.ForEachRow(rows, []any{&schema, &name}, func() error {
-			if db.inventory.Find(schema, name) == nil {
+			if db.Inventory.Find(schema, name) == nil {
 				gone = append(gone, schema+"."+name)
 			}
 			return nil
@@ -206,12 +192,12 @@ func (u *Upgrade) mismatch(ctx context.Context, db *database, l link.Link, p *li
 }
 
 // lost are the tables of a link that new does not have.
-func (u *Upgrade) lost(ctx context.Context, db *database, l link.Link) (gone []string, err error) {
+func (u *Upgrade) lost(ctx context.Context, db *survey.Database, l link.Link) (gone []string, err error) {
 	names, quoted := []string{}, []string{}
 	for _, t := range l.Tables {
 		names, quoted = append(names, t.String()), append(quoted, t.SQL())
 	}
-	err = u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
+	err = u.c.In(ctx, "new", db.Name, func(conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, "SELECT coalesce(array_agg(n ORDER BY n), '{}') FROM unnest($1::text[], $2::text[]) k(n, q) WHERE to_regclass(q) IS NULL", names, quoted).Scan(&gone)
 	})
 	if err != nil {
@@ -222,7 +208,7 @@ func (u *Upgrade) lost(ctx context.Context, db *database, l link.Link) (gone []s
 
 // doubtLink tells why one link's tables must be copied again, or why its rows
 // must be compared; both "" where it goes on as it is.
-func (u *Upgrade) doubtLink(s *survey, l link.Link, p *link.Position, m madeLink, now linkMark, fork forked) (again, check string) {
+func (u *Upgrade) doubtLink(s *survey.Survey, l link.Link, p *link.Position, m madeLink, now linkMark, fork forked) (again, check string) {
 	began := p.Slot || p.Subscription || m.point != 0
 	switch {
 	case !began:
@@ -233,7 +219,7 @@ func (u *Upgrade) doubtLink(s *survey, l link.Link, p *link.Position, m madeLink
 		return "its slot has lost WAL that was not sent", ""
 	case !p.Slot && p.Subscription:
 		return "its slot was dropped", ""
-	case s.phase == report.PhaseReady && !p.Subscription:
+	case s.Phase == report.PhaseReady && !p.Subscription:
 		return "its subscription was dropped", ""
 	case m.publication != 0 && now.Publication == 0:
 		return "its publication was dropped", ""
@@ -277,12 +263,12 @@ func (f forked) judge(p *link.Position, m madeLink, followed, verify bool) (agai
 }
 
 // findFork asks old's new primary where the earlier timeline ended.
-func (u *Upgrade) findFork(ctx context.Context, s *survey, f *forked) error {
-	rep, err := u.c.Old.Replication(ctx, s.old.Version)
+func (u *Upgrade) findFork(ctx context.Context, s *survey.Survey, f *forked) error {
+	rep, err := u.c.Old.Replication(ctx, s.Old.Version)
 	if err != nil {
 		return err
 	}
-	ends, err := pg.Timelines(ctx, rep, s.old.Identity.Timeline)
+	ends, err := pg.Timelines(ctx, rep, s.Old.Identity.Timeline)
 	if cerr := rep.Close(context.WithoutCancel(ctx)); err == nil {
 		err = cerr
 	}
@@ -379,8 +365,8 @@ func markEffects(db string, links []link.Link) []flow.Effect {
 	return does
 }
 
-func (u *Upgrade) markLinks(ctx context.Context, db *database, links []link.Link, marks map[string]linkMark, point pg.LSN) error {
-	for i, e := range markEffects(db.name, links) {
+func (u *Upgrade) markLinks(ctx context.Context, db *survey.Database, links []link.Link, marks map[string]linkMark, point pg.LSN) error {
+	for i, e := range markEffects(db.Name, links) {
 		m := marks[links[i].Name]
 		m.Point = point
 		b, err := json.Marshal(m)
@@ -394,14 +380,14 @@ func (u *Upgrade) markLinks(ctx context.Context, db *database, links []link.Link
 	return nil
 }
 
-func (u *Upgrade) readLinks(ctx context.Context, db *database) (map[string]madeLink, error) {
+func (u *Upgrade) readLinks(ctx context.Context, db *survey.Database) (map[string]madeLink, error) {
 	made := map[string]madeLink{}
-	err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
+	err := u.c.In(ctx, "new", db.Name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `
 			SELECT l.name, s.subconninfo, k.value::text
 			FROM unnest($1::text[]) l(name)
 			LEFT JOIN pg_subscription s ON s.subname = l.name AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-			LEFT JOIN crossfade.ledger k ON k.key = 'link/' || l.name`, linkNames(db.links))
+			LEFT JOIN crossfade.ledger k ON k.key = 'link/' || l.name`, linkNames(db.Links))
 		if err != nil {
 			return err
 		}
@@ -432,7 +418,7 @@ func (u *Upgrade) readLinks(ctx context.Context, db *database) (map[string]madeL
 		return made, nil
 	}
 	if err != nil {
-		return nil, &pg.Error{Doing: "read how the links were made", On: u.c.New.String() + ", database " + db.name, Err: err}
+		return nil, &pg.Error{Doing: "read how the links were made", On: u.c.New.String() + ", database " + db.Name, Err: err}
 	}
 	return made, nil
 }
@@ -446,13 +432,13 @@ func linkNames(links []link.Link) []string {
 }
 
 // unfenced are the tables of a database of new that anybody can write to.
-func (u *Upgrade) unfenced(ctx context.Context, db *database) (open []string, err error) {
-	err = u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error {
+func (u *Upgrade) unfenced(ctx context.Context, db *survey.Database) (open []string, err error) {
+	err = u.c.In(ctx, "new", db.Name, func(conn *pgx.Conn) error {
 		var up bool
 		if up, err = u.c.Part.Up(ctx, conn); err != nil {
 			return err
 		}
-		if open, err = cutover.Unarmed(ctx, conn, db.elsewhere()); err == nil && !up {
+		if open, err = cutover.Unarmed(ctx, conn, db.Elsewhere()); err == nil && !up {
 			open = []string{"every table"}
 		}
 		return err
@@ -461,11 +447,11 @@ func (u *Upgrade) unfenced(ctx context.Context, db *database) (open []string, er
 }
 
 // trustGate wants new to hold what old holds without a doubt.
-func (u *Upgrade) trustGate(ctx context.Context, s *survey) (bool, string, error) {
+func (u *Upgrade) trustGate(ctx context.Context, s *survey.Survey) (bool, string, error) {
 	fresh := *s
-	fresh.old, fresh.oldErr = u.identify(ctx, "old")
-	fresh.new, fresh.newErr = u.identify(ctx, "new")
-	if err := fresh.bothAnswer(); err != nil {
+	fresh.Old, fresh.OldErr = survey.Identify(ctx, u.c, "old")
+	fresh.New, fresh.NewErr = survey.Identify(ctx, u.c, "new")
+	if err := fresh.BothAnswer(); err != nil {
 		return false, "", err
 	}
 	d, err := u.doubt(ctx, &fresh)
@@ -483,9 +469,9 @@ func (u *Upgrade) trustGate(ctx context.Context, s *survey) (bool, string, error
 	switch {
 	case d.stranger != "":
 		shut.Do = "correct the runbook, then crossfade check"
-	case s.phase == report.PhaseReady || s.phase == report.PhasePreparing:
+	case s.Phase == report.PhaseReady || s.Phase == report.PhasePreparing:
 		shut.Says, shut.Do = says+": run crossfade prepare", "crossfade prepare"
-	case s.phase == report.PhaseOpen:
+	case s.Phase == report.PhaseOpen:
 		shut.Says = says + ": the way back may have a gap and is not taken; crossfade verify names what differs, crossfade finish goes on without a way back"
 		shut.Do = "crossfade verify"
 	default:
@@ -497,7 +483,7 @@ func (u *Upgrade) trustGate(ctx context.Context, s *survey) (bool, string, error
 // trustStep takes away what cannot be trusted, so that the copy makes it anew,
 // lets the rest follow old to where it is now, and remembers what both sides
 // are. ok: there is something to do.
-func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok bool, err error) {
+func (u *Upgrade) trustStep(ctx context.Context, s *survey.Survey) (step flow.Step, ok bool, err error) {
 	d, err := u.doubt(ctx, s)
 	if err != nil {
 		return step, false, err
@@ -505,7 +491,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 	if d.stranger != "" {
 		return step, false, exit.Errorf(exit.Findings, "crossfade abort, with the runbook of that cluster, undoes what was made there", "%s", d.stranger)
 	}
-	z := s.zero()
+	z := s.Zero()
 	unknown := z != nil && z.Closing.System == ""
 	if d.says() == "" && !unknown || z == nil {
 		return step, false, nil
@@ -514,22 +500,22 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 	var does []flow.Effect
 	distrust := len(d.links)+len(d.verify)+len(d.moved) > 0
 	if distrust {
-		does = append(does, flow.SQL("new", s.home, again), flow.SQL("old", s.home, again))
-		s.distrusted = true
+		does = append(does, flow.SQL("new", s.Home, again), flow.SQL("old", s.Home, again))
+		s.Distrusted = true
 	}
 	type part struct {
-		db      *database
+		db      *survey.Database
 		drop    []link.Link
 		effects []flow.Effect
 	}
 	var parts []part
-	for _, db := range s.databases {
+	for _, db := range s.Databases {
 		p := part{db: db}
 		mend, err := u.follow(ctx, s, db, d)
 		if err != nil {
 			return step, false, err
 		}
-		for _, l := range db.links {
+		for _, l := range db.Links {
 			if d.links[l.Name] != "" {
 				p.drop = append(p.drop, l)
 				does = append(does, append(l.DropSubscription(), l.DropSlot())...)
@@ -539,7 +525,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 		does = append(does, mend...)
 		parts = append(parts, p)
 	}
-	does = append(does, flow.SQL("old", s.home, keepMemory))
+	does = append(does, flow.SQL("old", s.Home, keepMemory))
 	title := "Drop what cannot be trusted: " + d.says()
 	if d.says() == "" {
 		title = "Write down which servers old and new are"
@@ -572,15 +558,15 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey) (step flow.Step, ok 
 					}
 				}
 			}
-			return u.remember(ctx, s, func(m *cutover.Memory) { m.Closing, m.Opening = cutover.WhomOf(s.old), cutover.WhomOf(s.new) })
+			return u.remember(ctx, s, func(m *cutover.Memory) { m.Closing, m.Opening = cutover.WhomOf(s.Old), cutover.WhomOf(s.New) })
 		},
 	}, true, nil
 }
 
 // follow are the effects that let links that go on ask where old is now, and
 // subscribe to what is published.
-func (u *Upgrade) follow(ctx context.Context, s *survey, db *database, d doubts) ([]flow.Effect, error) {
-	at, err := u.positions(ctx, s, db.name, db.links)
+func (u *Upgrade) follow(ctx context.Context, s *survey.Survey, db *survey.Database, d doubts) ([]flow.Effect, error) {
+	at, err := s.Positions(ctx, db.Name, db.Links)
 	if pg.SQLState(err) == "3D000" {
 		return nil, nil
 	}
@@ -592,7 +578,7 @@ func (u *Upgrade) follow(ctx context.Context, s *survey, db *database, d doubts)
 		return nil, err
 	}
 	var does []flow.Effect
-	for _, l := range db.links {
+	for _, l := range db.Links {
 		p := at[l.Name]
 		if d.links[l.Name] != "" || !p.Subscription {
 			continue
@@ -616,37 +602,37 @@ func (u *Upgrade) follow(ctx context.Context, s *survey, db *database, d doubts)
 
 // distrust drops the subscriptions and slots of links: without them their sets
 // are copied again.
-func (u *Upgrade) distrust(ctx context.Context, db *database, links []link.Link) error {
+func (u *Upgrade) distrust(ctx context.Context, db *survey.Database, links []link.Link) error {
 	if len(links) == 0 {
 		return nil
 	}
-	err := u.c.In(ctx, "new", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, links) })
+	err := u.c.In(ctx, "new", db.Name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, nil, conn, links) })
 	if err != nil {
 		return err
 	}
-	return u.c.In(ctx, "old", db.name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, conn, nil, links) })
+	return u.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error { return cutover.DropLinks(ctx, conn, nil, links) })
 }
 
 // rivals names standbys of old, in the runbook, that are primaries beside it:
 // clients may write to one that no link reads from.
-func (u *Upgrade) rivals(ctx context.Context, s *survey) string {
-	was, _ := s.remembered()
+func (u *Upgrade) rivals(ctx context.Context, s *survey.Survey) string {
+	was, _ := s.Remembered()
 	system := was.System
-	if s.oldErr == nil {
-		system = s.old.Identity.SystemID
+	if s.OldErr == nil {
+		system = s.Old.Identity.SystemID
 	}
 	var says []string
 	look := func(server *pg.Server, name string) {
 		id, err := u.c.Ask(ctx, server, name)
 		switch {
 		case err != nil, id.InRecovery, id.SystemID != system:
-		case s.oldErr == nil && id.Started.Equal(s.old.Identity.Started) && id.Timeline == s.old.Identity.Timeline: // it is old's primary
+		case s.OldErr == nil && id.Started.Equal(s.Old.Identity.Started) && id.Timeline == s.Old.Identity.Timeline: // it is old's primary
 		default:
 			says = append(says, fmt.Sprintf("%s has been promoted: it is a primary on timeline %d; stop the one that must not serve, let old.primary in the runbook name the other, and run crossfade prepare", name, id.Timeline))
 		}
 	}
 	for i, p := range u.c.Places {
-		if p.Old.String() != u.c.Old.String() && s.oldErr == nil {
+		if p.Old.String() != u.c.Old.String() && s.OldErr == nil {
 			look(p.Old, fmt.Sprintf("host %d of old.primary", i+1))
 		}
 	}
@@ -660,11 +646,11 @@ func (u *Upgrade) rivals(ctx context.Context, s *survey) string {
 
 // mayCopy refuses to end links of which it is known that their tables could not
 // be copied again: they have other columns on new than on old.
-func (u *Upgrade) mayCopy(ctx context.Context, s *survey, db *database, drop []link.Link) error {
+func (u *Upgrade) mayCopy(ctx context.Context, s *survey.Survey, db *survey.Database, drop []link.Link) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	diff, err := u.differences(ctx, db)
+	diff, err := survey.Differences(ctx, u.c, db)
 	if err != nil {
 		return err
 	}
@@ -683,7 +669,7 @@ func (u *Upgrade) mayCopy(ctx context.Context, s *survey, db *database, drop []l
 		return nil
 	}
 	return &exit.Error{
-		Code: exit.Failed, On: "new", Says: fmt.Sprintf("tables of %s must be copied again, and are not alike on both sides: %s", db.name, report.Some(bad)),
-		Hint: "nothing was changed; make the same change on both sides (" + u.byHand(s) + "), then run crossfade prepare again",
+		Code: exit.Failed, On: "new", Says: fmt.Sprintf("tables of %s must be copied again, and are not alike on both sides: %s", db.Name, report.Some(bad)),
+		Hint: "nothing was changed; make the same change on both sides (" + s.ByHand() + "), then run crossfade prepare again",
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -187,9 +188,9 @@ func (u *Upgrade) readStood(ctx context.Context, server *pg.Server) (s stood, in
 }
 
 // rememberStood adds to before what the databases hold that new has already.
-func (u *Upgrade) rememberStood(ctx context.Context, s *survey, before map[string]string) error {
-	for _, db := range s.databases {
-		now, _, err := u.readStood(ctx, u.c.New.With(db.name))
+func (u *Upgrade) rememberStood(ctx context.Context, s *survey.Survey, before map[string]string) error {
+	for _, db := range s.Databases {
+		now, _, err := u.readStood(ctx, u.c.New.With(db.Name))
 		if pg.SQLState(err) == "3D000" {
 			continue
 		}
@@ -200,7 +201,7 @@ func (u *Upgrade) rememberStood(ctx context.Context, s *survey, before map[strin
 		if err != nil {
 			return err
 		}
-		before[stoodKey+db.name] = string(b)
+		before[stoodKey+db.Name] = string(b)
 	}
 	return nil
 }
@@ -208,53 +209,53 @@ func (u *Upgrade) rememberStood(ctx context.Context, s *survey, before map[strin
 // emptied are the effects that take what prepare made out of the databases that
 // new had before, and what of that must stay: dropping it would take something
 // with it that this upgrade did not make.
-func (u *Upgrade) emptied(ctx context.Context, s *survey) (does []flow.Effect, stays []string, err error) {
-	if s.silent("new") != nil || s.silent("old") != nil {
+func (u *Upgrade) emptied(ctx context.Context, s *survey.Survey) (does []flow.Effect, stays []string, err error) {
+	if s.Silent("new") != nil || s.Silent("old") != nil {
 		return nil, nil, nil
 	}
-	for _, db := range s.databases {
-		was, had, err := stoodBefore(s, db.name)
+	for _, db := range s.Databases {
+		was, had, err := stoodBefore(s, db.Name)
 		if err != nil {
 			return nil, nil, err
 		}
 		if !had {
 			continue
 		}
-		now, initial, err := u.readStood(ctx, u.c.New.With(db.name))
+		now, initial, err := u.readStood(ctx, u.c.New.With(db.Name))
 		if pg.SQLState(err) == "3D000" {
 			continue
 		}
 		if err != nil {
 			return nil, nil, err
 		}
-		going, kept, err := u.going(ctx, db.name, was, now)
+		going, kept, err := u.going(ctx, db.Name, was, now)
 		if err != nil {
 			return nil, nil, err
 		}
 		for _, o := range going {
-			does = append(does, flow.SQL("new", db.name, dropObject(o)))
+			does = append(does, flow.SQL("new", db.Name, dropObject(o)))
 		}
 		stays = append(stays, kept...)
 		if now.Public != was.Public && was.Public != "" {
 			if now.Public == "" {
-				does = append(does, flow.SQL("new", db.name, "CREATE SCHEMA public"))
+				does = append(does, flow.SQL("new", db.Name, "CREATE SCHEMA public"))
 			}
-			does = append(does, flow.SQL("new", db.name, "ALTER SCHEMA public OWNER TO "+pg.Ident(was.Public)))
+			does = append(does, flow.SQL("new", db.Name, "ALTER SCHEMA public OWNER TO "+pg.Ident(was.Public)))
 		}
-		sql, err := u.privilegesBack(ctx, db.name, was.Privileges, now.Privileges, initial)
+		sql, err := u.privilegesBack(ctx, db.Name, was.Privileges, now.Privileges, initial)
 		if err != nil {
 			return nil, nil, err
 		}
 		for _, q := range sql {
-			does = append(does, flow.SQL("new", db.name, q))
+			does = append(does, flow.SQL("new", db.Name, q))
 		}
 	}
 	return does, stays, nil
 }
 
 // stoodBefore is what a database of new held before, where it had one.
-func stoodBefore(s *survey, database string) (was stood, had bool, err error) {
-	text, had := s.before(stoodKey + database)
+func stoodBefore(s *survey.Survey, database string) (was stood, had bool, err error) {
+	text, had := s.Before(stoodKey + database)
 	if had {
 		err = json.Unmarshal([]byte(text), &was)
 	}
@@ -383,15 +384,15 @@ func (u *Upgrade) privilegesBack(ctx context.Context, database string, was, now,
 // disowned are the effects that take away the privileges that roles have which
 // this upgrade made on new, so that they can be dropped. What they own and what
 // was not made by it is somebody's, and so is then the role.
-func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]flow.Effect, error) {
-	if s.silent("new") != nil || len(roles) == 0 {
+func (u *Upgrade) disowned(ctx context.Context, s *survey.Survey, roles []string) ([]flow.Effect, error) {
+	if s.Silent("new") != nil || len(roles) == 0 {
 		return nil, nil
 	}
 	var does []flow.Effect
 	places := []string{u.c.New.Database()}
-	for _, db := range s.databases {
-		if _, had := s.before(stoodKey + db.name); had && !slices.Contains(places, db.name) {
-			places = append(places, db.name)
+	for _, db := range s.Databases {
+		if _, had := s.Before(stoodKey + db.Name); had && !slices.Contains(places, db.Name) {
+			places = append(places, db.Name)
 		}
 	}
 	for _, place := range places {
@@ -433,9 +434,9 @@ func (u *Upgrade) disowned(ctx context.Context, s *survey, roles []string) ([]fl
 
 // unmade are the databases and roles of new that this upgrade made and that are
 // there yet, and what it left in databases that new had before.
-func (u *Upgrade) unmade(ctx context.Context, s *survey) ([]string, error) {
-	z := s.zero()
-	if z == nil || s.phase == report.PhaseRolledBack {
+func (u *Upgrade) unmade(ctx context.Context, s *survey.Survey) ([]string, error) {
+	z := s.Zero()
+	if z == nil || s.Phase == report.PhaseRolledBack {
 		return nil, nil
 	}
 	var left []string
