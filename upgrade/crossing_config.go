@@ -90,11 +90,11 @@ func (u *Upgrade) aroundSteps(ctx context.Context, s *survey.Survey, c *cutover.
 func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey.Survey, db *survey.Database, c cutover.Config) (cutover.Database, error) {
 	d := cutover.Database{
 		Name: db.Name, Tables: db.Inventory.Tables, Sequences: len(db.Inventory.Sequences), Links: db.Links, Way: db.Way,
-		Lift: u.opened(s, c.Opening.Name, db.Name), Reopen: u.lift(s, c.Closing.Name, db.Name),
-		Pin: u.pinSettings(s, c.Closing.Name, db.Name),
+		Lift: u.ground.Opened(s, c.Opening.Name, db.Name), Reopen: u.ground.Lift(s, c.Closing.Name, db.Name),
+		Pin: u.ground.PinSettings(s, c.Closing.Name, db.Name),
 	}
 	if u.c.Part == "" || c.Closing.Name == "new" {
-		d.Unpin = u.restoreSettings(s, c.Closing.Name, db.Name)
+		d.Unpin = u.ground.RestoreSettings(s, c.Closing.Name, db.Name)
 	}
 	if c.Direction == cutover.Back {
 		d.Links, d.Way = db.Way, db.Links
@@ -131,16 +131,6 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey.Survey, db *su
 	d.RestoreTriggers = append(d.RestoreTriggers, events...)
 	d.RestoreOpening = d.RestoreTriggers
 	return d, nil
-}
-
-// lift is the statement that puts a database's read-only default back to what
-// stood there before the upgrade.
-func (u *Upgrade) lift(s *survey.Survey, side, db string) string {
-	v, _ := s.Before(side + "/" + db + "/default_transaction_read_only")
-	if v == "" {
-		return "ALTER DATABASE " + pg.Ident(db) + " RESET default_transaction_read_only"
-	}
-	return "ALTER DATABASE " + pg.Ident(db) + " SET default_transaction_read_only = " + pg.Literal(v)
 }
 
 // standbysOf are a side's standbys in the runbook. Those whose absence the

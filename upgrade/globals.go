@@ -11,6 +11,7 @@ import (
 	"crossfade/schema"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
+	"crossfade/upgrade/ground"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/survey"
@@ -33,9 +34,9 @@ func (u *Upgrade) globals(ctx context.Context, s *survey.Survey) (all []schema.G
 	if z := s.Zero(); z != nil {
 		c.Was = z.Shared[from.Name]
 	}
-	own := u.ownSettings(s, to.Name)
+	own := u.ground.OwnSettings(s, to.Name)
 	if from.Name == "new" { // what stood there before the links came is of no change
-		maps.Copy(own, u.ownSettings(s, from.Name))
+		maps.Copy(own, u.ground.OwnSettings(s, from.Name))
 	}
 	err = u.c.Pair(ctx, from.Server, to.Server, func(old, fresh *pgx.Conn) error {
 		var have schema.Kept
@@ -73,7 +74,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey.Survey) (step, late
 		return step, late, err
 	}
 	side := s.Applying().Name
-	does := []flow.Effect{flow.SQL("old", s.Home, u.c.Part.Own(keepMemory))}
+	does := []flow.Effect{flow.SQL("old", s.Home, u.c.Part.Own(ground.KeepMemory))}
 	var drops []flow.Effect
 	for _, g := range all {
 		if g.Late {
@@ -86,7 +87,7 @@ func (u *Upgrade) globalsStep(ctx context.Context, s *survey.Survey) (step, late
 		ID: "globals", Title: "Make roles, settings and databases on " + side, Does: does,
 		Done: func(context.Context) (bool, error) { return len(all) == len(drops), nil },
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			err := u.remember(ctx, s, func(m *cutover.Memory) {
+			err := u.ground.Remember(ctx, s, func(m *cutover.Memory) {
 				for _, g := range all {
 					switch {
 					case side != "new":
@@ -120,9 +121,9 @@ func (u *Upgrade) globalsKeptStep(s *survey.Survey, drops []flow.Effect) flow.St
 	side := s.Applying().Name
 	var kept map[string]map[string]string
 	return flow.Step{
-		ID: "globals/kept", Title: "Drop the roles that are gone on " + side + ", and remember what both sides have", Does: append(slices.Clone(drops), flow.SQL("old", s.Home, u.c.Part.Own(keepMemory))),
+		ID: "globals/kept", Title: "Drop the roles that are gone on " + side + ", and remember what both sides have", Does: append(slices.Clone(drops), flow.SQL("old", s.Home, u.c.Part.Own(ground.KeepMemory))),
 		Done: func(ctx context.Context) (bool, error) {
-			m, err := u.memory(ctx, s)
+			m, err := u.ground.Memory(ctx, s)
 			if err != nil {
 				return false, err
 			}
@@ -146,7 +147,7 @@ func (u *Upgrade) globalsKeptStep(s *survey.Survey, drops []flow.Effect) flow.St
 			if len(all) > 0 {
 				return nil // made meanwhile: the next prepare takes it along
 			}
-			return u.remember(ctx, s, func(m *cutover.Memory) { m.Shared = kept })
+			return u.ground.Remember(ctx, s, func(m *cutover.Memory) { m.Shared = kept })
 		},
 	}
 }

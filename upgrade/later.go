@@ -92,7 +92,7 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey.Survey) (flow.Plan, e
 			return p, err
 		}
 		add(stages.changes, stages.before)
-		if identity, ok := u.identityStep(s, s.Serving().Name, late.Only()); ok {
+		if identity, ok := u.ground.IdentityStep(s, s.Serving().Name, late.Only()); ok {
 			add(identity)
 		}
 		add(u.publicationsStep(late, late.Links))
@@ -101,12 +101,12 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey.Survey) (flow.Plan, e
 		}
 		add(stages.after)
 		add(stages.validate...)
-		if identity, ok := u.identityStep(s, side, late.Only()); ok {
+		if identity, ok := u.ground.IdentityStep(s, side, late.Only()); ok {
 			add(identity)
 		}
-		add(u.fenceStep(side, db, false), u.publicationsStep(late, late.Way), u.compareStep(s, db))
+		add(u.ground.FenceStep(side, db, false), u.publicationsStep(late, late.Way), u.compareStep(s, db))
 		if len(late.Sets) > 0 {
-			add(u.linkSettingsStep(s, side, db))
+			add(u.ground.LinkSettingsStep(s, side, db))
 			add(u.subscribeStep(s, late), u.catchupStep(s, late), u.laterDoneStep(s, late))
 			analyze := load.Analyze(load.Options{New: s.Applying().Server, Database: db.Name, Jobs: u.rb.Copy.Jobs}, late.Tables())
 			add(facing(side, analyze))

@@ -3,8 +3,6 @@ package upgrade
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"crossfade/cutover"
@@ -18,74 +16,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 )
-
-// unmakeStep takes away on new what this upgrade made there: what it changed of
-// roles and settings, its databases, what it put into those that were there before,
-// and its roles. Roles that own something of somebody's stay, and are named.
-func (u *Upgrade) unmakeStep(ctx context.Context, s *survey.Survey) (flow.Step, error) {
-	var does []flow.Effect
-	if z := s.Zero(); z != nil {
-		for _, sql := range slices.Backward(z.Undo) {
-			does = append(does, flow.SQL("new", "", sql))
-		}
-		made := func(kind string) (names []string) {
-			for _, m := range slices.Backward(z.Made) {
-				if name, ok := strings.CutPrefix(m, kind+" "); ok {
-					names = append(names, name)
-				}
-			}
-			return names
-		}
-		for _, name := range made("database") {
-			// A template cannot be dropped.
-			does = append(does, flow.SQL("new", "", "ALTER DATABASE "+pg.Ident(name)+" IS_TEMPLATE false"))
-			does = append(does, flow.SQL("new", "", "DROP DATABASE IF EXISTS "+pg.Ident(name)+" WITH (FORCE)"))
-		}
-		inside, _, err := u.emptied(ctx, s) // what stays is looked up once more at the end
-		if err != nil {
-			return flow.Step{}, err
-		}
-		roles := made("role")
-		owned, err := u.disowned(ctx, s, roles)
-		if err != nil {
-			return flow.Step{}, err
-		}
-		does = append(append(does, inside...), owned...)
-		for _, name := range roles {
-			does = append(does, flow.SQL("new", "", "DROP ROLE IF EXISTS "+pg.Ident(name)))
-		}
-	}
-	return flow.Step{
-		ID: "unmake", Title: "Remove on new what this upgrade made there", Does: does, Done: flow.Never,
-		Do: func(ctx context.Context, t *flow.Turn) error {
-			if s.NewErr != nil {
-				t.Note("new does not answer: what was made there stays (%v)", s.NewErr)
-				return nil
-			}
-			// Sessions of the tool in a database would hold its end up.
-			if err := u.c.Sessions.Close(ctx); err != nil {
-				return err
-			}
-			for i, e := range does {
-				err := u.c.Do(ctx, e)
-				switch pg.SQLState(err) {
-				case "3D000", "42704", "42P01", "42883", "3F000":
-					continue // it was not made, or is gone already
-				case "2BP01":
-					t.Note("%v: it is used by something that this upgrade did not make", err)
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				if len(does) > 100 && i%100 == 0 {
-					t.Progress(int64(i), int64(len(does)), "statements", "new")
-				}
-			}
-			return nil
-		},
-	}, nil
-}
 
 // withoutNew opens old because new is gone for good. What the back links had
 // applied is what there is; it says up to which position and time.
@@ -156,7 +86,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey.Survey) (flow.Pl
 		for _, l := range db.Way {
 			drop = append(drop, l.DropSubscription()...)
 		}
-		sql := u.c.Part.Lowered() + ";\n" + u.opened(s, "old", db.Name)
+		sql := u.c.Part.Lowered() + ";\n" + u.ground.Opened(s, "old", db.Name)
 		// They are disabled on old, which follows: what they were is remembered.
 		if d := s.Last(); d != nil {
 			for _, q := range d.RestoreTriggers[db.Name] {
@@ -204,7 +134,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey.Survey) (flow.Pl
 				})
 			},
 		},
-		u.unfenceStep(s, "old"),
+		u.ground.UnfenceStep(s, "old"),
 	}
 	_, after := u.hookSteps()
 	done := []flow.Effect{flow.SQL("old", s.Home, u.c.Part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}

@@ -78,7 +78,7 @@ func heldKey(m manager.Manager) string { return "manager/" + m.Name() }
 // held are the nodes of a manager that this upgrade has paused, as old
 // remembers now.
 func (u *Upgrade) held(ctx context.Context, s *survey.Survey, m manager.Manager) ([]string, error) {
-	mem, err := u.memory(ctx, s)
+	mem, err := u.ground.Memory(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (u *Upgrade) rememberHeld(ctx context.Context, s *survey.Survey, m manager.
 	if err != nil {
 		return err
 	}
-	return u.remember(ctx, s, func(mem *cutover.Memory) {
+	return u.ground.Remember(ctx, s, func(mem *cutover.Memory) {
 		if nodes == nil {
 			delete(mem.Before, heldKey(m))
 			return

@@ -253,7 +253,7 @@ func (ps parts) nothingLeft(ctx context.Context, out Leftovers) (Leftovers, erro
 			out.Lines = append([]string{"old does not answer: what is there is not known"}, out.Lines...)
 			return out, nil
 		}
-		some, err := p.leftOn(ctx, s, "old")
+		some, err := p.ground.LeftOn(ctx, s, "old")
 		if err != nil {
 			return out, p.about(err)
 		}

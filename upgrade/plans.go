@@ -35,7 +35,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 	}
 	add(left...)
 	for _, db := range s.Databases {
-		add(u.groundStep(s, "old", db))
+		add(u.ground.Step(s, "old", db))
 	}
 	globals, kept, err := u.globalsStep(ctx, s)
 	if err != nil {
@@ -69,11 +69,11 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 	if ok {
 		add(trust)
 	}
-	during, err := u.duringSettings(ctx, "old", s.Old.Version)
+	during, err := u.ground.DuringSettings(ctx, "old", s.Old.Version)
 	if err != nil {
 		return p, err
 	}
-	add(u.settingStep("old", s.Old.Version, during))
+	add(u.ground.SettingsStep("old", s.Old.Version, during))
 	spare, err := u.spareSteps(ctx, s)
 	if err != nil {
 		return p, err
@@ -81,16 +81,16 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 	add(spare...)
 	for i, db := range s.Databases {
 		stages := all[i]
-		add(u.groundStep(s, "new", db), stages.before)
-		if identity, ok := u.identityStep(s, "old", db); ok {
+		add(u.ground.Step(s, "new", db), stages.before)
+		if identity, ok := u.ground.IdentityStep(s, "old", db); ok {
 			add(identity)
 		}
 		add(u.publicationsStep(db, db.Links), stages.copy, stages.after)
 		add(stages.validate...)
-		if identity, ok := u.identityStep(s, "new", db); ok {
+		if identity, ok := u.ground.IdentityStep(s, "new", db); ok {
 			add(identity)
 		}
-		add(u.fenceStep("new", db, s.Guarded()), u.publicationsStep(db, db.Way), u.compareStep(s, db), u.linkSettingsStep(s, "new", db), u.subscribeStep(s, db))
+		add(u.ground.FenceStep("new", db, s.Guarded()), u.publicationsStep(db, db.Way), u.compareStep(s, db), u.ground.LinkSettingsStep(s, "new", db), u.subscribeStep(s, db))
 	}
 	add(kept)
 	for _, db := range s.Databases {
@@ -104,17 +104,17 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 		return p, err
 	}
 	add(standbys...)
-	during, err = u.duringSettings(ctx, "new", s.New.Version)
+	during, err = u.ground.DuringSettings(ctx, "new", s.New.Version)
 	if err != nil {
 		return p, err
 	}
-	add(u.settingStep("new", s.New.Version, during))
+	add(u.ground.SettingsStep("new", s.New.Version, during))
 	if u.rb.Verify.Mode != runbook.VerifyOff {
 		for _, db := range s.Databases {
 			add(u.verifyStep(s, db))
 		}
 	}
-	add(u.readyStep(s))
+	add(u.ground.ReadyStep(s))
 	return p, nil
 }
 

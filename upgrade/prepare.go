@@ -2,14 +2,11 @@ package upgrade
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"crossfade/cutover"
-	"crossfade/schema"
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
@@ -103,60 +100,6 @@ func (u *Upgrade) publicationsStep(db *survey.Database, links []link.Link) flow.
 				}
 			}
 			return nil
-		},
-	}
-}
-
-// fenceStep puts the closed fence on every table of the side that applies, and
-// keeps triggers that fire on apply from firing until that side takes clients. guard:
-// DDL there is refused as well.
-func (u *Upgrade) fenceStep(side string, db *survey.Database, guard bool) flow.Step {
-	var does []flow.Effect
-	for _, t := range db.Inventory.Tables {
-		does = append(does, flow.SQL(side, db.Name, u.c.Part.TriggerOn(t.SQL())))
-	}
-	for _, t := range db.Inventory.Triggers {
-		does = append(does, flow.SQL(side, db.Name, t.Disable()))
-	}
-	if guard {
-		for _, sql := range append(u.c.Part.Unguard(), u.c.Part.Guards(u.rb.Upgrade)...) {
-			does = append(does, flow.SQL(side, db.Name, sql))
-		}
-	}
-	return flow.Step{
-		ID: "fence/" + db.Name, Title: "Close every table of " + db.Name + " on " + side, Does: does,
-		Done: func(ctx context.Context) (bool, error) {
-			done := false
-			err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
-				open, err := cutover.Unarmed(ctx, conn, db.Elsewhere())
-				if err != nil {
-					return err
-				}
-				firing, err := schema.FiringTriggers(ctx, conn)
-				done = err == nil && len(open) == 0 && len(firing) == 0
-				if done && guard {
-					done, err = u.c.Part.Guarded(ctx, conn)
-				}
-				return err
-			})
-			return done, err
-		},
-		Do: func(ctx context.Context, t *flow.Turn) error {
-			return u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
-				for i, e := range does {
-					err := pg.Exec(ctx, conn, e.SQL)
-					if pg.SQLState(err) == "42710" && i < len(db.Inventory.Tables) { // it is there, and may have been disabled
-						err = pg.Exec(ctx, conn, "ALTER TABLE "+db.Inventory.Tables[i].SQL()+" ENABLE TRIGGER "+cutover.Trigger)
-					}
-					if err != nil {
-						return &pg.Error{Doing: pg.Brief(e.SQL), On: u.c.Side(side).String() + ", database " + db.Name, Err: err}
-					}
-					if len(does) > 100 && i%100 == 0 {
-						t.Progress(int64(i), int64(len(does)), "tables", db.Name)
-					}
-				}
-				return nil
-			})
 		},
 	}
 }
@@ -380,30 +323,4 @@ func (u *Upgrade) pass(ctx context.Context, db *survey.Database, links []link.Li
 		return err
 	})
 	return at, err
-}
-
-// readyStep says on both sides that a cutover may begin.
-func (u *Upgrade) readyStep(s *survey.Survey) flow.Step {
-	const ready = "UPDATE crossfade.upgrade SET state = 'ready', at = clock_timestamp() WHERE attempt = 0"
-	does := []flow.Effect{flow.SQL("new", s.Home, u.c.Part.Own(ready)), flow.SQL("old", s.Home, u.c.Part.Own(ready))}
-	return flow.Step{
-		ID: "ready", Title: "Ready for the cutover", Does: does,
-		Done: func(context.Context) (bool, error) { return s.Ready(), nil },
-		Do:   u.c.Exec(does, nil),
-	}
-}
-
-// remember changes what row 0 remembers, on old and, where it is, on new.
-func (u *Upgrade) remember(ctx context.Context, s *survey.Survey, f func(*cutover.Memory)) error {
-	m, err := u.memory(ctx, s)
-	if err != nil {
-		return err
-	}
-	f(&m)
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	vars := map[string]string{"memory": pg.Literal(string(b))}
-	return u.c.Do(ctx, flow.SQL("old", s.Home, u.c.Part.Own(keepMemory)).Fill(vars))
 }

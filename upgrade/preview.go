@@ -57,13 +57,13 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 		return u.previewRehearsal(dbs, plan != "rehearse"), nil
 	case "cutover":
 		lines := crossing(u.c.Old, u.c.New)
-		if names := u.successors(); len(names) > 0 {
+		if names := u.rb.New[0].Successors(); len(names) > 0 {
 			lines = append(lines, fmt.Sprintf("after open the old cluster's standbys %s will be stopped, one level after the other, and new ones built in their places: old, and a rollback, will be without them", strings.Join(names, ", ")))
 		}
 		return lines, nil
 	case "rollback":
 		lines := crossing(u.c.New, u.c.Old)
-		if names := u.successors(); len(names) > 0 {
+		if names := u.rb.New[0].Successors(); len(names) > 0 {
 			lines = append(lines, fmt.Sprintf("old will open without its standbys whose places the new cluster's have taken: %s", strings.Join(names, ", ")))
 		}
 		return lines, nil

@@ -10,6 +10,7 @@ import (
 	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
+	"crossfade/upgrade/ground"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
@@ -22,7 +23,7 @@ import (
 // standbyOptions are the standbys of new as the runbook has them.
 func (u *Upgrade) standbyOptions(ctx context.Context, s *survey.Survey) (standby.Options, error) {
 	o := standby.Options{
-		Upgrade: u.rb.Upgrade, Primary: u.c.New, Version: s.New.Version, Temporary: systemSettings, Jobs: u.rb.Copy.Jobs, Limit: u.rb.Copy.Limit,
+		Upgrade: u.rb.Upgrade, Primary: u.c.New, Version: s.New.Version, Temporary: ground.SystemSettings, Jobs: u.rb.Copy.Jobs, Limit: u.rb.Copy.Limit,
 		OldCluster: standby.OldCluster{Primary: u.c.Old, SystemID: s.OldSystem()},
 	}
 	cluster := u.rb.New[0]
@@ -91,7 +92,7 @@ func (u *Upgrade) synchronousNames(s *survey.Survey, old string) *string {
 	if cluster.SynchronousStandbyNames != nil {
 		return cluster.SynchronousStandbyNames
 	}
-	if v, ok := s.Before(oldSynchronousNames); ok && len(cluster.Standbys) > 0 {
+	if v, ok := s.Before(ground.OldSynchronousNames); ok && len(cluster.Standbys) > 0 {
 		// What was taken away after open stands in it no more.
 		old = v
 	}
@@ -100,9 +101,6 @@ func (u *Upgrade) synchronousNames(s *survey.Survey, old string) *string {
 	}
 	return &old
 }
-
-// oldSynchronousNames is where row 0 remembers synchronous_standby_names of old.
-const oldSynchronousNames = "old/in force/synchronous_standby_names"
 
 func (u *Upgrade) standbySteps(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
 	o, err := u.standbyOptions(ctx, s)
@@ -114,7 +112,7 @@ func (u *Upgrade) standbySteps(ctx context.Context, s *survey.Survey) ([]flow.St
 
 // standbysAfter builds the standbys that take a place of old's, after open.
 func (u *Upgrade) standbysAfter(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
-	if len(u.successors()) == 0 {
+	if len(u.rb.New[0].Successors()) == 0 {
 		return nil, nil
 	}
 	o, err := u.standbyOptions(ctx, s)
@@ -124,22 +122,11 @@ func (u *Upgrade) standbysAfter(ctx context.Context, s *survey.Survey) ([]flow.S
 	return standby.After(o), nil
 }
 
-// successors are the names of new's standbys that take a place of old's.
-func (u *Upgrade) successors() []string {
-	var names []string
-	for _, sb := range u.rb.New[0].Standbys {
-		if sb.After {
-			names = append(names, sb.Name)
-		}
-	}
-	return names
-}
-
 // taken tells whose place of old's has been taken, and which of those that took
 // it have been copied. Before new has ever been opened nobody is asked; a host
 // that cannot be asked says nothing has been taken, and all may be built.
 func (u *Upgrade) taken(ctx context.Context, s *survey.Survey) (taken, built map[string]bool) {
-	names := u.successors()
+	names := u.rb.New[0].Successors()
 	if len(names) == 0 || !s.WasOpen() {
 		return nil, nil
 	}
@@ -167,7 +154,7 @@ func (u *Upgrade) placesTaken(ctx context.Context, s *survey.Survey) []string {
 		return nil
 	}
 	var lines []string
-	for _, name := range u.successors() {
+	for _, name := range u.rb.New[0].Successors() {
 		p, err := u.predecessor(name)
 		if err != nil {
 			continue // the runbook has changed since
@@ -182,7 +169,7 @@ func (u *Upgrade) placesTaken(ctx context.Context, s *survey.Survey) []string {
 		}
 		lines = append(lines, fmt.Sprintf("old: its standby %s does not run, because new's took its place; what it had is in %s on %s, or beside that, and its slot on its upstream keeps WAL until it is dropped", name, p.DataDir, p.Host.Name()))
 	}
-	was, known := s.Before(oldSynchronousNames)
+	was, known := s.Before(ground.OldSynchronousNames)
 	now, err := s.OldSynchronous(ctx)
 	if len(lines) > 0 && known && err == nil && s.OldErr == nil && now != was {
 		lines = append(lines, fmt.Sprintf("old: synchronous_standby_names is %q now, and was %q when the upgrade began", now, was))
@@ -231,7 +218,7 @@ func (u *Upgrade) statusStandbys(ctx context.Context, s *survey.Survey, st *repo
 	seenOld := u.statusTree(ctx, st, "old", "old", u.c.Old, s.OldErr, old)
 	seenNew := u.statusTree(ctx, st, cluster.Cluster, "new", u.c.New, s.NewErr, fresh)
 	for _, sb := range u.rb.Old.Standbys {
-		replaced := seenNew[sb.Name] && slices.Contains(u.successors(), sb.Name)
+		replaced := seenNew[sb.Name] && slices.Contains(u.rb.New[0].Successors(), sb.Name)
 		if !seenOld[sb.Name] && !replaced {
 			st.Standbys = append(st.Standbys, report.Standby{Cluster: "old", Name: sb.Name})
 		}

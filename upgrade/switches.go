@@ -32,7 +32,7 @@ func (u *Upgrade) gates(s *survey.Survey, dir cutover.Direction) []cutover.Gate 
 	if dir == cutover.Forward {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.standbysGate(ctx, s) }})
 	}
-	if names := u.successors(); dir == cutover.Back && len(names) > 0 {
+	if names := u.rb.New[0].Successors(); dir == cutover.Back && len(names) > 0 {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.withoutTaken(ctx, names) }})
 	}
 	gates = append(gates, cutover.Gate{ID: "contents", Look: func(ctx context.Context) (bool, string, error) { return u.contentsGate(ctx, s) }})

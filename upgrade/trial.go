@@ -14,8 +14,10 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
+	"crossfade/upgrade/ground"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/rights"
+	"crossfade/upgrade/scratch"
 	"crossfade/upgrade/survey"
 
 	"github.com/jackc/pgx/v5"
@@ -59,10 +61,10 @@ func tried(runs *rights.Map, db *survey.Database, major int, entries []schema.En
 // indexes, constraints, fence or comparison fails here, before a row is copied and
 // before anything that a change on old would have to be brought to.
 func (u *Upgrade) trialStep(ctx context.Context, s *survey.Survey, db *survey.Database, entries []schema.Entry) (flow.Step, error) {
-	name := u.scratchPrefix() + s.Tag(db)
+	name := u.scratch.Prefix() + s.Tag(db)
 	var create string
 	err := u.c.On(ctx, "new", func(conn *pgx.Conn) (err error) {
-		create, _, err = u.scratchNeeds(ctx, conn, db.Name, name)
+		create, _, err = u.scratch.Needs(ctx, conn, db.Name, name)
 		return err
 	})
 	if err != nil {
@@ -74,14 +76,14 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey.Survey, db *survey.Da
 	}
 	some, _ := tried(runs, db, s.New.Version/10000, entries)
 	does := []flow.Effect{
-		flow.SQL("new", "", dropScratch(name)),
-		flow.SQL("new", "", create), flow.SQL("new", "", markScratch(name)),
+		flow.SQL("new", "", scratch.DropSQL(name)),
+		flow.SQL("new", "", create), flow.SQL("new", "", scratch.MarkSQL(name)),
 	}
 	for _, e := range some {
 		does = append(does, flow.Effect{On: "new", Database: name, SQL: e.SQL})
 	}
 	return flow.Step{
-		ID: "trial/" + db.Name, Title: "Try the schema of " + db.Name + " out on new, without rows", Does: append(does, flow.SQL("new", "", dropScratch(name)), flow.SQL("old", s.Home, u.c.Part.Own(keepMemory))),
+		ID: "trial/" + db.Name, Title: "Try the schema of " + db.Name + " out on new, without rows", Does: append(does, flow.SQL("new", "", scratch.DropSQL(name)), flow.SQL("old", s.Home, u.c.Part.Own(ground.KeepMemory))),
 		Done: func(ctx context.Context) (bool, error) {
 			if was, ok := s.Before(triedKey(db)); ok && was == u.triedMark(s, some) {
 				return true, nil
@@ -89,17 +91,17 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey.Survey, db *survey.Da
 			return survey.Restored(ctx, u.c, "new", db, db.WithoutAttached(some))
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			lock, err := u.scratchLock(ctx)
+			lock, err := u.scratch.Lock(ctx)
 			if err != nil {
 				return err
 			}
 			defer pg.Leave(lock)
-			_, strange, err := u.scratchLeft(ctx, lock)
+			_, strange, err := u.scratch.Left(ctx, lock)
 			if err == nil && len(strange) > 0 {
 				err = strange[0]
 			}
 			if err == nil {
-				err = u.dropDatabase(ctx, lock, name)
+				err = u.scratch.Drop(ctx, lock, name)
 			}
 			if err != nil {
 				return err
@@ -111,7 +113,7 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey.Survey, db *survey.Da
 			if len(found) > 0 {
 				return exit.Blocks(found)
 			}
-			return u.remember(ctx, s, func(m *cutover.Memory) { m.Before[triedKey(db)] = u.triedMark(s, some) })
+			return u.ground.Remember(ctx, s, func(m *cutover.Memory) { m.Before[triedKey(db)] = u.triedMark(s, some) })
 		},
 	}, nil
 }
@@ -130,26 +132,22 @@ func (u *Upgrade) triedMark(s *survey.Survey, some []schema.Entry) string {
 	return hex.EncodeToString(h[:])
 }
 
-func markScratch(name string) string {
-	return "COMMENT ON DATABASE " + pg.Ident(name) + " IS " + pg.Literal(scratchMark)
-}
-
 // tryOut makes a scratch database, restores entries into it, compares it with
 // old's, and drops it however that ends. lock is the session of scratchLock.
 func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey.Survey, db *survey.Database, entries []schema.Entry, t *flow.Turn) (found []check.Finding, err error) {
-	name := u.scratchPrefix() + s.Tag(db)
+	name := u.scratch.Prefix() + s.Tag(db)
 	major := s.New.Identity.Major()
-	create, roles, err := u.scratchNeeds(ctx, lock, db.Name, name)
+	create, roles, err := u.scratch.Needs(ctx, lock, db.Name, name)
 	if err != nil {
 		return nil, err
 	}
 	// However it ends, the database goes; the session in it before.
 	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), scratchEnd)
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), scratch.ScratchEnd)
 		defer cancel()
-		err = errors.Join(err, u.dropDatabase(end, lock, name))
+		err = errors.Join(err, u.scratch.Drop(end, lock, name))
 	}()
-	for _, sql := range []string{create, markScratch(name)} {
+	for _, sql := range []string{create, scratch.MarkSQL(name)} {
 		err := pg.Exec(ctx, lock, sql)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)

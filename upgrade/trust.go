@@ -14,6 +14,7 @@ import (
 	"crossfade/schema"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
+	"crossfade/upgrade/ground"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
@@ -525,7 +526,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey.Survey) (step flow.St
 		does = append(does, mend...)
 		parts = append(parts, p)
 	}
-	does = append(does, flow.SQL("old", s.Home, keepMemory))
+	does = append(does, flow.SQL("old", s.Home, ground.KeepMemory))
 	title := "Drop what cannot be trusted: " + d.says()
 	if d.says() == "" {
 		title = "Write down which servers old and new are"
@@ -558,7 +559,7 @@ func (u *Upgrade) trustStep(ctx context.Context, s *survey.Survey) (step flow.St
 					}
 				}
 			}
-			return u.remember(ctx, s, func(m *cutover.Memory) { m.Closing, m.Opening = cutover.WhomOf(s.Old), cutover.WhomOf(s.New) })
+			return u.ground.Remember(ctx, s, func(m *cutover.Memory) { m.Closing, m.Opening = cutover.WhomOf(s.Old), cutover.WhomOf(s.New) })
 		},
 	}, true, nil
 }

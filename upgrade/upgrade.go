@@ -13,10 +13,12 @@ import (
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
+	"crossfade/upgrade/ground"
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
+	"crossfade/upgrade/scratch"
 )
 
 // Upgrade is one upgrade: a runbook and the servers that it names. Where the
@@ -32,6 +34,9 @@ type Upgrade struct {
 	until   time.Time  // no attempt of a crossing begins after it; zero: no limit
 	pace    *load.Pace // of every copy; nil: none
 	running running
+
+	scratch *scratch.Scratch
+	ground  *ground.Ground
 
 	mu      sync.Mutex
 	found   []manager.Manager // of old; nil: nobody has looked yet
@@ -61,7 +66,10 @@ func Open(_ context.Context, rb *runbook.Runbook) (*Upgrade, error) {
 
 // over is the upgrade of old to the one new cluster of c.
 func over(c *clusters.Clusters) *Upgrade {
-	return &Upgrade{rb: c.Book, c: c, pace: load.NewPace(c.Book.Copy.Limit)}
+	u := &Upgrade{rb: c.Book, c: c, pace: load.NewPace(c.Book.Copy.Limit)}
+	u.scratch = scratch.New(c)
+	u.ground = ground.New(c, u.scratch)
+	return u
 }
 
 // acceptable refuses accept: entries that name no finding, or one that nobody

@@ -216,6 +216,17 @@ type Hooks struct {
 	AfterOpen     *Hook // failing is exit 6 with all else finished
 }
 
+// Successors are the names of the standbys that take a place of old's.
+func (c NewCluster) Successors() []string {
+	var names []string
+	for _, sb := range c.Standbys {
+		if sb.After {
+			names = append(names, sb.Name)
+		}
+	}
+	return names
+}
+
 // Accepts reports whether the runbook accepts a finding about an object.
 func (rb *Runbook) Accepts(id, object string) bool {
 	return slices.ContainsFunc(rb.Accept, func(a Accept) bool { return a.ID == id && a.Matches(object) })
