@@ -16,6 +16,7 @@ import (
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/survey"
+	"crossfade/upgrade/trust"
 	"crossfade/upgrade/verify"
 
 	"github.com/jackc/pgx/v5"
@@ -96,7 +97,7 @@ func (u *Upgrade) stagesOf(ctx context.Context, s *survey.Survey, db, late *surv
 	}
 	slots := link.SlotEffects(late.Links)
 	if to.Name == "new" {
-		o.SlotEffects = append(slots, markEffects(db.Name, late.Links)...)
+		o.SlotEffects = append(slots, trust.MarkEffects(db.Name, late.Links)...)
 		st.copy = u.ownerFilled(to.Name, runs, o)
 		return st, nil
 	}
@@ -131,14 +132,14 @@ func (u *Upgrade) restoreStep(side, id, title string, db *survey.Database, entri
 func (u *Upgrade) snapshot(ctx context.Context, s *survey.Survey, db *survey.Database, sets []string) (*load.Snapshot, error) {
 	links := db.LinksOf(sets)
 	var snap *link.Snapshot
-	var marks map[string]linkMark
+	var marks map[string]trust.LinkMark
 	err := u.c.Sessions.Do(ctx, links[0].To.Server, func(to *pgx.Conn) error {
 		return cutover.DropLinks(ctx, nil, to, links)
 	})
 	if err == nil {
 		err = u.c.Sessions.Do(ctx, links[0].From.Server, func(conn *pgx.Conn) error {
 			var err error
-			if marks, err = readPublished(ctx, conn, links); err != nil {
+			if marks, err = trust.ReadPublished(ctx, conn, links); err != nil {
 				return err
 			}
 			snap, err = link.CreateSlots(ctx, conn, links, time.Minute)
@@ -155,7 +156,7 @@ func (u *Upgrade) snapshot(ctx context.Context, s *survey.Survey, db *survey.Dat
 	if !links[0].Forward { // what doubts ask is asked before the cutover alone
 		return &load.Snapshot{Name: snap.Name, Point: points, Release: snap.Release}, nil
 	}
-	if err := u.markLinks(ctx, db, links, marks, snap.Point); err != nil {
+	if err := u.trust.MarkLinks(ctx, db, links, marks, snap.Point); err != nil {
 		return nil, errors.Join(err, snap.Release(context.WithoutCancel(ctx)))
 	}
 	return &load.Snapshot{Name: snap.Name, Point: points, Release: snap.Release}, nil

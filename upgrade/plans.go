@@ -43,7 +43,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 	}
 	add(globals)
 	for _, db := range s.Databases {
-		renames, ok, err := u.renamesStep(ctx, s, db)
+		renames, ok, err := u.trust.RenamesStep(ctx, s, db)
 		if err != nil {
 			return p, err
 		}
@@ -62,7 +62,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 		}
 	}
 	// Nothing is taken away before both sides are known to be alike.
-	trust, ok, err := u.trustStep(ctx, s)
+	trust, ok, err := u.trust.Step(ctx, s)
 	if err != nil {
 		return p, err
 	}

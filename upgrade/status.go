@@ -83,7 +83,7 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 func (r reading) notes(ctx context.Context) {
 	u, s, st := r.u, r.s, r.st
 	if s.OldErr != nil && s.Zero() != nil {
-		if says := u.rivals(ctx, s); says != "" {
+		if says := u.trust.Rivals(ctx, s); says != "" {
 			st.Notes = append(st.Notes, says)
 		}
 	}

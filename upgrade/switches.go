@@ -28,7 +28,7 @@ import (
 
 // gates are those that follow from the runbook, beside the built-in ones.
 func (u *Upgrade) gates(s *survey.Survey, dir cutover.Direction) []cutover.Gate {
-	gates := []cutover.Gate{{ID: "trust", Look: func(ctx context.Context) (bool, string, error) { return u.trustGate(ctx, s) }}}
+	gates := []cutover.Gate{{ID: "trust", Look: func(ctx context.Context) (bool, string, error) { return u.trust.Gate(ctx, s) }}}
 	if dir == cutover.Forward {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.standbysGate(ctx, s) }})
 	}

@@ -19,6 +19,7 @@ import (
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/scratch"
+	"crossfade/upgrade/trust"
 )
 
 // Upgrade is one upgrade: a runbook and the servers that it names. Where the
@@ -37,6 +38,7 @@ type Upgrade struct {
 
 	scratch *scratch.Scratch
 	ground  *ground.Ground
+	trust   *trust.Trust
 
 	mu      sync.Mutex
 	found   []manager.Manager // of old; nil: nobody has looked yet
@@ -69,6 +71,7 @@ func over(c *clusters.Clusters) *Upgrade {
 	u := &Upgrade{rb: c.Book, c: c, pace: load.NewPace(c.Book.Copy.Limit)}
 	u.scratch = scratch.New(c)
 	u.ground = ground.New(c, u.scratch)
+	u.trust = trust.New(c, u.ground)
 	return u
 }
 

@@ -1,4 +1,4 @@
-package upgrade
+package trust
 
 import (
 	"context"
@@ -87,13 +87,13 @@ func renameSQL(all []rename, owners map[string]string) (string, error) {
 	return strings.Join(append(away, back...), ";\n"), nil
 }
 
-// renamesStep renames on new what old has renamed; ok: there is something to do.
+// RenamesStep renames on new what old has renamed; ok: there is something to do.
 // It is done in one transaction, before anything is taken away.
-func (u *Upgrade) renamesStep(ctx context.Context, s *survey.Survey, db *survey.Database) (step flow.Step, ok bool, err error) {
+func (tr *Trust) RenamesStep(ctx context.Context, s *survey.Survey, db *survey.Database) (step flow.Step, ok bool, err error) {
 	if s.Zero() == nil {
 		return step, false, nil
 	}
-	made, err := u.readLinks(ctx, db)
+	made, err := tr.readLinks(ctx, db)
 	if err != nil {
 		return step, false, err
 	}
@@ -102,7 +102,7 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey.Survey, db *survey.
 		return step, false, nil
 	}
 	owners := map[string]string{}
-	err = u.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error {
+	err = tr.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT nspname::text, pg_get_userbyid(nspowner)::text FROM pg_namespace")
 		if err != nil {
 			return err
@@ -112,7 +112,7 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey.Survey, db *survey.
 		return err
 	})
 	if err != nil {
-		return step, false, &pg.Error{Doing: "read who owns the schemas of " + db.Name, On: u.c.Old.String(), Err: err}
+		return step, false, &pg.Error{Doing: "read who owns the schemas of " + db.Name, On: tr.c.Old.String(), Err: err}
 	}
 	sql, err := renameSQL(all, owners)
 	if err != nil {
@@ -125,10 +125,10 @@ func (u *Upgrade) renamesStep(ctx context.Context, s *survey.Survey, db *survey.
 			for _, r := range all {
 				t.Note("%s: taken along to new", r)
 			}
-			err := u.c.In(ctx, "new", db.Name, func(conn *pgx.Conn) error { return pg.Exec(ctx, conn, e.SQL) })
+			err := tr.c.In(ctx, "new", db.Name, func(conn *pgx.Conn) error { return pg.Exec(ctx, conn, e.SQL) })
 			if err != nil {
 				return &pg.Error{
-					Doing: "rename tables as old has renamed them", On: u.c.New.String() + ", database " + db.Name, Err: err,
+					Doing: "rename tables as old has renamed them", On: tr.c.New.String() + ", database " + db.Name, Err: err,
 					Hint: "nothing was changed; rename them on new by hand (BEGIN READ WRITE comes before it), then run crossfade prepare again",
 				}
 			}
