@@ -69,7 +69,7 @@ func (u *Upgrade) stagesOf(ctx context.Context, s *survey.Survey, db, late *surv
 		making = runs.Making(there)
 	}
 	entries, deferred := making.Defer(entries, to.Version/10000, db.Partitioned)
-	if validate, ok := u.validateStep(to.Name, db, deferred); ok {
+	if validate, ok := u.owners.ValidateStep(to.Name, db, deferred); ok {
 		st.validate = append(st.validate, validate)
 	}
 	before, after := "Make the schema of "+db.Name+" on new", "Make constraints, triggers and the rest of "+db.Name+" on new"
@@ -98,11 +98,11 @@ func (u *Upgrade) stagesOf(ctx context.Context, s *survey.Survey, db, late *surv
 	slots := link.SlotEffects(late.Links)
 	if to.Name == "new" {
 		o.SlotEffects = append(slots, trust.MarkEffects(db.Name, late.Links)...)
-		st.copy = u.ownerFilled(to.Name, runs, o)
+		st.copy = u.owners.Filled(to.Name, runs, o)
 		return st, nil
 	}
 	// Effects of links carry their own side.
-	st.copy = facing(to.Name, u.ownerFilled(to.Name, runs, o))
+	st.copy = facing(to.Name, u.owners.Filled(to.Name, runs, o))
 	st.copy.Does = append(slots, st.copy.Does...)
 	return st, nil
 }
@@ -269,7 +269,7 @@ func (u *Upgrade) compareTables(ctx context.Context, s *survey.Survey, db *surve
 	if err != nil {
 		return nil, err
 	}
-	done := u.ownerRead(runs, &o)
+	done := u.owners.Read(runs, &o)
 	results, err := verify.Run(ctx, o)
 	return results, errors.Join(err, done(ctx))
 }

@@ -198,7 +198,7 @@ func (u *Upgrade) outsideSteps(ctx context.Context, s *survey.Survey, standbys f
 	if err != nil {
 		return nil, err
 	}
-	roles, err := u.loginSteps(ctx, s)
+	roles, err := u.owners.LeftSteps(ctx, s)
 	return slices.Concat(let, theirs, scratch, roles), err
 }
 

@@ -69,7 +69,7 @@ func (u *Upgrade) follows(ctx context.Context, s *survey.Survey) (bool, error) {
 // laterPlan takes along what was made on the serving side since a cutover or a
 // rollback.
 func (u *Upgrade) laterPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
-	p := flow.Plan{Name: "prepare", Cluster: string(u.c.Part), Steps: []flow.Step{u.functionsStep(s)}}
+	p := flow.Plan{Name: "prepare", Cluster: string(u.c.Part), Steps: []flow.Step{u.owners.FunctionsStep(s)}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	side := s.Applying().Name
 	some := make([]*survey.Database, len(s.Databases))
@@ -208,10 +208,10 @@ func (u *Upgrade) changesStep(ctx context.Context, s *survey.Survey, db *survey.
 				return err
 			}
 			defer pg.Leave(conn)
-			l := u.logins()
-			defer func() { err = errors.Join(err, l.close(ctx)) }()
+			l := u.owners.Logins()
+			defer func() { err = errors.Join(err, l.Close(ctx)) }()
 			as := func(role string) (*pgx.Conn, error) {
-				at, err := u.as(ctx, l.of(to.Name), to.Server, role, db.Name)
+				at, err := u.owners.As(ctx, l.Of(to.Name), to.Server, role, db.Name)
 				if err != nil {
 					return nil, err
 				}

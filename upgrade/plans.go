@@ -29,7 +29,7 @@ func (u *Upgrade) fillPlan(ctx context.Context, s *survey.Survey) (flow.Plan, er
 func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
 	p := flow.Plan{Name: "prepare", Cluster: string(u.c.Part), Steps: []flow.Step{u.checkStep()}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
-	left, err := u.loginSteps(ctx, s)
+	left, err := u.owners.LeftSteps(ctx, s)
 	if err != nil {
 		return p, err
 	}

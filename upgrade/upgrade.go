@@ -16,6 +16,7 @@ import (
 	"crossfade/upgrade/ground"
 	"crossfade/upgrade/load"
 	"crossfade/upgrade/manager"
+	"crossfade/upgrade/owners"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/scratch"
@@ -36,6 +37,7 @@ type Upgrade struct {
 	pace    *load.Pace // of every copy; nil: none
 	running running
 
+	owners  *owners.Owners
 	scratch *scratch.Scratch
 	ground  *ground.Ground
 	trust   *trust.Trust
@@ -72,6 +74,7 @@ func over(c *clusters.Clusters) *Upgrade {
 	u.scratch = scratch.New(c)
 	u.ground = ground.New(c, u.scratch)
 	u.trust = trust.New(c, u.ground)
+	u.owners = owners.New(c)
 	return u
 }
 

@@ -1,4 +1,6 @@
-package upgrade
+// Package owners lets the tool in with the rights of the owners of tables, where
+// functions of theirs would run with the tool's own.
+package owners
 
 import (
 	"context"
@@ -9,6 +11,7 @@ import (
 
 	"crossfade/schema"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/load"
@@ -20,9 +23,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// functionsStep looks for functions of ordinary roles that would run with more rights
+// Owners are those of the tables of both clusters.
+type Owners struct{ c *clusters.Clusters }
+
+// New are the owners on c.
+func New(c *clusters.Clusters) *Owners { return &Owners{c} }
+
+// FunctionsStep looks for functions of ordinary roles that would run with more rights
 // than theirs, where what was made since a cutover or a rollback is taken along.
-func (u *Upgrade) functionsStep(s *survey.Survey) flow.Step {
+func (ow *Owners) FunctionsStep(s *survey.Survey) flow.Step {
 	from, to := s.Serving(), s.Applying()
 	look := func(ctx context.Context) (blocking []check.Finding, err error) {
 		for _, db := range s.Databases {
@@ -30,13 +39,13 @@ func (u *Upgrade) functionsStep(s *survey.Survey) flow.Step {
 			if err != nil {
 				return nil, err
 			}
-			there, err := survey.RunsOn(ctx, u.c, to.Server, to.Version, db)
+			there, err := survey.RunsOn(ctx, ow.c, to.Server, to.Version, db)
 			if err != nil {
 				return nil, err
 			}
 			m = m.Beyond(there).Without(func(schema, table string) bool { return slices.Contains(db.Stays(), pg.Ident(schema, table)) })
 			r := check.Running{Database: db.Name, Map: m}
-			blocking = append(blocking, check.Blocking(r.Taken(from.Name, to.Name, to.Version/10000, u.rb.Accepts))...)
+			blocking = append(blocking, check.Blocking(r.Taken(from.Name, to.Name, to.Version/10000, ow.c.Book.Accepts))...)
 		}
 		return blocking, nil
 	}
@@ -59,12 +68,12 @@ func (u *Upgrade) functionsStep(s *survey.Survey) flow.Step {
 // logins let the tool in on each side with the rights of owners of tables.
 type logins struct{ old, new *rights.Logins }
 
-func (u *Upgrade) logins() logins {
-	return logins{rights.NewLogins(u.c.Old, u.c.App), rights.NewLogins(u.c.New, u.c.App)}
+func (ow *Owners) Logins() logins {
+	return logins{rights.NewLogins(ow.c.Old, ow.c.App), rights.NewLogins(ow.c.New, ow.c.App)}
 }
 
-// of are those of one side.
-func (l logins) of(side string) *rights.Logins {
+// Of are those of one side.
+func (l logins) Of(side string) *rights.Logins {
 	if side == "old" {
 		return l.old
 	}
@@ -74,18 +83,18 @@ func (l logins) of(side string) *rights.Logins {
 // loginsEnd is how long taking the roles away may take.
 const loginsEnd = 30 * time.Second
 
-// close takes the roles away, whatever became of ctx.
-func (l logins) close(ctx context.Context) error {
+// Close takes the roles away, whatever became of ctx.
+func (l logins) Close(ctx context.Context) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginsEnd)
 	defer cancel()
 	return errors.Join(l.old.Close(end), l.new.Close(end))
 }
 
-// as is a database of a side seen with the rights of role. Where the server does
+// As is a database of a side seen with the rights of role. Where the server does
 // not let the tool in that way and the runbook accepts that, it is the tool's own.
-func (u *Upgrade) as(ctx context.Context, l *rights.Logins, side *pg.Server, role, database string) (*pg.Server, error) {
+func (ow *Owners) As(ctx context.Context, l *rights.Logins, side *pg.Server, role, database string) (*pg.Server, error) {
 	at, err := l.As(ctx, role, database)
-	if err != nil || !u.rb.Accepts(check.OwnerLogin, role) {
+	if err != nil || !ow.c.Book.Accepts(check.OwnerLogin, role) {
 		return at, err
 	}
 	conn, err := at.Connect(ctx)
@@ -98,9 +107,9 @@ func (u *Upgrade) as(ctx context.Context, l *rights.Logins, side *pg.Server, rol
 	return at, err
 }
 
-// ownerFilled lets o fill tables of a side with the rights of their owners, and
+// Filled lets o fill tables of a side with the rights of their owners, and
 // returns the step that does. Its roles are gone when it ends.
-func (u *Upgrade) ownerFilled(side string, m *rights.Map, o load.Options) flow.Step {
+func (ow *Owners) Filled(side string, m *rights.Map, o load.Options) flow.Step {
 	if len(m.Code) == 0 {
 		return load.Step(o)
 	}
@@ -112,20 +121,20 @@ func (u *Upgrade) ownerFilled(side string, m *rights.Map, o load.Options) flow.S
 		return m.Filler(t.SQL())
 	}
 	o.As = func(ctx context.Context, role string) (*pg.Server, error) {
-		return u.as(ctx, l.of(side), u.c.Side(side), role, o.Database)
+		return ow.As(ctx, l.Of(side), ow.c.Side(side), role, o.Database)
 	}
 	st := load.Step(o)
 	do := st.Do
 	st.Do = func(ctx context.Context, t *flow.Turn) error {
-		l = u.logins()
-		return errors.Join(do(ctx, t), l.close(ctx))
+		l = ow.Logins()
+		return errors.Join(do(ctx, t), l.Close(ctx))
 	}
 	return st
 }
 
-// validateStep validates what was restored NOT VALID because its function would
+// ValidateStep validates what was restored NOT VALID because its function would
 // have run with the tool's rights. ok: there is something.
-func (u *Upgrade) validateStep(side string, db *survey.Database, deferred []rights.Validation) (step flow.Step, ok bool) {
+func (ow *Owners) ValidateStep(side string, db *survey.Database, deferred []rights.Validation) (step flow.Step, ok bool) {
 	var does []flow.Effect
 	for _, v := range deferred {
 		sql := v.SQL
@@ -139,7 +148,7 @@ func (u *Upgrade) validateStep(side string, db *survey.Database, deferred []righ
 		Does: does,
 		Done: func(ctx context.Context) (bool, error) {
 			left := 0
-			err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
+			err := ow.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
 				for _, v := range deferred {
 					valid, err := v.Valid(ctx, conn)
 					if err != nil {
@@ -157,13 +166,13 @@ func (u *Upgrade) validateStep(side string, db *survey.Database, deferred []righ
 			return err == nil && left == 0, err
 		},
 		Do: func(ctx context.Context, t *flow.Turn) (err error) {
-			l := u.logins()
-			defer func() { err = errors.Join(err, l.close(ctx)) }()
+			l := ow.Logins()
+			defer func() { err = errors.Join(err, l.Close(ctx)) }()
 			for i, v := range deferred {
 				t.Progress(int64(i), int64(len(deferred)), "constraints", v.Constraint)
-				at := u.c.Side(side).With(db.Name)
+				at := ow.c.Side(side).With(db.Name)
 				if v.Owner != "" {
-					if at, err = u.as(ctx, l.of(side), u.c.Side(side), v.Owner, db.Name); err != nil {
+					if at, err = ow.As(ctx, l.Of(side), ow.c.Side(side), v.Owner, db.Name); err != nil {
 						return err
 					}
 				}
@@ -175,7 +184,7 @@ func (u *Upgrade) validateStep(side string, db *survey.Database, deferred []righ
 				pg.Leave(conn)
 				if err != nil {
 					return &pg.Error{
-						Doing: pg.Brief(v.SQL), On: fmt.Sprintf("%s, database %s", u.c.Side(side), db.Name), Object: v.Constraint, Err: err,
+						Doing: pg.Brief(v.SQL), On: fmt.Sprintf("%s, database %s", ow.c.Side(side), db.Name), Object: v.Constraint, Err: err,
 						Hint: "its function was called with the rights of " + v.Owner + " and search_path pg_catalog",
 					}
 				}
@@ -185,28 +194,28 @@ func (u *Upgrade) validateStep(side string, db *survey.Database, deferred []righ
 	}, len(deferred) > 0
 }
 
-// ownerRead lets o read tables with the rights of their owners where planning a
+// Read lets o read tables with the rights of their owners where planning a
 // query over them runs functions. done takes the roles away.
-func (u *Upgrade) ownerRead(m *rights.Map, o *verify.Options) (done func(context.Context) error) {
+func (ow *Owners) Read(m *rights.Map, o *verify.Options) (done func(context.Context) error) {
 	if !slices.ContainsFunc(m.Code, func(c rights.Code) bool { return c.Folds && !c.OwnerSuper }) {
 		return func(context.Context) error { return nil }
 	}
-	l := u.logins()
+	l := ow.Logins()
 	o.Reader = func(t schema.Table) string { return m.Reader(t.SQL()) }
 	o.As = func(ctx context.Context, role string) (old, new *pg.Server, err error) {
-		if old, err = u.as(ctx, l.old, u.c.Old, role, o.Database); err != nil {
+		if old, err = ow.As(ctx, l.old, ow.c.Old, role, o.Database); err != nil {
 			return nil, nil, err
 		}
-		new, err = u.as(ctx, l.new, u.c.New, role, o.Database)
+		new, err = ow.As(ctx, l.new, ow.c.New, role, o.Database)
 		return old, new, err
 	}
-	return l.close
+	return l.Close
 }
 
-// loginSteps take away the roles for owners that runs which were killed have left;
+// LeftSteps take away the roles for owners that runs which were killed have left;
 // none where nothing is left.
-func (u *Upgrade) loginSteps(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
-	l := u.logins()
+func (ow *Owners) LeftSteps(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
+	l := ow.Logins()
 	st := flow.Step{ID: "unmake/logins", Title: "Drop the roles that a run which was killed has left", Done: flow.Never}
 	left := map[*rights.Logins][]string{}
 	for _, side := range []struct {
