@@ -48,7 +48,7 @@ func (u *Upgrade) stagesOf(ctx context.Context, s *survey.Survey, db, late *surv
 		return st, err
 	}
 	if first {
-		if st.trial, err = u.trialStep(ctx, s, db, entries); err != nil {
+		if st.trial, err = u.trial.Step(ctx, s, db, entries); err != nil {
 			return st, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crossfade/cutover/traffic"
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/report"
+	"crossfade/upgrade/trial"
 )
 
 // kind is a kind of finding: those of package check, and those that only the
@@ -32,8 +33,8 @@ func otherKinds() []kind {
 		{traffic.PoolAlias, "No other name of the pooler leads to the same database", check.Block, true},
 		{traffic.PoolSession, "The pooler does not wait for clients to leave before it pauses", check.Block, true},
 		{traffic.PoolWait, "Clients may wait in the pooler as long as a cutover may take", check.Block, true},
-		{schemaRejected, "New takes every statement of old's schema (`check --restore`, and the first of `prepare`)", check.Block, false},
-		{schemaDiffers, "What new makes of old's schema is the same (`check --restore`, and the first of `prepare`)", check.Block, false},
+		{trial.SchemaRejected, "New takes every statement of old's schema (`check --restore`, and the first of `prepare`)", check.Block, false},
+		{trial.SchemaDiffers, "What new makes of old's schema is the same (`check --restore`, and the first of `prepare`)", check.Block, false},
 		{clusterForeignKey, "No foreign key leads from one new cluster to another", check.Block, false},
 		{clusterCrossing, "Nothing of a table needs a table that goes to another new cluster", check.Block, false},
 		{clusterLeftOut, "No view or function needs tables of several new clusters", check.Warn, true},

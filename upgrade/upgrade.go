@@ -20,6 +20,7 @@ import (
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/scratch"
+	"crossfade/upgrade/trial"
 	"crossfade/upgrade/trust"
 )
 
@@ -37,6 +38,7 @@ type Upgrade struct {
 	pace    *load.Pace // of every copy; nil: none
 	running running
 
+	trial   *trial.Trial
 	owners  *owners.Owners
 	scratch *scratch.Scratch
 	ground  *ground.Ground
@@ -75,6 +77,7 @@ func over(c *clusters.Clusters) *Upgrade {
 	u.ground = ground.New(c, u.scratch)
 	u.trust = trust.New(c, u.ground)
 	u.owners = owners.New(c)
+	u.trial = trial.New(c, u.ground, u.scratch)
 	return u
 }
 

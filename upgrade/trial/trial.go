@@ -1,4 +1,6 @@
-package upgrade
+// Package trial tries old's schema out: it restores it into a scratch database of
+// new, without rows, and compares the catalogs.
+package trial
 
 import (
 	"context"
@@ -12,6 +14,7 @@ import (
 	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/ground"
@@ -23,9 +26,79 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// schemaDiffers is the finding of an object that is not on new what it is on
+// Trial is that of one upgrade.
+type Trial struct {
+	c       *clusters.Clusters
+	ground  *ground.Ground
+	scratch *scratch.Scratch
+}
+
+// New is the trial of old's schema on new.
+func New(c *clusters.Clusters, g *ground.Ground, s *scratch.Scratch) *Trial { return &Trial{c, g, s} }
+
+// SchemaRejected is the finding of a statement of old's schema that new refuses.
+const SchemaRejected = "schema-rejected"
+
+// Restore restores every database of the upgrade, one after the other, apart
+// from those in which the restore may run functions with the tool's rights, by what
+// blocks.
+func (tl *Trial) Restore(ctx context.Context, s *survey.Survey, blocking []check.Finding, observe func(flow.Event)) (found []check.Finding, err error) {
+	lock, err := tl.scratch.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer pg.Leave(lock)
+	left, strange, err := tl.scratch.Left(ctx, lock)
+	if err == nil && len(strange) > 0 {
+		err = strange[0]
+	}
+	for _, name := range left {
+		if err == nil {
+			err = tl.scratch.Drop(ctx, lock, name)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, db := range s.Databases {
+		if slices.ContainsFunc(blocking, func(f check.Finding) bool { return f.ID == check.FunctionRights && f.Database == db.Name }) {
+			found = append(found, check.Finding{
+				ID: SchemaRejected, Level: check.Warn, On: check.OnNew, Database: db.Name, Object: "database " + db.Name,
+				Says: "the schema was not restored: that may run functions of ordinary roles with the rights of the tool, as " + check.FunctionRights + " says",
+				Fix:  "fix or accept " + check.FunctionRights + ", and run crossfade check --restore again",
+			})
+			continue
+		}
+		some, err := tl.restoreOne(ctx, lock, s, db, observe)
+		found = append(found, some...)
+		if err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// restoreOne dumps one database's schema and tries it out.
+func (tl *Trial) restoreOne(ctx context.Context, lock *pgx.Conn, s *survey.Survey, db *survey.Database, observe func(flow.Event)) ([]check.Finding, error) {
+	program, err := tl.c.Program("pg_dump", s.New.Identity.Major())
+	if err != nil {
+		return nil, err
+	}
+	t := flow.NewTurn("check", "restore/"+db.Name, nil, observe)
+	t.Progress(0, 0, "objects", "reading the schema of "+db.Name)
+	entries, _, err := schema.Dump(ctx, tl.c.Old.With(db.Name), program, db.Apart)
+	if err != nil {
+		return nil, fmt.Errorf("dump the schema of database %s: %w", db.Name, err)
+	}
+	return tl.tryOut(ctx, lock, s, db, entries, t)
+}
+
+// notFound are the states of a function, table or type that is not there.
+var notFound = []string{"42883", "42P01", "42704"}
+
+// SchemaDiffers is the finding of an object that is not on new what it is on
 // old, although new took every statement.
-const schemaDiffers = "schema-differs"
+const SchemaDiffers = "schema-differs"
 
 // tried are the entries that are tried out, in order: all but what fills
 // materialized views, which needs rows, and what would run functions of ordinary
@@ -56,15 +129,15 @@ func tried(runs *rights.Map, db *survey.Database, major int, entries []schema.En
 	}
 }
 
-// trialStep restores all of a database's schema into a scratch database on new,
+// Step restores all of a database's schema into a scratch database on new,
 // on empty tables, and compares the catalogs: what would fail at the schema,
 // indexes, constraints, fence or comparison fails here, before a row is copied and
 // before anything that a change on old would have to be brought to.
-func (u *Upgrade) trialStep(ctx context.Context, s *survey.Survey, db *survey.Database, entries []schema.Entry) (flow.Step, error) {
-	name := u.scratch.Prefix() + s.Tag(db)
+func (tl *Trial) Step(ctx context.Context, s *survey.Survey, db *survey.Database, entries []schema.Entry) (flow.Step, error) {
+	name := tl.scratch.Prefix() + s.Tag(db)
 	var create string
-	err := u.c.On(ctx, "new", func(conn *pgx.Conn) (err error) {
-		create, _, err = u.scratch.Needs(ctx, conn, db.Name, name)
+	err := tl.c.On(ctx, "new", func(conn *pgx.Conn) (err error) {
+		create, _, err = tl.scratch.Needs(ctx, conn, db.Name, name)
 		return err
 	})
 	if err != nil {
@@ -83,37 +156,37 @@ func (u *Upgrade) trialStep(ctx context.Context, s *survey.Survey, db *survey.Da
 		does = append(does, flow.Effect{On: "new", Database: name, SQL: e.SQL})
 	}
 	return flow.Step{
-		ID: "trial/" + db.Name, Title: "Try the schema of " + db.Name + " out on new, without rows", Does: append(does, flow.SQL("new", "", scratch.DropSQL(name)), flow.SQL("old", s.Home, u.c.Part.Own(ground.KeepMemory))),
+		ID: "trial/" + db.Name, Title: "Try the schema of " + db.Name + " out on new, without rows", Does: append(does, flow.SQL("new", "", scratch.DropSQL(name)), flow.SQL("old", s.Home, tl.c.Part.Own(ground.KeepMemory))),
 		Done: func(ctx context.Context) (bool, error) {
-			if was, ok := s.Before(triedKey(db)); ok && was == u.triedMark(s, some) {
+			if was, ok := s.Before(triedKey(db)); ok && was == tl.triedMark(s, some) {
 				return true, nil
 			}
-			return survey.Restored(ctx, u.c, "new", db, db.WithoutAttached(some))
+			return survey.Restored(ctx, tl.c, "new", db, db.WithoutAttached(some))
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			lock, err := u.scratch.Lock(ctx)
+			lock, err := tl.scratch.Lock(ctx)
 			if err != nil {
 				return err
 			}
 			defer pg.Leave(lock)
-			_, strange, err := u.scratch.Left(ctx, lock)
+			_, strange, err := tl.scratch.Left(ctx, lock)
 			if err == nil && len(strange) > 0 {
 				err = strange[0]
 			}
 			if err == nil {
-				err = u.scratch.Drop(ctx, lock, name)
+				err = tl.scratch.Drop(ctx, lock, name)
 			}
 			if err != nil {
 				return err
 			}
-			found, err := u.tryOut(ctx, lock, s, db, entries, t)
+			found, err := tl.tryOut(ctx, lock, s, db, entries, t)
 			if err != nil {
 				return err
 			}
 			if len(found) > 0 {
 				return exit.Blocks(found)
 			}
-			return u.ground.Remember(ctx, s, func(m *cutover.Memory) { m.Before[triedKey(db)] = u.triedMark(s, some) })
+			return tl.ground.Remember(ctx, s, func(m *cutover.Memory) { m.Before[triedKey(db)] = tl.triedMark(s, some) })
 		},
 	}, nil
 }
@@ -123,7 +196,7 @@ func triedKey(db *survey.Database) string { return "trial/" + db.Name }
 
 // triedMark is what is remembered of a schema that new took: a prepare that goes on
 // does not try the same once more.
-func (u *Upgrade) triedMark(s *survey.Survey, some []schema.Entry) string {
+func (tl *Trial) triedMark(s *survey.Survey, some []schema.Entry) string {
 	all := []byte(fmt.Sprintln(s.New.Identity, s.New.Version))
 	for _, e := range some {
 		all = fmt.Appendln(all, e.Key(), e.SQL)
@@ -134,10 +207,10 @@ func (u *Upgrade) triedMark(s *survey.Survey, some []schema.Entry) string {
 
 // tryOut makes a scratch database, restores entries into it, compares it with
 // old's, and drops it however that ends. lock is the session of scratchLock.
-func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey.Survey, db *survey.Database, entries []schema.Entry, t *flow.Turn) (found []check.Finding, err error) {
-	name := u.scratch.Prefix() + s.Tag(db)
+func (tl *Trial) tryOut(ctx context.Context, lock *pgx.Conn, s *survey.Survey, db *survey.Database, entries []schema.Entry, t *flow.Turn) (found []check.Finding, err error) {
+	name := tl.scratch.Prefix() + s.Tag(db)
 	major := s.New.Identity.Major()
-	create, roles, err := u.scratch.Needs(ctx, lock, db.Name, name)
+	create, roles, err := tl.scratch.Needs(ctx, lock, db.Name, name)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +218,7 @@ func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey.Survey, 
 	defer func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), scratch.ScratchEnd)
 		defer cancel()
-		err = errors.Join(err, u.scratch.Drop(end, lock, name))
+		err = errors.Join(err, tl.scratch.Drop(end, lock, name))
 	}()
 	for _, sql := range []string{create, scratch.MarkSQL(name)} {
 		err := pg.Exec(ctx, lock, sql)
@@ -156,10 +229,10 @@ func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey.Survey, 
 			return []check.Finding{rejection(db.Name, "database "+db.Name, sql, major, err, nil, "")}, nil
 		}
 		if err != nil {
-			return nil, &pg.Error{Doing: "make the scratch database " + name, On: u.c.New.String(), Err: err}
+			return nil, &pg.Error{Doing: "make the scratch database " + name, On: tl.c.New.String(), Err: err}
 		}
 	}
-	conn, err := schema.Session(ctx, u.c.New.With(name), map[string]string{"application_name": u.c.App + " check"})
+	conn, err := schema.Session(ctx, tl.c.New.With(name), map[string]string{"application_name": tl.c.App + " check"})
 	if err != nil {
 		return nil, err
 	}
@@ -186,65 +259,8 @@ func (u *Upgrade) tryOut(ctx context.Context, lock *pgx.Conn, s *survey.Survey, 
 		return found, nil // what is missing because of these would be reported, too
 	}
 	t.Progress(0, 0, "objects", "comparing the catalogs of "+db.Name)
-	return u.compareScratch(ctx, conn, db, func(d schema.Difference) bool {
+	return tl.compareScratch(ctx, conn, db, func(d schema.Difference) bool {
 		// Where new lacks roles, everything is the tool's, and nobody has privileges.
 		return len(roles) > 0 && ofRoles(d) || left(d)
 	})
-}
-
-// compareScratch compares a scratch database with old's, apart from differences
-// that are left out.
-func (u *Upgrade) compareScratch(ctx context.Context, conn *pgx.Conn, db *survey.Database, left func(schema.Difference) bool) ([]check.Finding, error) {
-	var want *schema.Inventory
-	err := survey.Catalogs(ctx, u.c, "old", db, func(old *pgx.Conn) (err error) {
-		want, err = schema.Read(ctx, old, schema.Filter{NoSizes: true, NoUncalled: true})
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	got, err := schema.Read(ctx, conn, schema.Filter{NoSizes: true, NoUncalled: true})
-	if err != nil {
-		return nil, fmt.Errorf("read the scratch database of %s: %w", db.Name, err)
-	}
-	want = want.Without(db.Apart)
-	diff, err := schema.Compare(ctx, conn, want, got)
-	if err != nil {
-		return nil, err
-	}
-	var found []check.Finding
-	for _, d := range schema.Unexpected(diff) {
-		if d.Kind == "user mapping" && d.Property == "options" || left(d) {
-			continue // no secret is in a scratch database
-		}
-		found = append(found, check.Finding{
-			ID: schemaDiffers, Level: check.Block, On: check.OnNew, Database: db.Name, Object: d.Kind + " " + d.Object,
-			Says: "what new makes of old's schema is not the same: " + d.Says,
-			Fix:  "change or drop it on old so that both majors have the same, then run crossfade again",
-		})
-	}
-	return append(found, withoutFence(db, want, got)...), nil
-}
-
-// ofRoles says whether a difference is about who owns or may do something. A policy
-// may be for a role.
-func ofRoles(d schema.Difference) bool {
-	return d.Property == "" && (d.Kind == "policy" || d.Kind == "comment" && strings.HasPrefix(d.Object, "policy ")) ||
-		slices.Contains([]string{"owner", "privileges", "roles"}, d.Property) || slices.Contains([]string{"default privileges", "privileges", "user mapping"}, d.Kind)
-}
-
-// withoutFence are the tables that new does not make, and that could not be closed.
-func withoutFence(db *survey.Database, want, got *schema.Inventory) []check.Finding {
-	var found []check.Finding
-	for _, t := range want.Tables {
-		if got.Find(t.Schema, t.Name) != nil || t.Extension == "" {
-			continue
-		}
-		found = append(found, check.Finding{
-			ID: schemaDiffers, Level: check.Block, On: check.OnNew, Database: db.Name, Object: t.String(),
-			Says: fmt.Sprintf("table %s belongs to extension %s, which does not make it on new: it, and its rows, would be missing there", t, t.Extension),
-			Fix:  fmt.Sprintf("if it is a table of yours: ALTER EXTENSION %s DROP TABLE %s on old; else update the extension there (ALTER EXTENSION %[1]s UPDATE)", pg.Ident(t.Extension), t.SQL()),
-		})
-	}
-	return found
 }
