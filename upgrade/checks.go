@@ -12,6 +12,7 @@ import (
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/survey"
+	"crossfade/upgrade/transfer"
 	"crossfade/upgrade/verify"
 )
 
@@ -213,7 +214,7 @@ func (u *Upgrade) Verify(ctx context.Context, each func(verify.Result), observe 
 	var all []verify.Result
 	for _, db := range s.Databases {
 		t := flow.NewTurn("verify", "verify/"+db.Name, nil, observe)
-		carried, made, err := u.split(ctx, s, db)
+		carried, made, err := u.transfer.Carried(ctx, s, db)
 		if err != nil {
 			return err
 		}
@@ -223,11 +224,11 @@ func (u *Upgrade) Verify(ctx context.Context, each func(verify.Result), observe 
 				Skipped: "made on " + s.Serving().Name + " since prepare last ran: crossfade prepare takes it along",
 			})
 		}
-		results, err := u.compareTables(ctx, s, carried, carried.Links, each, t)
+		results, err := u.transfer.CompareTables(ctx, s, carried, carried.Links, each, t)
 		if err != nil {
 			return err
 		}
 		all = append(all, results...)
 	}
-	return differing(s, all)
+	return transfer.Differing(s, all)
 }

@@ -47,7 +47,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey.Survey, dir cutover.Dire
 	if len(switches) > 0 {
 		c.Guard = u.guard(switches)
 	}
-	if c.Ahead, c.After, err = u.refreshSteps(ctx, s, c.Opening.Name); err != nil {
+	if c.Ahead, c.After, err = u.transfer.RefreshSteps(ctx, s, c.Opening.Name); err != nil {
 		return c, err
 	}
 	if err := u.aroundSteps(ctx, s, &c); err != nil {

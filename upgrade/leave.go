@@ -99,7 +99,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey.Survey) (flow.Pl
 		open = append(open, flow.SQL("old", db.Name, sql))
 	}
 	switches, serr := u.switches("old")
-	ahead := u.aheadStep(s)
+	ahead := u.transfer.AheadStep(s)
 	ahead.Done = ifOpened
 	steps := []flow.Step{
 		{

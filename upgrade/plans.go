@@ -10,6 +10,7 @@ import (
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/survey"
+	"crossfade/upgrade/transfer"
 )
 
 // fillPlan is what prepare does in the phase that the upgrade is in.
@@ -17,7 +18,7 @@ func (u *Upgrade) fillPlan(ctx context.Context, s *survey.Survey) (flow.Plan, er
 	if s.Phase != report.PhaseOpen && s.Phase != report.PhaseRolledBack {
 		return u.preparePlan(ctx, s)
 	}
-	follows, err := u.follows(ctx, s)
+	follows, err := u.transfer.Follows(ctx, s)
 	if err != nil || !follows { // no way back: there is nothing to take anything along to
 		return flow.Plan{Name: "prepare", Cluster: string(u.c.Part)}, err
 	}
@@ -37,7 +38,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 	for _, db := range s.Databases {
 		add(u.ground.Step(s, "old", db))
 	}
-	globals, kept, err := u.globalsStep(ctx, s)
+	globals, kept, err := u.transfer.GlobalsStep(ctx, s)
 	if err != nil {
 		return p, err
 	}
@@ -51,14 +52,14 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 			add(renames)
 		}
 	}
-	all := make([]stages, len(s.Databases))
+	all := make([]transfer.Stages, len(s.Databases))
 	for i, db := range s.Databases {
-		if all[i], err = u.stagesOf(ctx, s, db, nil); err != nil {
+		if all[i], err = u.transfer.Stages(ctx, s, db, nil); err != nil {
 			return p, err
 		}
-		add(all[i].trial)
+		add(all[i].Trial)
 		if s.Zero() != nil {
-			add(all[i].changes)
+			add(all[i].Changes)
 		}
 	}
 	// Nothing is taken away before both sides are known to be alike.
@@ -81,23 +82,23 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 	add(spare...)
 	for i, db := range s.Databases {
 		stages := all[i]
-		add(u.ground.Step(s, "new", db), stages.before)
+		add(u.ground.Step(s, "new", db), stages.Before)
 		if identity, ok := u.ground.IdentityStep(s, "old", db); ok {
 			add(identity)
 		}
-		add(u.publicationsStep(db, db.Links), stages.copy, stages.after)
-		add(stages.validate...)
+		add(u.transfer.PublicationsStep(db, db.Links), stages.Copy, stages.After)
+		add(stages.Validate...)
 		if identity, ok := u.ground.IdentityStep(s, "new", db); ok {
 			add(identity)
 		}
-		add(u.ground.FenceStep("new", db, s.Guarded()), u.publicationsStep(db, db.Way), u.compareStep(s, db), u.ground.LinkSettingsStep(s, "new", db), u.subscribeStep(s, db))
+		add(u.ground.FenceStep("new", db, s.Guarded()), u.transfer.PublicationsStep(db, db.Way), u.transfer.CompareStep(s, db), u.ground.LinkSettingsStep(s, "new", db), u.transfer.SubscribeStep(s, db))
 	}
 	add(kept)
 	for _, db := range s.Databases {
-		add(u.catchupStep(s, db))
+		add(u.transfer.CatchupStep(s, db))
 	}
 	for _, db := range s.Databases {
-		add(u.statisticsSteps(s, db)...)
+		add(u.transfer.StatisticsSteps(s, db)...)
 	}
 	standbys, err := u.standbySteps(ctx, s)
 	if err != nil {
@@ -111,7 +112,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 	add(u.ground.SettingsStep("new", s.New.Version, during))
 	if u.rb.Verify.Mode != runbook.VerifyOff {
 		for _, db := range s.Databases {
-			add(u.verifyStep(s, db))
+			add(u.transfer.VerifyStep(s, db))
 		}
 	}
 	add(u.ground.ReadyStep(s))

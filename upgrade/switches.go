@@ -35,7 +35,7 @@ func (u *Upgrade) gates(s *survey.Survey, dir cutover.Direction) []cutover.Gate 
 	if names := u.rb.New[0].Successors(); dir == cutover.Back && len(names) > 0 {
 		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.withoutTaken(ctx, names) }})
 	}
-	gates = append(gates, cutover.Gate{ID: "contents", Look: func(ctx context.Context) (bool, string, error) { return u.contentsGate(ctx, s) }})
+	gates = append(gates, cutover.Gate{ID: "contents", Look: func(ctx context.Context) (bool, string, error) { return u.transfer.ContentsGate(ctx, s) }})
 	return append(gates, cutover.Gate{ID: "schema", Costly: true, Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
 }
 
@@ -56,7 +56,7 @@ func (u *Upgrade) schemaGate(ctx context.Context, s *survey.Survey) (bool, strin
 			return false, "", &cutover.ErrShut{Says: says, Do: "crossfade prepare"}
 		}
 	}
-	missing, err := u.lackedGlobals(ctx, s)
+	missing, err := u.transfer.LackedGlobals(ctx, s)
 	if err != nil {
 		return false, "", err
 	}

@@ -14,12 +14,12 @@ import (
 	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/ground"
-	"crossfade/upgrade/load"
 	"crossfade/upgrade/manager"
 	"crossfade/upgrade/owners"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/scratch"
+	"crossfade/upgrade/transfer"
 	"crossfade/upgrade/trial"
 	"crossfade/upgrade/trust"
 )
@@ -33,16 +33,16 @@ type Upgrade struct {
 
 	rb      *runbook.Runbook
 	c       *clusters.Clusters
-	passed  bool       // this process has run check, and nothing blocks
-	until   time.Time  // no attempt of a crossing begins after it; zero: no limit
-	pace    *load.Pace // of every copy; nil: none
+	passed  bool      // this process has run check, and nothing blocks
+	until   time.Time // no attempt of a crossing begins after it; zero: no limit
 	running running
 
-	trial   *trial.Trial
-	owners  *owners.Owners
-	scratch *scratch.Scratch
-	ground  *ground.Ground
-	trust   *trust.Trust
+	transfer *transfer.Transfer
+	trial    *trial.Trial
+	owners   *owners.Owners
+	scratch  *scratch.Scratch
+	ground   *ground.Ground
+	trust    *trust.Trust
 
 	mu      sync.Mutex
 	found   []manager.Manager // of old; nil: nobody has looked yet
@@ -72,12 +72,13 @@ func Open(_ context.Context, rb *runbook.Runbook) (*Upgrade, error) {
 
 // over is the upgrade of old to the one new cluster of c.
 func over(c *clusters.Clusters) *Upgrade {
-	u := &Upgrade{rb: c.Book, c: c, pace: load.NewPace(c.Book.Copy.Limit)}
+	u := &Upgrade{rb: c.Book, c: c}
 	u.scratch = scratch.New(c)
 	u.ground = ground.New(c, u.scratch)
 	u.trust = trust.New(c, u.ground)
 	u.owners = owners.New(c)
 	u.trial = trial.New(c, u.ground, u.scratch)
+	u.transfer = transfer.New(c, u.ground, u.trust, u.trial, u.owners)
 	return u
 }
 

@@ -1,4 +1,4 @@
-package upgrade
+package transfer
 
 import (
 	"context"
@@ -21,7 +21,7 @@ const againLimit = 30 * time.Second
 
 // refreshStep fills the materialized views of a database on new, those that old
 // has filled. ok: there are some.
-func (u *Upgrade) refreshStep(db *survey.Database) (step flow.Step, ok bool) {
+func (tf *Transfer) refreshStep(db *survey.Database) (step flow.Step, ok bool) {
 	var refresh []flow.Effect
 	for _, v := range filled(db.Inventory) {
 		refresh = append(refresh, flow.SQL("new", db.Name, v.Refresh()))
@@ -29,16 +29,16 @@ func (u *Upgrade) refreshStep(db *survey.Database) (step flow.Step, ok bool) {
 	return flow.Step{
 		ID: "refresh/" + db.Name, Title: "Fill the materialized views of " + db.Name + " on new", Does: refresh,
 		Done: func(ctx context.Context) (bool, error) {
-			empty, err := u.unfilled(ctx, "new", db)
+			empty, err := tf.unfilled(ctx, "new", db)
 			return len(empty) == 0, err
 		},
-		Do: u.c.Exec(refresh, nil),
+		Do: tf.c.Exec(refresh, nil),
 	}, len(refresh) > 0
 }
 
 // unfilled are the materialized views of a side that hold nothing, of those
 // that the side which serves has filled.
-func (u *Upgrade) unfilled(ctx context.Context, side string, db *survey.Database) (map[string]bool, error) {
+func (tf *Transfer) unfilled(ctx context.Context, side string, db *survey.Database) (map[string]bool, error) {
 	var names []string
 	for _, v := range filled(db.Inventory) {
 		names = append(names, v.SQL())
@@ -47,7 +47,7 @@ func (u *Upgrade) unfilled(ctx context.Context, side string, db *survey.Database
 	if len(names) == 0 {
 		return empty, nil
 	}
-	err := u.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
+	err := tf.c.In(ctx, side, db.Name, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT n FROM unnest($1::text[]) n JOIN pg_class c ON c.oid = to_regclass(n) WHERE NOT c.relispopulated", names)
 		if err != nil {
 			return err
@@ -60,7 +60,7 @@ func (u *Upgrade) unfilled(ctx context.Context, side string, db *survey.Database
 		return empty, nil // a plan drawn before the database is there
 	}
 	if err != nil {
-		return nil, &pg.Error{Doing: "look at the materialized views of " + db.Name, On: u.c.Side(side).String(), Err: err}
+		return nil, &pg.Error{Doing: "look at the materialized views of " + db.Name, On: tf.c.Side(side).String(), Err: err}
 	}
 	return empty, nil
 }
@@ -76,18 +76,18 @@ func filled(inv *schema.Inventory) []schema.MaterializedView {
 	return some
 }
 
-// refreshSteps bring the materialized views of the side that will be opened up
+// RefreshSteps bring the materialized views of the side that will be opened up
 // to date. Nothing replicates them, so that those of new show what was there
 // when prepare filled them, and those of old what was there at the cutover.
 // Ahead of the crossing, where nobody works on that side, all of them are
 // refreshed; after open once more those whose readers need not wait for it.
-func (u *Upgrade) refreshSteps(ctx context.Context, s *survey.Survey, side string) (ahead, again []flow.Step, err error) {
+func (tf *Transfer) RefreshSteps(ctx context.Context, s *survey.Survey, side string) (ahead, again []flow.Step, err error) {
 	var first, second []flow.Effect
 	var stay []string
 	for _, db := range s.Databases {
 		var empty map[string]bool
 		if s.Silent(side) == nil {
-			if empty, err = u.unfilled(ctx, side, db); err != nil {
+			if empty, err = tf.unfilled(ctx, side, db); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -110,7 +110,7 @@ func (u *Upgrade) refreshSteps(ctx context.Context, s *survey.Survey, side strin
 	ahead = []flow.Step{{
 		ID: "refresh/ahead", Title: "Bring the materialized views of " + side + " up to date", Does: first, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			return u.refresh(ctx, t, first, u.rb.Cutover.Patience)
+			return tf.refresh(ctx, t, first, tf.c.Book.Cutover.Patience)
 		},
 	}}
 	again = []flow.Step{{
@@ -119,7 +119,7 @@ func (u *Upgrade) refreshSteps(ctx context.Context, s *survey.Survey, side strin
 			if len(stay) > 0 {
 				t.Note("materialized views that have no unique index show what was there just before the cutover, because their readers would wait: REFRESH them when they may: %s", strings.Join(stay, ", "))
 			}
-			return u.refresh(ctx, t, second, againLimit)
+			return tf.refresh(ctx, t, second, againLimit)
 		},
 	}}
 	return ahead, again, nil
@@ -128,11 +128,11 @@ func (u *Upgrade) refreshSteps(ctx context.Context, s *survey.Survey, side strin
 // refresh executes statements that refresh materialized views, in their order,
 // for at most limit. One that fails is reported and left: it shows what it showed
 // before, as where the application's own REFRESH fails.
-func (u *Upgrade) refresh(ctx context.Context, t *flow.Turn, does []flow.Effect, limit time.Duration) error {
+func (tf *Transfer) refresh(ctx context.Context, t *flow.Turn, does []flow.Effect, limit time.Duration) error {
 	until := time.Now().Add(limit)
 	for i, e := range does {
 		t.Progress(int64(i), int64(len(does)), "materialized views", e.Database)
-		err := u.refreshOne(ctx, e, until)
+		err := tf.refreshOne(ctx, e, until)
 		switch state := pg.SQLState(err); {
 		case err == nil:
 		case ctx.Err() != nil, state == "", strings.HasPrefix(state, "57P"):
@@ -146,11 +146,11 @@ func (u *Upgrade) refresh(ctx context.Context, t *flow.Turn, does []flow.Effect,
 
 // refreshOne waits 50 ms at a time for its lock, so that readers after it wait
 // no longer.
-func (u *Upgrade) refreshOne(ctx context.Context, e flow.Effect, until time.Time) error {
+func (tf *Transfer) refreshOne(ctx context.Context, e flow.Effect, until time.Time) error {
 	var last error
 	err := pg.Poll(ctx, clusters.LockPause, "a lock for "+pg.Brief(e.SQL), func(ctx context.Context) (bool, error) {
 		left := max(time.Until(until).Milliseconds(), 1)
-		last = u.c.In(ctx, e.On, e.Database, func(conn *pgx.Conn) error {
+		last = tf.c.In(ctx, e.On, e.Database, func(conn *pgx.Conn) error {
 			return pg.Exec(ctx, conn, fmt.Sprintf("SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = %d; %s", left, e.SQL))
 		})
 		if pg.SQLState(last) == "55P03" && time.Now().Before(until) {
@@ -159,7 +159,7 @@ func (u *Upgrade) refreshOne(ctx context.Context, e flow.Effect, until time.Time
 		return last == nil, last
 	})
 	if err != nil {
-		return &pg.Error{Doing: pg.Brief(e.SQL), On: u.c.Side(e.On).String() + ", database " + e.Database, Err: err}
+		return &pg.Error{Doing: pg.Brief(e.SQL), On: tf.c.Side(e.On).String() + ", database " + e.Database, Err: err}
 	}
 	return nil
 }

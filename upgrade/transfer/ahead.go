@@ -1,4 +1,4 @@
-package upgrade
+package transfer
 
 import (
 	"context"
@@ -18,10 +18,10 @@ import (
 // aheadBatch is how many columns are asked by one statement: each takes a lock.
 const aheadBatch = 500
 
-// aheadStep sets the sequences of old beyond what the rows that came back from
+// AheadStep sets the sequences of old beyond what the rows that came back from
 // new have used, where new itself cannot be asked any more: a cutover had set
 // them ahead there by the margin, so that they are set ahead by twice that.
-func (u *Upgrade) aheadStep(s *survey.Survey) flow.Step {
+func (tf *Transfer) AheadStep(s *survey.Survey) flow.Step {
 	var does []flow.Effect
 	for _, db := range s.Databases {
 		if len(db.Inventory.Sequences) > 0 {
@@ -32,24 +32,24 @@ func (u *Upgrade) aheadStep(s *survey.Survey) flow.Step {
 		ID: "sequences", Title: "Set the sequences of old beyond what new is known to have used", Does: does, Done: flow.Never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			for _, db := range s.Databases {
-				err := u.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error {
+				err := tf.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error {
 					seqs, err := usedByRows(ctx, conn, db.Inventory)
 					if err != nil {
 						return err
 					}
 					seqs = slices.DeleteFunc(seqs, func(q schema.Sequence) bool { return db.Apart.Has(q.SQL()) })
-					sql, n := schema.SetSequences(seqs, 2*u.rb.Cutover.SequenceMargin)
+					sql, n := schema.SetSequences(seqs, 2*tf.c.Book.Cutover.SequenceMargin)
 					if n == 0 {
 						return nil
 					}
 					if free := slices.DeleteFunc(seqs, func(q schema.Sequence) bool { return q.OwnedBy != "" }); len(free) > 0 {
 						t.Note("%d sequences of %s belong to no column (%s …): they are set ahead by %d; values that new handed out beyond are not known",
-							len(free), db.Name, free[0], 2*u.rb.Cutover.SequenceMargin)
+							len(free), db.Name, free[0], 2*tf.c.Book.Cutover.SequenceMargin)
 					}
 					return pg.Exec(ctx, conn, sql)
 				})
 				if err != nil {
-					return &pg.Error{Doing: "set the sequences of " + db.Name, On: u.c.Old.String(), Err: err}
+					return &pg.Error{Doing: "set the sequences of " + db.Name, On: tf.c.Old.String(), Err: err}
 				}
 			}
 			return nil

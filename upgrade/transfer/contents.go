@@ -1,4 +1,4 @@
-package upgrade
+package transfer
 
 import (
 	"context"
@@ -35,12 +35,12 @@ const (
 
 // beside reads the databases and logical slots of a cluster that are not the
 // upgrade's, by id and name.
-func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey.Survey) (all [][2]string, err error) {
+func (tf *Transfer) beside(ctx context.Context, conn *pgx.Conn, s *survey.Survey) (all [][2]string, err error) {
 	var names []string
 	for _, db := range s.Databases {
 		names = append(names, db.Name)
 	}
-	for _, p := range u.c.Siblings() {
+	for _, p := range tf.c.Siblings() {
 		for _, db := range p.Book.Databases {
 			names = append(names, db.Name)
 		}
@@ -50,7 +50,7 @@ func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey.Survey) 
 		UNION ALL
 		SELECT $4, slot_name::text FROM pg_replication_slots
 		WHERE slot_type = 'logical' AND NOT temporary AND database = ANY ($1::text[]) AND NOT EXISTS (SELECT FROM unnest($2::text[]) p(prefix) WHERE starts_with(slot_name, p.prefix))
-		ORDER BY 1, 2`, names, []string{link.ForwardPrefix + u.rb.Upgrade + "_", link.BackPrefix + u.rb.Upgrade + "_"}, databaseLeft, logicalSlots)
+		ORDER BY 1, 2`, names, []string{link.ForwardPrefix + tf.c.Book.Upgrade + "_", link.BackPrefix + tf.c.Book.Upgrade + "_"}, databaseLeft, logicalSlots)
 	if err != nil {
 		return nil, err
 	}
@@ -60,16 +60,16 @@ func (u *Upgrade) beside(ctx context.Context, conn *pgx.Conn, s *survey.Survey) 
 	})
 }
 
-// contentsGate wants nothing on the closing side that the other side cannot have,
+// ContentsGate wants nothing on the closing side that the other side cannot have,
 // apart from what the runbook accepts and what was left beside the upgrade when
 // prepare first ran.
-func (u *Upgrade) contentsGate(ctx context.Context, s *survey.Survey) (bool, string, error) {
+func (tf *Transfer) ContentsGate(ctx context.Context, s *survey.Survey) (bool, string, error) {
 	from, to := s.Serving(), s.Applying()
 	var says []string
 	shut := false // what opens it is DDL or prepare, which an armed fence keeps out
 	for _, db := range s.Databases {
-		err := u.c.Sessions.Do(ctx, from.Server.With(db.Name), func(conn *pgx.Conn) error {
-			some, tables, err := u.uncarried(ctx, conn, db, to.Name)
+		err := tf.c.Sessions.Do(ctx, from.Server.With(db.Name), func(conn *pgx.Conn) error {
+			some, tables, err := tf.uncarried(ctx, conn, db, to.Name)
 			says, shut = append(append(says, some...), tables...), shut || len(tables) > 0
 			return err
 		})
@@ -78,14 +78,14 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey.Survey) (bool, str
 		}
 	}
 	z := s.Zero()
-	err := u.c.Sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
+	err := tf.c.Sessions.Do(ctx, from.Server, func(conn *pgx.Conn) error {
 		if z == nil || z.Shared[from.Name] == nil {
 			return nil // not known: an earlier version has prepared
 		}
-		all, err := u.beside(ctx, conn, s)
+		all, err := tf.beside(ctx, conn, s)
 		for _, one := range all {
 			id, name := one[0], one[1]
-			if _, known := z.Shared[from.Name][besideKey(id, name)]; known || u.rb.Accepts(id, name) {
+			if _, known := z.Shared[from.Name][besideKey(id, name)]; known || tf.c.Book.Accepts(id, name) {
 				continue
 			}
 			if id == databaseLeft {
@@ -110,8 +110,8 @@ func (u *Upgrade) contentsGate(ctx context.Context, s *survey.Survey) (bool, str
 }
 
 // uncarried is what one database holds that does not travel, the tables apart.
-func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *survey.Database, to string) (says, tables []string, err error) {
-	if !u.rb.Accepts(largeObjects, "") {
+func (tf *Transfer) uncarried(ctx context.Context, conn *pgx.Conn, db *survey.Database, to string) (says, tables []string, err error) {
+	if !tf.c.Book.Accepts(largeObjects, "") {
 		var some bool
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").Scan(&some); err != nil {
 			return nil, nil, err
@@ -130,7 +130,7 @@ func (u *Upgrade) uncarried(ctx context.Context, conn *pgx.Conn, db *survey.Data
 	_, err = pgx.ForEachRow(rows, []any{&namespace, &name}, func() error {
 		label := schema.Name(namespace, name)
 		left := slices.ContainsFunc(db.Excluded, func(t schema.Table) bool { return t.Schema == namespace && t.Name == name })
-		if !left && !u.rb.Accepts(unlogged, label) && !slices.Contains(db.TablesApart, pg.Ident(namespace, name)) {
+		if !left && !tf.c.Book.Accepts(unlogged, label) && !slices.Contains(db.TablesApart, pg.Ident(namespace, name)) {
 			tables = append(tables, fmt.Sprintf(`table %s is unlogged, so that its rows do not travel to %s: ALTER TABLE %s SET LOGGED and run crossfade prepare, or accept: ["%s:%s"]`, label, to, pg.Ident(namespace, name), unlogged, label))
 		}
 		return nil
