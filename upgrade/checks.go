@@ -103,7 +103,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 	}
 	s, err := survey.Take(ctx, u.c, false)
 	if err == nil && s.OldErr == nil {
-		if o.Managers, err = u.checkManagers(ctx); pg.SQLState(err) != "" {
+		if o.Managers, err = u.members.CheckManagers(ctx); pg.SQLState(err) != "" {
 			o.Incomplete = append(o.Incomplete, check.Incomplete{On: check.OnOld, What: "failover managers", Err: err, Serious: true, Grants: []string{"GRANT pg_read_all_settings TO $role;"}})
 			err = nil
 		}
@@ -115,7 +115,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		o.Ours = s.Phase != report.PhaseNew
 		if s.WasOpen() {
 			// Those whose places new's have taken are not missed.
-			taken, _ := u.taken(ctx, s)
+			taken, _ := u.members.Taken(ctx, s)
 			o.OldStandbys = slices.DeleteFunc(o.OldStandbys, func(sb check.Standby) bool { return taken[sb.Name] })
 		}
 	} else if _, ok := err.(*exit.Error); ok {

@@ -38,7 +38,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey.Survey, dir cutover.Dire
 		}
 		c.Databases = append(c.Databases, d)
 	}
-	c.Gates = append(u.gates(s, dir), u.managerGates(ctx, s)...)
+	c.Gates = append(u.gates(s, dir), u.members.ManagerGates(ctx, s)...)
 	switches, err := u.switches(c.Opening.Name)
 	if err != nil {
 		return c, err
@@ -64,20 +64,20 @@ func (u *Upgrade) config(ctx context.Context, s *survey.Survey, dir cutover.Dire
 // crossing itself needs: managers of old are paused before anything is
 // asked, and let go when old serves again.
 func (u *Upgrade) aroundSteps(ctx context.Context, s *survey.Survey, c *cutover.Config) error {
-	hold, err := u.holdSteps(ctx, s)
+	hold, err := u.members.HoldSteps(ctx, s)
 	if err != nil {
 		return err
 	}
 	before, after := u.hookSteps()
 	c.Before = append(hold, before...)
 	if c.Direction == cutover.Back {
-		let, err := u.letGoSteps(ctx, s, false)
+		let, err := u.members.LetGoSteps(ctx, s, false)
 		if err != nil {
 			return err
 		}
 		c.After = append(c.After, let...)
 	} else {
-		standbys, err := u.standbysAfter(ctx, s)
+		standbys, err := u.members.StandbysAfter(ctx, s)
 		if err != nil {
 			return err
 		}
@@ -137,7 +137,7 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey.Survey, db *su
 // operator has accepted do not count, nor do those of old that new's have taken
 // the place of, nor those of new that are still to do so.
 func (u *Upgrade) standbysOf(ctx context.Context, s *survey.Survey, side string) ([]cutover.Standby, error) {
-	taken, built := u.taken(ctx, s)
+	taken, built := u.members.Taken(ctx, s)
 	var standbys []cutover.Standby
 	add := func(name, conninfo string) error {
 		if u.rb.Accepts(cutover.StandbyMissing, name) {

@@ -72,7 +72,7 @@ func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 	}
 	p.Phase = s.Phase
 	p.Databases = sizes(s)
-	p.Old, p.New = u.topology(ctx, s)
+	p.Old, p.New = u.members.Topology(ctx, s)
 	p.Traffic = u.trafficSays()
 	return p, u.forecast(ctx, s, &p, plans, forecast.Options{Limit: o.Sample, Since: since})
 }

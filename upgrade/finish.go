@@ -161,7 +161,7 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey.Survey, reopen bool)
 		u.ground.DropLinksStep("forward/drop", "Drop what is left of the links from old to new", s, ground.ForwardLinks),
 		u.ground.SettingsBackStep(s, "old"), u.ground.SettingsBackStep(s, "new"), u.ground.IdentityBackStep(s),
 	}
-	around, err := u.outsideSteps(ctx, s, u.forgetStandbys)
+	around, err := u.outsideSteps(ctx, s, u.members.ForgetStandbys)
 	if err != nil {
 		return p, err
 	}
@@ -186,7 +186,7 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey.Survey, reopen bool)
 // outsideSteps end what the upgrade has outside its databases: managers that were
 // paused, standbys, scratch databases.
 func (u *Upgrade) outsideSteps(ctx context.Context, s *survey.Survey, standbys func(context.Context, *survey.Survey) ([]flow.Step, error)) ([]flow.Step, error) {
-	let, err := u.letGoSteps(ctx, s, true)
+	let, err := u.members.LetGoSteps(ctx, s, true)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ func (u *Upgrade) abortPlan(ctx context.Context, s *survey.Survey) (flow.Plan, e
 		u.ground.DropLinksStep("forward/drop", "Drop the links from old to new", s, ground.ForwardLinks),
 		u.ground.DropLinksStep("back/drop", "Drop the links back", s, ground.BackLinks),
 	}
-	around, err := u.outsideSteps(ctx, s, u.removeStandbys)
+	around, err := u.outsideSteps(ctx, s, u.members.RemoveStandbys)
 	if err != nil {
 		return p, err
 	}
@@ -261,7 +261,7 @@ func (u *Upgrade) leftovers(ctx context.Context, s *survey.Survey, closed bool) 
 			return out, errors.New("something is left: " + strings.Join(out.Lines, "; "))
 		}
 	}
-	out.Lines = append(out.Lines, u.placesTaken(ctx, s)...)
+	out.Lines = append(out.Lines, u.members.PlacesTaken(ctx, s)...)
 	if closed {
 		for _, db := range s.Databases {
 			out.Lift = append(out.Lift, "\\c "+db.Name, u.ground.Lift(s, "old", db.Name)+";", "DROP SCHEMA crossfade CASCADE;")

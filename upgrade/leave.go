@@ -70,7 +70,7 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 
 // withoutNewPlan opens old; where it has been opened, it does what is left.
 func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
-	let, err := u.letGoSteps(ctx, s, false)
+	let, err := u.members.LetGoSteps(ctx, s, false)
 	if err != nil {
 		return flow.Plan{}, err
 	}

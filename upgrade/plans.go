@@ -75,7 +75,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 		return p, err
 	}
 	add(u.ground.SettingsStep("old", s.Old.Version, during))
-	spare, err := u.spareSteps(ctx, s)
+	spare, err := u.members.SpareSteps(ctx, s)
 	if err != nil {
 		return p, err
 	}
@@ -100,7 +100,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan,
 	for _, db := range s.Databases {
 		add(u.transfer.StatisticsSteps(s, db)...)
 	}
-	standbys, err := u.standbySteps(ctx, s)
+	standbys, err := u.members.StandbySteps(ctx, s)
 	if err != nil {
 		return p, err
 	}

@@ -66,13 +66,13 @@ func (u *Upgrade) status(ctx context.Context) (report.Status, error) {
 		r.links(ctx)
 		opens = r.gates(ctx)
 	}
-	u.statusStandbys(ctx, s, &st)
+	u.members.Standbys(ctx, s, &st)
 	r.notes(ctx)
 	// A journal that cannot be read says nothing.
 	if st.Step, err = u.journal().work(); err != nil {
 		st.Step = nil
 	}
-	st.Notes = append(st.Notes, u.managerNotes(ctx, s)...)
+	st.Notes = append(st.Notes, u.members.ManagerNotes(ctx, s)...)
 	st.Next = next(st, s, opens)
 	r.runs(ctx)
 	return st, nil
@@ -205,7 +205,7 @@ func (r reading) links(ctx context.Context) {
 						State: r.State, SyncState: r.SyncState, SyncPriority: r.SyncPriority,
 						Received: report.Received{
 							Sent: p.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay,
-							WriteLag: seconds(r.WriteLag), FlushLag: seconds(r.FlushLag), ReplayLag: seconds(r.ReplayLag),
+							WriteLag: report.Seconds(r.WriteLag), FlushLag: report.Seconds(r.FlushLag), ReplayLag: report.Seconds(r.ReplayLag),
 						},
 					}
 				}

@@ -102,7 +102,7 @@ func differ(bad []schema.Difference) string {
 
 // standbysGate wants every standby of new that the runbook demands to stream.
 func (u *Upgrade) standbysGate(ctx context.Context, s *survey.Survey) (bool, string, error) {
-	_, built := u.taken(ctx, s)
+	_, built := u.members.Taken(ctx, s)
 	for _, sb := range u.rb.New[0].Standbys {
 		if sb.After && !built[sb.Name] {
 			continue // it follows after open

@@ -7,16 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/ground"
-	"crossfade/upgrade/manager"
+	"crossfade/upgrade/members"
 	"crossfade/upgrade/owners"
-	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/scratch"
 	"crossfade/upgrade/transfer"
@@ -37,16 +35,13 @@ type Upgrade struct {
 	until   time.Time // no attempt of a crossing begins after it; zero: no limit
 	running running
 
+	members  *members.Members
 	transfer *transfer.Transfer
 	trial    *trial.Trial
 	owners   *owners.Owners
 	scratch  *scratch.Scratch
 	ground   *ground.Ground
 	trust    *trust.Trust
-
-	mu      sync.Mutex
-	found   []manager.Manager // of old; nil: nobody has looked yet
-	foundOn *pg.Server        // which one they were found on
 }
 
 // Open reads the servers' addresses from the runbook. Nothing is connected.
@@ -79,6 +74,7 @@ func over(c *clusters.Clusters) *Upgrade {
 	u.owners = owners.New(c)
 	u.trial = trial.New(c, u.ground, u.scratch)
 	u.transfer = transfer.New(c, u.ground, u.trust, u.trial, u.owners)
+	u.members = members.New(c, u.ground)
 	return u
 }
 

@@ -82,3 +82,12 @@ func list[T any](s []T) []T {
 	}
 	return s
 }
+
+// Seconds is a duration in seconds; nil stays nil.
+func Seconds(d *time.Duration) *float64 {
+	if d == nil {
+		return nil
+	}
+	f := d.Seconds()
+	return &f
+}
