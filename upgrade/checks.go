@@ -39,7 +39,7 @@ func (u *Upgrade) judged(ctx context.Context, o check.Options, s *survey.Survey)
 	if err != nil {
 		return nil, err
 	}
-	return u.named(append(append(u.splitFindings(s), found...), traffic...)), nil
+	return u.named(append(append(splitFindings(u.c, s), found...), traffic...)), nil
 }
 
 // checkOptions are check's, and the survey that they were made from; nil where

@@ -36,7 +36,7 @@ type CutoverOptions struct {
 // Cutover moves the right to be written from old to new. It goes on with, or
 // undoes, what an earlier run left, by what the servers say.
 func (u *Upgrade) Cutover(ctx context.Context, o CutoverOptions, observe func(flow.Event)) (*report.Cutover, error) {
-	return u.cross(ctx, cutover.Forward, o, observe)
+	return crossing{u, cutover.Forward, observe}.run(ctx, o)
 }
 
 // Rollback is the same cutover with the ends swapped, over the back links.
@@ -44,7 +44,7 @@ func (u *Upgrade) Rollback(ctx context.Context, o CutoverOptions, observe func(f
 	if o.WithoutNew {
 		return u.withoutNew(ctx, o, observe)
 	}
-	return u.cross(ctx, cutover.Back, o, observe)
+	return crossing{u, cutover.Back, observe}.run(ctx, o)
 }
 
 // begins is the phase in which a direction begins, and ends the one in which
@@ -56,7 +56,16 @@ func begins(d cutover.Direction, p report.Phase) (mayBegin, done bool) {
 	return p == report.PhaseOpen, p == report.PhaseRolledBack
 }
 
-func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOptions, observe func(flow.Event)) (*report.Cutover, error) {
+// crossing is a cutover or a rollback, from looking whether it may begin to what
+// came of it.
+type crossing struct {
+	*Upgrade
+	dir     cutover.Direction
+	observe func(flow.Event)
+}
+
+func (u crossing) run(ctx context.Context, o CutoverOptions) (*report.Cutover, error) {
+	dir := u.dir
 	name := crossingName(dir)
 	s, err := survey.Take(ctx, u.c, false)
 	if err != nil {
@@ -82,37 +91,38 @@ func (u *Upgrade) cross(ctx context.Context, dir cutover.Direction, o CutoverOpt
 		if err := u.consent().ask(ctx, o); err != nil {
 			return nil, err
 		}
-		if err := u.completeLast(ctx, s, dir, observe); err != nil {
+		if err := u.completeLast(ctx, s); err != nil {
 			return nil, err
 		}
 	}
-	held, release, err := u.holdServing(ctx, s, forwards, dir)
+	held, release, err := u.holdServing(ctx, s, forwards)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	return u.crossHeld(held, dir, o.Until, observe)
+	return u.held(held, o.Until)
 }
 
 // completeLast does what the last crossing, which went the other way, has still to
-// do after its open: only then is the side that dir closes the only one that clients
+// do after its open: only then is the side that this one closes the only one that clients
 // use, and the other one closed to them in every way.
-func (u *Upgrade) completeLast(ctx context.Context, s *survey.Survey, dir cutover.Direction, observe func(flow.Event)) error {
+func (u crossing) completeLast(ctx context.Context, s *survey.Survey) error {
 	last := s.Incomplete()
-	if last == nil || last.Direction == dir {
+	if last == nil || last.Direction == u.dir {
 		return nil
 	}
-	held, release, err := u.holdServing(ctx, s, true, last.Direction)
+	earlier := crossing{u.Upgrade, last.Direction, u.observe}
+	held, release, err := earlier.holdServing(ctx, s, true)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if _, err := u.crossHeld(held, last.Direction, time.Time{}, observe); err != nil {
+	if _, err := earlier.held(held, time.Time{}); err != nil {
 		e := exit.Of(err)
 		return &exit.Error{
 			Code: exit.Gate, On: e.On, Object: e.Object, SQLState: e.SQLState, Err: err,
-			Says: fmt.Sprintf("the last %s is not complete, and the %s was not begun: %s", crossingName(last.Direction), crossingName(dir), e.Says),
-			Hint: fmt.Sprintf("fix what the last %s has still to do, or take it out of the runbook where it is gone for good; then run crossfade %s again", crossingName(last.Direction), crossingName(dir)),
+			Says: fmt.Sprintf("the last %s is not complete, and the %s was not begun: %s", crossingName(last.Direction), crossingName(u.dir), e.Says),
+			Hint: fmt.Sprintf("fix what the last %s has still to do, or take it out of the runbook where it is gone for good; then run crossfade %s again", crossingName(last.Direction), crossingName(u.dir)),
 		}
 	}
 	return nil
@@ -137,25 +147,17 @@ func otherName(d cutover.Direction) string {
 // holdServing takes the hold on the side that is closed by the crossing: the
 // one that has the decision. Behind open it may be gone for good; then the
 // hold on the open side is enough.
-func (u *Upgrade) holdServing(ctx context.Context, s *survey.Survey, forwards bool, dir cutover.Direction) (context.Context, func(), error) {
+func (u crossing) holdServing(ctx context.Context, s *survey.Survey, forwards bool) (context.Context, func(), error) {
 	server := u.c.Old
-	if forwards && dir == cutover.Forward || !forwards && dir == cutover.Back {
+	if forwards == (u.dir == cutover.Forward) {
 		server = u.c.New
 	}
 	return u.c.Hold(ctx, server.With(s.Home))
 }
 
-// mine reports whether this process may still change the upgrade.
-func (u *Upgrade) mine(ctx context.Context) error {
-	err := u.c.StillHeld(ctx)
-	if errors.Is(err, flow.ErrHeld) {
-		return fmt.Errorf("%w: %w", cutover.ErrTakenOver, err)
-	}
-	return err
-}
-
-// crossHeld runs the crossing while nobody else can.
-func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until time.Time, observe func(flow.Event)) (*report.Cutover, error) {
+// held runs the crossing while nobody else can.
+func (u crossing) held(ctx context.Context, until time.Time) (*report.Cutover, error) {
+	dir, observe := u.dir, u.observe
 	s, err := survey.Take(ctx, u.c, true)
 	if err != nil {
 		return nil, err
@@ -191,7 +193,7 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 		u.running.watch(e)
 		observe(e)
 	}
-	x, err := u.chooseCrossing(ctx, s, c, j, watch)
+	x, err := u.choose(ctx, s, c, j, watch)
 	if err != nil {
 		return nil, err
 	}
@@ -203,16 +205,16 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 		return nil, err
 	}
 	err = flow.Run(ctx, x.Plan, j, watch)
-	out := u.outcome(context.WithoutCancel(ctx), x, steps, dir)
+	out := u.outcome(context.WithoutCancel(ctx), x, steps)
 	if err != nil {
 		return out, u.judge(context.WithoutCancel(ctx), dir, err)
 	}
 	return out, nil
 }
 
-// chooseCrossing decides by the decision row, never by the journal, what is to
+// choose decides by the decision row, never by the journal, what is to
 // be done: go on, go forward, or undo what was left and begin anew.
-func (u *Upgrade) chooseCrossing(ctx context.Context, s *survey.Survey, c cutover.Config, j *flow.Journal, watch func(flow.Event)) (*cutover.Crossing, error) {
+func (u crossing) choose(ctx context.Context, s *survey.Survey, c cutover.Config, j *flow.Journal, watch func(flow.Event)) (*cutover.Crossing, error) {
 	if s.Rehearsing() != nil {
 		if err := u.endRehearsal(ctx, s, j, watch); err != nil {
 			return nil, err
@@ -356,7 +358,7 @@ func stillToDo(f *flow.Failure, dir cutover.Direction) string {
 }
 
 // outcome is the cutover object of the contract.
-func (u *Upgrade) outcome(ctx context.Context, x *cutover.Crossing, took map[string]time.Duration, dir cutover.Direction) *report.Cutover {
+func (u crossing) outcome(ctx context.Context, x *cutover.Crossing, took map[string]time.Duration) *report.Cutover {
 	r := x.Result()
 	out := &report.Cutover{FenceLSN: r.Fence, BlockedSeconds: r.Blocked.Seconds(), Canaries: r.Canaries}
 	for _, st := range x.Plan.Steps {
@@ -365,7 +367,7 @@ func (u *Upgrade) outcome(ctx context.Context, x *cutover.Crossing, took map[str
 		}
 	}
 	closed := "old"
-	if dir == cutover.Back {
+	if u.dir == cutover.Back {
 		closed = "new"
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -377,7 +379,7 @@ func (u *Upgrade) outcome(ctx context.Context, x *cutover.Crossing, took map[str
 	return out
 }
 
-func (u *Upgrade) refused(ctx context.Context, side string) (int64, error) {
+func (u crossing) refused(ctx context.Context, side string) (int64, error) {
 	s, err := survey.Take(ctx, u.c, false)
 	if err != nil {
 		return 0, err

@@ -6,7 +6,6 @@ import (
 	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/clusters"
-	"crossfade/upgrade/exit"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/report"
 	"crossfade/upgrade/survey"
@@ -21,14 +20,14 @@ func (u *Upgrade) config(ctx context.Context, s *survey.Survey, dir cutover.Dire
 		Upgrade: u.rb.Upgrade, Part: u.c.Part, App: clusters.App(u.rb), Direction: dir, Attempt: s.Attempt() + 1, Home: s.Home,
 		Closing: s.Old, Opening: s.New, Back: cut.Back || dir == cutover.Back,
 		MaxBlocked: cut.MaxBlocked, LockTimeout: cut.LockTimeout, Patience: cut.Patience, KillAfter: cut.KillAfter,
-		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin, Mine: u.mine,
+		MaxLag: u.rb.Catchup.MaxLag, Stable: u.rb.Catchup.Stable, Margin: cut.SequenceMargin, Mine: u.c.Mine,
 	}
 	c.Until, c.RolledBack = u.until, s.Phase == report.PhaseRolledBack
 	if dir == cutover.Back {
 		c.Closing, c.Opening = s.New, s.Old
 	}
 	var err error
-	if c.Closing.Standbys, err = u.standbysOf(ctx, s, c.Closing.Name); err != nil {
+	if c.Closing.Standbys, err = u.members.Expected(ctx, s, c.Closing.Name); err != nil {
 		return c, err
 	}
 	for _, db := range s.Databases {
@@ -45,7 +44,7 @@ func (u *Upgrade) config(ctx context.Context, s *survey.Survey, dir cutover.Dire
 	}
 	c.Traffic, c.Point = switches, u.c.Side(c.Opening.Name)
 	if len(switches) > 0 {
-		c.Guard = u.guard(switches)
+		c.Guard = guardOf(switches)
 	}
 	if c.Ahead, c.After, err = u.transfer.RefreshSteps(ctx, s, c.Opening.Name); err != nil {
 		return c, err
@@ -68,7 +67,7 @@ func (u *Upgrade) aroundSteps(ctx context.Context, s *survey.Survey, c *cutover.
 	if err != nil {
 		return err
 	}
-	before, after := u.hookSteps()
+	before, after := u.running.steps(u.c)
 	c.Before = append(hold, before...)
 	if c.Direction == cutover.Back {
 		let, err := u.members.LetGoSteps(ctx, s, false)
@@ -131,43 +130,4 @@ func (u *Upgrade) crossingDatabase(ctx context.Context, s *survey.Survey, db *su
 	d.RestoreTriggers = append(d.RestoreTriggers, events...)
 	d.RestoreOpening = d.RestoreTriggers
 	return d, nil
-}
-
-// standbysOf are a side's standbys in the runbook. Those whose absence the
-// operator has accepted do not count, nor do those of old that new's have taken
-// the place of, nor those of new that are still to do so.
-func (u *Upgrade) standbysOf(ctx context.Context, s *survey.Survey, side string) ([]cutover.Standby, error) {
-	taken, built := u.members.Taken(ctx, s)
-	var standbys []cutover.Standby
-	add := func(name, conninfo string) error {
-		if u.rb.Accepts(cutover.StandbyMissing, name) {
-			return nil
-		}
-		server, err := pg.Parse(name, conninfo, "")
-		if err != nil {
-			return &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
-		}
-		standbys = append(standbys, cutover.Standby{Name: name, Server: server.As(u.c.App)})
-		return nil
-	}
-	if side == "old" {
-		for _, sb := range u.rb.Old.Standbys {
-			if taken[sb.Name] {
-				continue
-			}
-			if err := add(sb.Name, sb.Conninfo); err != nil {
-				return nil, err
-			}
-		}
-		return standbys, nil
-	}
-	for _, sb := range u.rb.New[0].Standbys {
-		if sb.After && !built[sb.Name] {
-			continue
-		}
-		if err := add(sb.Name, sb.Conninfo); err != nil {
-			return nil, err
-		}
-	}
-	return standbys, nil
 }

@@ -59,7 +59,7 @@ func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 	}
 	var plans []flow.Plan
 	if err == nil {
-		plans, err = u.draw(ctx, s, o.Only)
+		plans, err = u.plans(s).draw(ctx, o.Only)
 	}
 	if err := g.Wait(); err != nil {
 		return p, err
@@ -139,18 +139,19 @@ func sizes(s *survey.Survey) []report.Database {
 }
 
 // draw builds the plans as they would run from where s shows the upgrade.
-func (u *Upgrade) draw(ctx context.Context, s *survey.Survey, only string) ([]flow.Plan, error) {
+func (u plans) draw(ctx context.Context, only string) ([]flow.Plan, error) {
+	s := u.s
 	var plans []flow.Plan
 	for _, one := range []struct {
 		name  string
 		build func() (flow.Plan, error)
 	}{
-		{"prepare", func() (flow.Plan, error) { return u.fillPlan(ctx, s) }},
+		{"prepare", func() (flow.Plan, error) { return u.fill(ctx) }},
 		{"cutover", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "cutover") }},
 		{"rollback", func() (flow.Plan, error) { return u.crossingPlan(ctx, s, "rollback") }},
 		{"rehearse", func() (flow.Plan, error) { return u.rehearsalPlan(ctx, s) }},
-		{"finish", func() (flow.Plan, error) { return u.finishPlan(ctx, s, false) }},
-		{"abort", func() (flow.Plan, error) { return u.abortPlan(ctx, s) }},
+		{"finish", func() (flow.Plan, error) { return u.finish(ctx, false) }},
+		{"abort", func() (flow.Plan, error) { return u.abort(ctx) }},
 	} {
 		// A rehearsal is no part of the way: it is shown when it is asked for.
 		if only != one.name && (only != "" || one.name == "rehearse") {

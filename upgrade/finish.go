@@ -50,7 +50,7 @@ func (u *Upgrade) Finish(ctx context.Context, o FinishOptions, observe func(flow
 			command := crossingName(last.Direction)
 			return flow.Plan{}, exit.Errorf(exit.Gate, "run crossfade "+command+" again, then crossfade finish", "the last %s is not complete: it has steps that are still to do after open; nothing was changed", command)
 		}
-		return u.finishPlan(ctx, s, o.ReopenOld)
+		return u.plans(s).finish(ctx, o.ReopenOld)
 	})
 	if err != nil {
 		return Leftovers{}, err
@@ -81,7 +81,7 @@ func (u *Upgrade) Abort(ctx context.Context, observe func(flow.Event)) (Leftover
 	default:
 		return Leftovers{}, exit.WrongPhase(s.Phase, "abort")
 	}
-	err = u.cleanUp(ctx, s, observe, u.abortPlan)
+	err = u.cleanUp(ctx, s, observe, func(ctx context.Context, s *survey.Survey) (flow.Plan, error) { return u.plans(s).abort(ctx) })
 	if err != nil {
 		return Leftovers{}, err
 	}
@@ -152,16 +152,17 @@ func (u *Upgrade) cleanUp(ctx context.Context, s *survey.Survey, observe func(fl
 	})
 }
 
-// finishPlan ends an upgrade. In phase open new keeps serving and old stays
+// finish ends an upgrade. In phase open new keeps serving and old stays
 // closed; after a rollback old keeps serving and new is given up.
-func (u *Upgrade) finishPlan(ctx context.Context, s *survey.Survey, reopen bool) (flow.Plan, error) {
+func (u plans) finish(ctx context.Context, reopen bool) (flow.Plan, error) {
+	s := u.s
 	p := flow.Plan{Name: "finish"}
 	p.Steps = []flow.Step{
 		u.ground.DropLinksStep("back/drop", "End the possibility of rollback", s, ground.BackLinks),
 		u.ground.DropLinksStep("forward/drop", "Drop what is left of the links from old to new", s, ground.ForwardLinks),
 		u.ground.SettingsBackStep(s, "old"), u.ground.SettingsBackStep(s, "new"), u.ground.IdentityBackStep(s),
 	}
-	around, err := u.outsideSteps(ctx, s, u.members.ForgetStandbys)
+	around, err := u.outside(ctx, u.members.ForgetStandbys)
 	if err != nil {
 		return p, err
 	}
@@ -183,9 +184,10 @@ func (u *Upgrade) finishPlan(ctx context.Context, s *survey.Survey, reopen bool)
 	return p, nil
 }
 
-// outsideSteps end what the upgrade has outside its databases: managers that were
+// outside are the steps that end what the upgrade has outside its databases: managers that were
 // paused, standbys, scratch databases.
-func (u *Upgrade) outsideSteps(ctx context.Context, s *survey.Survey, standbys func(context.Context, *survey.Survey) ([]flow.Step, error)) ([]flow.Step, error) {
+func (u plans) outside(ctx context.Context, standbys func(context.Context, *survey.Survey) ([]flow.Step, error)) ([]flow.Step, error) {
+	s := u.s
 	let, err := u.members.LetGoSteps(ctx, s, true)
 	if err != nil {
 		return nil, err
@@ -202,15 +204,16 @@ func (u *Upgrade) outsideSteps(ctx context.Context, s *survey.Survey, standbys f
 	return slices.Concat(let, theirs, scratch, roles), err
 }
 
-// abortPlan takes everything back: old is as it was, and new has nothing of
+// abort takes everything back: old is as it was, and new has nothing of
 // this upgrade, where it made a database not even that.
-func (u *Upgrade) abortPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
+func (u plans) abort(ctx context.Context) (flow.Plan, error) {
+	s := u.s
 	p := flow.Plan{Name: "abort"}
 	p.Steps = []flow.Step{
 		u.ground.DropLinksStep("forward/drop", "Drop the links from old to new", s, ground.ForwardLinks),
 		u.ground.DropLinksStep("back/drop", "Drop the links back", s, ground.BackLinks),
 	}
-	around, err := u.outsideSteps(ctx, s, u.members.RemoveStandbys)
+	around, err := u.outside(ctx, u.members.RemoveStandbys)
 	if err != nil {
 		return p, err
 	}

@@ -70,25 +70,25 @@ func (r *running) env(c *clusters.Clusters) []string {
 // hookEnv is running.env, now.
 func (u *Upgrade) hookEnv() []string { return u.running.env(u.c) }
 
-// hookSteps are the operator's programs around a crossing.
-func (u *Upgrade) hookSteps() (before, after []flow.Step) {
-	if h := u.rb.Hooks.BeforeCutover; h != nil {
-		before = append(before, u.hookStep("hook/before", "Run the hook before_cutover", h))
+// steps are the operator's programs around a crossing.
+func (r *running) steps(c *clusters.Clusters) (before, after []flow.Step) {
+	if h := c.Book.Hooks.BeforeCutover; h != nil {
+		before = append(before, r.step(c, "hook/before", "Run the hook before_cutover", h))
 	}
-	if h := u.rb.Hooks.AfterOpen; h != nil {
-		after = append(after, u.hookStep("hook/after", "Run the hook after_open", h))
+	if h := c.Book.Hooks.AfterOpen; h != nil {
+		after = append(after, r.step(c, "hook/after", "Run the hook after_open", h))
 	}
 	return before, after
 }
 
-func (u *Upgrade) hookStep(id, title string, h *runbook.Hook) flow.Step {
+func (r *running) step(c *clusters.Clusters, id, title string, h *runbook.Hook) flow.Step {
 	return flow.Step{
 		ID: id, Title: title, Does: []flow.Effect{{On: "local", Run: h.Run}}, Done: flow.Never, Timeout: h.Timeout + 15*time.Second,
 		Late: id == "hook/after",
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			ctx, cancel := context.WithTimeoutCause(ctx, h.Timeout, fmt.Errorf("the hook %s took longer than its timeout of %s", h.Run[0], h.Timeout))
 			defer cancel()
-			err := pg.Local{}.Run(ctx, pg.Cmd{Args: h.Run, Env: append(u.hookEnv(), "CROSSFADE_STEP="+id)})
+			err := pg.Local{}.Run(ctx, pg.Cmd{Args: h.Run, Env: append(r.env(c), "CROSSFADE_STEP="+id)})
 			if errors.Is(err, exec.ErrWaitDelay) {
 				err = nil // what it has started keeps its stderr open; it is done all the same
 			}

@@ -11,9 +11,16 @@ import (
 	"crossfade/upgrade/transfer"
 )
 
-// laterPlan takes along what was made on the serving side since a cutover or a
+// What clients make after prepare, they make on the side that serves: old up to
+// the cutover, new in phase open, old again in phase rolled_back. prepare takes
+// it along to the side that applies: in phase ready by the plan that has made
+// everything (plans.prepare), later by plans.later, which touches nothing of the
+// fence and of the links that run.
+
+// later takes along what was made on the serving side since a cutover or a
 // rollback.
-func (u *Upgrade) laterPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
+func (u plans) later(ctx context.Context) (flow.Plan, error) {
+	s := u.s
 	p := flow.Plan{Name: "prepare", Cluster: string(u.c.Part), Steps: []flow.Step{u.owners.FunctionsStep(s)}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	side := s.Applying().Name

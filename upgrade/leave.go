@@ -56,7 +56,7 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	defer closeQuietly(j)
 	began := time.Now()
 	u.running.is(underWay{phase: s.Phase, opened: report.PhaseRolledBack})
-	p, err := u.withoutNewPlan(held, s)
+	p, err := u.plans(s).withoutNew(held)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +68,9 @@ func (u *Upgrade) withoutNew(ctx context.Context, o CutoverOptions, observe func
 	return &report.Cutover{BlockedSeconds: time.Since(began).Seconds(), RefusedWrites: -1}, err
 }
 
-// withoutNewPlan opens old; where it has been opened, it does what is left.
-func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
+// withoutNew opens old; where it has been opened, it does what is left.
+func (u plans) withoutNew(ctx context.Context) (flow.Plan, error) {
+	s := u.s
 	let, err := u.members.LetGoSteps(ctx, s, false)
 	if err != nil {
 		return flow.Plan{}, err
@@ -104,7 +105,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey.Survey) (flow.Pl
 	steps := []flow.Step{
 		{
 			ID: "without-new/known", Title: "Report how far old has what was written on new", Done: flow.Never,
-			Do: func(ctx context.Context, t *flow.Turn) error { return u.tellKnown(ctx, t, s) },
+			Do: func(ctx context.Context, t *flow.Turn) error { return u.reportKnown(ctx, t) },
 		},
 		{
 			ID: "back/drop", Title: "End the links from new", Does: drop, Done: flow.Never,
@@ -136,7 +137,7 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey.Survey) (flow.Pl
 		},
 		u.ground.UnfenceStep(s, "old"),
 	}
-	_, after := u.hookSteps()
+	_, after := u.running.steps(u.c)
 	done := []flow.Effect{flow.SQL("old", s.Home, u.c.Part.DoneDecision()).Fill(map[string]string{"attempt": fmt.Sprint(attempt)})}
 	steps = append(append(steps, let...), after...)
 	last := flow.Step{ID: "done", Title: cutover.DoneTitle, Does: done, Done: flow.Never, Do: u.c.Exec(done, nil)}
@@ -146,8 +147,9 @@ func (u *Upgrade) withoutNewPlan(ctx context.Context, s *survey.Survey) (flow.Pl
 	return flow.Plan{Name: "rollback", Attempt: attempt, Steps: append(steps, last), Committed: opened}, nil
 }
 
-// tellKnown says up to which position and time each back link was applied.
-func (u *Upgrade) tellKnown(ctx context.Context, t *flow.Turn, s *survey.Survey) error {
+// reportKnown says up to which position and time each back link was applied.
+func (u plans) reportKnown(ctx context.Context, t *flow.Turn) error {
+	s := u.s
 	for _, db := range s.Databases {
 		err := u.c.In(ctx, "old", db.Name, func(conn *pgx.Conn) error {
 			at, err := link.Positions(ctx, nil, conn, db.Way)

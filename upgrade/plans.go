@@ -13,21 +13,31 @@ import (
 	"crossfade/upgrade/transfer"
 )
 
-// fillPlan is what prepare does in the phase that the upgrade is in.
-func (u *Upgrade) fillPlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
+// plans are what an upgrade does, drawn from where a survey shows it.
+type plans struct {
+	*Upgrade
+	s *survey.Survey
+}
+
+func (u *Upgrade) plans(s *survey.Survey) plans { return plans{u, s} }
+
+// fill is what prepare does in the phase that the upgrade is in.
+func (u plans) fill(ctx context.Context) (flow.Plan, error) {
+	s := u.s
 	if s.Phase != report.PhaseOpen && s.Phase != report.PhaseRolledBack {
-		return u.preparePlan(ctx, s)
+		return u.prepare(ctx)
 	}
 	follows, err := u.transfer.Follows(ctx, s)
 	if err != nil || !follows { // no way back: there is nothing to take anything along to
 		return flow.Plan{Name: "prepare", Cluster: string(u.c.Part)}, err
 	}
-	return u.laterPlan(ctx, s)
+	return u.later(ctx)
 }
 
-// preparePlan is everything up to ready, in the order in which it happens:
+// prepare is everything up to ready, in the order in which it happens:
 // what old remembers, what new is, then rows, then what follows them.
-func (u *Upgrade) preparePlan(ctx context.Context, s *survey.Survey) (flow.Plan, error) {
+func (u plans) prepare(ctx context.Context) (flow.Plan, error) {
+	s := u.s
 	p := flow.Plan{Name: "prepare", Cluster: string(u.c.Part), Steps: []flow.Step{u.checkStep()}}
 	add := func(steps ...flow.Step) { p.Steps = append(p.Steps, steps...) }
 	left, err := u.owners.LeftSteps(ctx, s)
@@ -191,7 +201,7 @@ func (u *Upgrade) Prepare(ctx context.Context, o PrepareOptions, observe func(fl
 	if err := u.endRehearsal(held, s, j, observe); err != nil {
 		return err
 	}
-	p, err := u.fillPlan(held, s)
+	p, err := u.plans(s).fill(held)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 	if done, err := u.timely(ctx, s, plan); done || err != nil {
 		return nil, err
 	}
-	if u.windowed(s, plan) {
+	if windowed(s, plan) {
 		if err := u.consent().outside(o); err != nil {
 			return nil, err
 		}
@@ -92,7 +92,7 @@ func (u *Upgrade) Preview(ctx context.Context, plan string, o CutoverOptions) ([
 // windowed reports whether a plan keeps to the window, from where the upgrade
 // stands. What is to be completed after open does not, nor what was cut off when
 // one side was closed already: nobody takes writes until it goes on.
-func (u *Upgrade) windowed(s *survey.Survey, plan string) bool {
+func windowed(s *survey.Survey, plan string) bool {
 	switch plan {
 	case "cutover":
 		return s.Phase == report.PhaseReady || s.Phase == report.PhaseRolledBack || s.Phase == report.PhaseCutover && !s.Closed()

@@ -29,24 +29,26 @@ func (u *Upgrade) Run(ctx context.Context, started time.Time, observe func(flow.
 	if u.rb.Cutover.Approve == runbook.ApprovePrompt {
 		return nil, exit.Errorf(exit.Usage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
 	}
+	v := &vigil{u: u, observe: observe}
 	for {
-		out, again, err := u.runOnce(ctx, started, observe)
+		out, again, err := v.once(ctx, started)
 		if err != nil || !again {
 			return out, err
 		}
 	}
 }
 
-// runOnce does what is next to be done, up to the cutover. again: something was
+// once does what is next to be done, up to the cutover. again: something was
 // waited for, and everything is to be looked at anew.
-func (u *Upgrade) runOnce(ctx context.Context, started time.Time, observe func(flow.Event)) (out *report.Cutover, again bool, err error) {
+func (v *vigil) once(ctx context.Context, started time.Time) (out *report.Cutover, again bool, err error) {
+	u := v.u
 	s, err := survey.Take(ctx, u.c, false)
 	if err == nil {
-		if out, done, err := u.goOn(ctx, s, observe); done || err != nil {
+		if out, done, err := v.goOn(ctx, s); done || err != nil {
 			return out, false, err
 		}
 	} // else prepare says what is the matter, as findings
-	if err := u.Prepare(ctx, PrepareOptions{}, observe); err != nil {
+	if err := u.Prepare(ctx, PrepareOptions{}, v.observe); err != nil {
 		return nil, false, err
 	}
 	if s, err = survey.Take(ctx, u.c, false); err != nil {
@@ -55,7 +57,7 @@ func (u *Upgrade) runOnce(ctx context.Context, started time.Time, observe func(f
 	if s.Phase != report.PhaseReady {
 		return nil, true, nil // another command was quicker
 	}
-	v := &vigil{u: u, home: s.Home, observe: observe}
+	v.home = s.Home
 	until, waited, err := v.window(ctx)
 	if waited || err != nil {
 		return nil, true, err // what was made meanwhile is taken along first
@@ -89,10 +91,10 @@ func windowEnded(err error, until time.Time) bool {
 
 // goOn does what is left to do of a cutover that was begun, or says that none
 // may begin.
-func (u *Upgrade) goOn(ctx context.Context, s *survey.Survey, observe func(flow.Event)) (out *report.Cutover, done bool, err error) {
+func (v *vigil) goOn(ctx context.Context, s *survey.Survey) (out *report.Cutover, done bool, err error) {
 	switch s.Phase {
 	case report.PhaseOpen:
-		out, err = u.Cutover(ctx, CutoverOptions{Granted: true}, observe)
+		out, err = v.u.Cutover(ctx, CutoverOptions{Granted: true}, v.observe)
 		return out, true, err
 	case report.PhaseFinished:
 		return nil, true, nil
@@ -106,11 +108,11 @@ func (u *Upgrade) goOn(ctx context.Context, s *survey.Survey, observe func(flow.
 		case d.State == cutover.Closed:
 			// It was approved and begun in its window, and nobody takes writes:
 			// that is not the time to wait for another.
-			out, err = u.Cutover(ctx, CutoverOptions{Granted: true}, observe)
+			out, err = v.u.Cutover(ctx, CutoverOptions{Granted: true}, v.observe)
 			return out, true, err
 		}
 		// Old takes writes, with a fence around it: not for as long as a window is away.
-		return nil, false, u.undoCutOff(ctx, s, observe)
+		return nil, false, v.u.undoCutOff(ctx, s, v.observe)
 	}
 	return nil, false, nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"crossfade/cutover"
 	"crossfade/upgrade/check"
+	"crossfade/upgrade/clusters"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/survey"
@@ -52,27 +53,27 @@ func (u *Upgrade) apartFrom(ctx context.Context, s *survey.Survey, db *survey.Da
 
 // splitFindings are what keeps the tables of a database from going to several
 // clusters, and what goes to none.
-func (u *Upgrade) splitFindings(s *survey.Survey) []check.Finding {
+func splitFindings(c *clusters.Clusters, s *survey.Survey) []check.Finding {
 	var found []check.Finding
-	if u.c.Part == "" || s == nil || s.Serving().Name != "old" {
+	if c.Part == "" || s == nil || s.Serving().Name != "old" {
 		return nil
 	}
 	add := func(f check.Finding) {
 		f.On = check.OnOld
-		f.Accepted = f.Acceptable && u.rb.Accepts(f.ID, f.Object)
+		f.Accepted = f.Acceptable && c.Book.Accepts(f.ID, f.Object)
 		found = append(found, f)
 	}
 	for _, db := range s.Databases {
 		if db.Apart == nil {
 			continue
 		}
-		for _, c := range db.Apart.Crossings {
+		for _, x := range db.Apart.Crossings {
 			f := check.Finding{
-				ID: clusterCrossing, Level: check.Block, Database: db.Name, Object: c.Object,
-				Says: fmt.Sprintf("%s goes to cluster %s and needs %s, which goes to another cluster", c.Object, u.c.Part, c.Needs),
+				ID: clusterCrossing, Level: check.Block, Database: db.Name, Object: x.Object,
+				Says: fmt.Sprintf("%s goes to cluster %s and needs %s, which goes to another cluster", x.Object, c.Part, x.Needs),
 				Fix:  "put both into sets that go to the same cluster, or drop it on old",
 			}
-			if c.ForeignKey {
+			if x.ForeignKey {
 				f.ID, f.Fix = clusterForeignKey, "put both tables into sets that go to the same cluster, or drop the foreign key on old"
 			}
 			add(f)

@@ -241,8 +241,8 @@ func (u *Upgrade) trafficFindings(ctx context.Context) ([]check.Finding, error) 
 
 var errNoExecutable = errors.New("the program's own file was not found")
 
-// guard makes the child that resumes traffic when this process is gone.
-func (u *Upgrade) guard(switches traffic.Group) func(context.Context, time.Duration) (cutover.Guard, error) {
+// guardOf makes the child that resumes traffic when this process is gone.
+func guardOf(switches traffic.Group) func(context.Context, time.Duration) (cutover.Guard, error) {
 	return func(ctx context.Context, deadline time.Duration) (cutover.Guard, error) {
 		exe, err := os.Executable()
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"crossfade/cutover"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 
@@ -86,13 +87,18 @@ func (c *Clusters) Keep(ctx context.Context, server *pg.Server) (context.Context
 	return c.lock(ctx, server, true)
 }
 
-// StillHeld reports that the hold is had, now, by asking; nil also where there is
-// none. One that was lost meanwhile is taken anew, for what has to be undone.
-func (c *Clusters) StillHeld(ctx context.Context) error {
+// Mine reports whether this process may still change the upgrade, by asking; nil
+// also where it holds nothing. A hold that was lost meanwhile is taken anew, for what
+// has to be undone. The error wraps cutover.ErrTakenOver where another run has it.
+func (c *Clusters) Mine(ctx context.Context) error {
 	if c.holding == nil {
 		return nil
 	}
-	return c.holding.still(ctx)
+	err := c.holding.still(ctx)
+	if errors.Is(err, flow.ErrHeld) {
+		return fmt.Errorf("%w: %w", cutover.ErrTakenOver, err)
+	}
+	return err
 }
 
 // Holder is the pid of the backend that keeps the hold; 0: this process has none.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"crossfade/cutover"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/ground"
@@ -195,4 +196,43 @@ func (ms *Members) ForgetStandbys(ctx context.Context, s *survey.Survey) ([]flow
 		return nil, err
 	}
 	return standby.Forget(o), nil
+}
+
+// Expected are a side's standbys in the runbook. Those whose absence the
+// operator has accepted do not count, nor do those of old that new's have taken
+// the place of, nor those of new that are still to do so.
+func (ms *Members) Expected(ctx context.Context, s *survey.Survey, side string) ([]cutover.Standby, error) {
+	taken, built := ms.Taken(ctx, s)
+	var standbys []cutover.Standby
+	add := func(name, conninfo string) error {
+		if ms.c.Book.Accepts(cutover.StandbyMissing, name) {
+			return nil
+		}
+		server, err := pg.Parse(name, conninfo, "")
+		if err != nil {
+			return &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
+		}
+		standbys = append(standbys, cutover.Standby{Name: name, Server: server.As(ms.c.App)})
+		return nil
+	}
+	if side == "old" {
+		for _, sb := range ms.c.Book.Old.Standbys {
+			if taken[sb.Name] {
+				continue
+			}
+			if err := add(sb.Name, sb.Conninfo); err != nil {
+				return nil, err
+			}
+		}
+		return standbys, nil
+	}
+	for _, sb := range ms.c.Book.New[0].Standbys {
+		if sb.After && !built[sb.Name] {
+			continue
+		}
+		if err := add(sb.Name, sb.Conninfo); err != nil {
+			return nil, err
+		}
+	}
+	return standbys, nil
 }
