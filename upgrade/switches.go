@@ -4,170 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"regexp"
-	"slices"
-	"strings"
 	"time"
 
 	"crossfade/cutover"
 	"crossfade/cutover/traffic"
-	"crossfade/schema"
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
-	"crossfade/upgrade/report"
-	"crossfade/upgrade/runbook"
-	"crossfade/upgrade/standby"
 	"crossfade/upgrade/survey"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // gates are those that follow from the runbook, beside the built-in ones.
 func (u *Upgrade) gates(s *survey.Survey, dir cutover.Direction) []cutover.Gate {
 	gates := []cutover.Gate{{ID: "trust", Look: func(ctx context.Context) (bool, string, error) { return u.trust.Gate(ctx, s) }}}
 	if dir == cutover.Forward {
-		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.standbysGate(ctx, s) }})
+		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.members.StandbysGate(ctx, s) }})
 	}
 	if names := u.rb.New[0].Successors(); dir == cutover.Back && len(names) > 0 {
-		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.withoutTaken(ctx, names) }})
+		gates = append(gates, cutover.Gate{ID: "standbys-opening", Look: func(ctx context.Context) (bool, string, error) { return u.members.WithoutTaken(ctx, names) }})
 	}
 	gates = append(gates, cutover.Gate{ID: "contents", Look: func(ctx context.Context) (bool, string, error) { return u.transfer.ContentsGate(ctx, s) }})
-	return append(gates, cutover.Gate{ID: "schema", Costly: true, Look: func(ctx context.Context) (bool, string, error) { return u.schemaGate(ctx, s) }})
-}
-
-// schemaGate wants equal catalogs on both sides, and on new every role, setting
-// and database that old has.
-func (u *Upgrade) schemaGate(ctx context.Context, s *survey.Survey) (bool, string, error) {
-	for _, db := range s.Databases {
-		diff, err := survey.Differences(ctx, u.c, db)
-		if err != nil {
-			return false, "", err
-		}
-		if bad := schema.Unexpected(diff); len(bad) > 0 {
-			says := fmt.Sprintf("the catalogs of %s differ: %s; crossfade prepare takes along what it can; otherwise make the same change on both sides (%s)", db.Name, differ(bad), s.ByHand())
-			if passing(bad) {
-				return false, says, nil
-			}
-			// A crossing refuses DDL on the closing side while it waits.
-			return false, "", &cutover.ErrShut{Says: says, Do: "crossfade prepare"}
-		}
-	}
-	missing, err := u.transfer.LackedGlobals(ctx, s)
-	if err != nil {
-		return false, "", err
-	}
-	if len(missing) > 0 {
-		return false, "", &cutover.ErrShut{Says: fmt.Sprintf("%s lacks, or has differently, %s: run crossfade prepare, which takes it along", s.Applying().Name, report.Some(missing)), Do: "crossfade prepare"}
-	}
-	return true, "the catalogs are equal", nil
-}
-
-// passing reports whether differences may go by themselves: an index that is
-// built CONCURRENTLY is on one side only, under a name of its own or not valid,
-// until the build has ended.
-func passing(bad []schema.Difference) bool {
-	for _, d := range bad {
-		if d.Kind == "index" && (d.Property == "valid" || concurrently.MatchString(d.Object)) {
-			return true
-		}
-	}
-	return false
-}
-
-// concurrently are the names of the indexes that REINDEX CONCURRENTLY makes.
-var concurrently = regexp.MustCompile(`_cc(new|old)[0-9]*"?$`)
-
-// differ are differences in a sentence: of a table that is on one side only,
-// nothing of what belongs to it.
-func differ(bad []schema.Difference) string {
-	whole := map[string]bool{}
-	for _, d := range bad {
-		if d.Kind == "table" && d.Property == "" {
-			whole[d.Object] = true
-		}
-	}
-	var says []string
-	for _, d := range bad {
-		if d.Kind != "table" && slices.ContainsFunc(slices.Collect(maps.Keys(whole)), func(t string) bool { return strings.Contains(d.Object, t) }) {
-			continue
-		}
-		says = append(says, d.Says)
-	}
-	return report.Some(says)
-}
-
-// standbysGate wants every standby of new that the runbook demands to stream.
-func (u *Upgrade) standbysGate(ctx context.Context, s *survey.Survey) (bool, string, error) {
-	_, built := u.members.Taken(ctx, s)
-	for _, sb := range u.rb.New[0].Standbys {
-		if sb.After && !built[sb.Name] {
-			continue // it follows after open
-		}
-		up, err := u.upstream(sb)
-		if err != nil {
-			return false, "", err
-		}
-		streams := false
-		err = u.c.Sessions.Do(ctx, up, func(conn *pgx.Conn) error {
-			return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming')", sb.Name).Scan(&streams)
-		})
-		if err != nil {
-			return false, "", &pg.Error{Doing: "ask whether " + sb.Name + " streams", On: up.String(), Err: err}
-		}
-		if !streams && !u.rb.Accepts(cutover.StandbyMissing, sb.Name) {
-			return false, "standby " + sb.Name + " of new does not stream: run crossfade prepare, which rebuilds it", nil
-		}
-	}
-	return true, "the standbys stream", nil
-}
-
-// withoutTaken wants commits on old to wait for nobody who is not there: new's
-// standbys may have taken the place of some that they waited for.
-func (u *Upgrade) withoutTaken(ctx context.Context, names []string) (ok bool, says string, err error) {
-	gone := strings.Join(names, ", ")
-	err = u.c.On(ctx, "old", func(conn *pgx.Conn) error {
-		value, _, err := standby.Synchronous(ctx, conn)
-		if err != nil {
-			return err
-		}
-		quorum, err := standby.ParseQuorum(value)
-		if err != nil {
-			return err
-		}
-		states, err := standby.States(ctx, conn, "old")
-		if err != nil {
-			return err
-		}
-		states = slices.DeleteFunc(states, func(s standby.State) bool { return s.Logical })
-		if n := quorum.Lacks(states); n > 0 {
-			says = fmt.Sprintf("commits on old would wait: synchronous_standby_names is %s there, and %d more of them would have to stream. new's standbys take the places of %s; change the setting on old, or start more of its standbys", value, n, gone)
-			return nil
-		}
-		ok, says = true, "old opens without the standbys whose places new's take: "+gone
-		return nil
-	})
-	if err != nil {
-		return false, "", &pg.Error{Doing: "ask what commits wait for", On: u.c.Old.String(), Err: err}
-	}
-	return ok, says, nil
-}
-
-// upstream is the server that a standby of new receives from.
-func (u *Upgrade) upstream(sb runbook.Standby) (*pg.Server, error) {
-	for _, other := range u.rb.New[0].Standbys {
-		if other.Name == sb.Upstream {
-			server, err := pg.Parse(other.Name, other.Conninfo, other.Bin)
-			if err != nil {
-				return nil, err
-			}
-			return server.As(u.c.App), nil
-		}
-	}
-	return u.c.New, nil
+	return append(gates, cutover.Gate{ID: "schema", Costly: true, Look: func(ctx context.Context) (bool, string, error) { return u.transfer.SchemaGate(ctx, s) }})
 }
 
 // crossingPlan is a cutover or rollback as it would run from here.
