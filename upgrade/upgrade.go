@@ -1,6 +1,7 @@
-// Package upgrade composes an upgrade from its runbook: servers, links, plans
-// and status. It is the only package that knows all the others; what each of
-// them may know is in docs/contract.md and kept by a test.
+// Package upgrade composes an upgrade from its runbook: plans in their order,
+// crossings, status, and the parts of an upgrade to several new clusters. It is the
+// only package that knows all the others; what each of them may know is in
+// docs/architecture.md and kept by a test.
 package upgrade
 
 import (

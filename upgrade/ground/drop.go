@@ -124,10 +124,14 @@ func (gr *Ground) SlimStep(s *survey.Survey, side string) flow.Step {
 	}
 }
 
+// ForwardLinks are the links of a database from old to new.
 func ForwardLinks(db *survey.Database) []link.Link { return db.Links }
 
+// BackLinks are those from new to old.
 func BackLinks(db *survey.Database) []link.Link { return db.Way }
 
+// Left is what is left of this upgrade on a side; of this part, where there are
+// several.
 func (gr *Ground) Left(ctx context.Context, s *survey.Survey, side string) ([]string, error) {
 	if gr.c.Part != "" && side == "old" {
 		return gr.leftOfPart(ctx, s)

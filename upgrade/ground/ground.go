@@ -88,6 +88,7 @@ func (gr *Ground) grounded(ctx context.Context, s *survey.Survey, side string, d
 	return err == nil && missing == 0, err
 }
 
+// Step makes the tool's own schema in one database of one side.
 func (gr *Ground) Step(s *survey.Survey, side string, db *survey.Database) flow.Step {
 	does := gr.effects(s, side, db)
 	return flow.Step{

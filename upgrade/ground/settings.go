@@ -51,7 +51,7 @@ func (gr *Ground) SettingsBackStep(s *survey.Survey, side string) flow.Step {
 // SystemSettings are those that the upgrade changes while it runs.
 var SystemSettings = []string{"max_slot_wal_keep_size", "wal_retrieve_retry_interval"}
 
-// setting is a step that changes settings of a whole server while the upgrade
+// SettingsStep changes settings of a whole server while the upgrade
 // runs; finish and abort put them back.
 func (gr *Ground) SettingsStep(side string, version int, want map[string]string) flow.Step {
 	var does []flow.Effect

@@ -97,6 +97,7 @@ func (ms *Members) synchronousNames(s *survey.Survey, old string) *string {
 	return &old
 }
 
+// StandbySteps build the standbys of new that are built before the cutover.
 func (ms *Members) StandbySteps(ctx context.Context, s *survey.Survey) ([]flow.Step, error) {
 	o, err := ms.standbyOptions(ctx, s)
 	if err != nil {

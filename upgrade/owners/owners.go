@@ -65,15 +65,16 @@ func (ow *Owners) FunctionsStep(s *survey.Survey) flow.Step {
 	}
 }
 
-// logins let the tool in on each side with the rights of owners of tables.
-type logins struct{ old, new *rights.Logins }
+// Logins let the tool in on each side with the rights of owners of tables.
+type Logins struct{ old, new *rights.Logins }
 
-func (ow *Owners) Logins() logins {
-	return logins{rights.NewLogins(ow.c.Old, ow.c.App), rights.NewLogins(ow.c.New, ow.c.App)}
+// Logins are new ones; whoever has them closes them.
+func (ow *Owners) Logins() Logins {
+	return Logins{rights.NewLogins(ow.c.Old, ow.c.App), rights.NewLogins(ow.c.New, ow.c.App)}
 }
 
 // Of are those of one side.
-func (l logins) Of(side string) *rights.Logins {
+func (l Logins) Of(side string) *rights.Logins {
 	if side == "old" {
 		return l.old
 	}
@@ -84,7 +85,7 @@ func (l logins) Of(side string) *rights.Logins {
 const loginsEnd = 30 * time.Second
 
 // Close takes the roles away, whatever became of ctx.
-func (l logins) Close(ctx context.Context) error {
+func (l Logins) Close(ctx context.Context) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginsEnd)
 	defer cancel()
 	return errors.Join(l.old.Close(end), l.new.Close(end))
@@ -113,7 +114,7 @@ func (ow *Owners) Filled(side string, m *rights.Map, o load.Options) flow.Step {
 	if len(m.Code) == 0 {
 		return load.Step(o)
 	}
-	var l logins
+	var l Logins
 	o.Filler = func(t schema.Table, again bool) string {
 		if again {
 			return m.Refiller(t.SQL())

@@ -133,10 +133,12 @@ func (sc *Scratch) strangeIn(ctx context.Context, database string) ([]string, er
 	return schema.Strange(ctx, conn)
 }
 
+// DropSQL is the statement that drops a scratch database.
 func DropSQL(name string) string {
 	return "DROP DATABASE IF EXISTS " + pg.Ident(name) + " WITH (FORCE)"
 }
 
+// Drop drops a scratch database, in the session of Lock.
 func (sc *Scratch) Drop(ctx context.Context, conn *pgx.Conn, name string) error {
 	if err := pg.Exec(ctx, conn, DropSQL(name)); err != nil {
 		return &pg.Error{Doing: "drop the scratch database " + name, On: sc.c.New.String(), Object: name, Hint: "drop it by hand, or run crossfade check --restore again", Err: err}
@@ -165,6 +167,7 @@ func (sc *Scratch) Needs(ctx context.Context, lock *pgx.Conn, database, name str
 	return create, roles, err
 }
 
+// MarkSQL is the statement that marks a database as a scratch one.
 func MarkSQL(name string) string {
 	return "COMMENT ON DATABASE " + pg.Ident(name) + " IS " + pg.Literal(mark)
 }

@@ -64,6 +64,7 @@ func (s *Survey) Dump(ctx context.Context, from cutover.Side, db *Database) ([]s
 	return entries, commands, nil
 }
 
+// Differences are those between the catalogs of both sides, of one database.
 func Differences(ctx context.Context, c *clusters.Clusters, db *Database) ([]schema.Difference, error) {
 	var want, got *schema.Inventory
 	g, both := errgroup.WithContext(ctx)

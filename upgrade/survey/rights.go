@@ -27,6 +27,8 @@ func (s *Survey) Runs(ctx context.Context, db *Database) (*rights.Map, error) {
 	return m, err
 }
 
+// RunsOn is what of a database of one side runs functions of ordinary roles, read
+// anew.
 func RunsOn(ctx context.Context, c *clusters.Clusters, side *pg.Server, version int, db *Database) (m *rights.Map, err error) {
 	err = c.Sessions.Do(ctx, side.With(db.Name), func(conn *pgx.Conn) (err error) {
 		m, err = rights.Read(ctx, conn, version)

@@ -98,7 +98,7 @@ func (s *Survey) Applying() cutover.Side {
 	return s.New
 }
 
-// guarded: new refuses DDL from its first day, because its apply workers run what the
+// Guarded: new refuses DDL from its first day, because its apply workers run what the
 // owner of a table puts on it there with all rights.
 func (s *Survey) Guarded() bool { return s.New.Version/10000 <= rights.LastAsOwner }
 
@@ -218,6 +218,7 @@ func (s *Survey) Rehearsed() []cutover.Rehearsal {
 	return nil
 }
 
+// Attempt is the number of the newest attempt; 0: there was none.
 func (s *Survey) Attempt() int {
 	n := 0
 	for _, d := range s.decisions {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// LinksOf are the links from old to new of some sets.
 func (db *Database) LinksOf(sets []string) []link.Link {
 	var some []link.Link
 	for _, l := range db.Links {
@@ -67,7 +68,7 @@ func (s *Survey) ReadTables(ctx context.Context) error {
 	return s.ReadTablesWith(ctx, schema.Filter{NoObjects: true, NoUncalled: true})
 }
 
-// ReadTablesWith is lookTables for who needs less, or more, of what they hold.
+// ReadTablesWith is ReadTables for who needs less, or more, of what they hold.
 func (s *Survey) ReadTablesWith(ctx context.Context, want schema.Filter) error {
 	var problems []runbook.Problem
 	for _, db := range s.Databases {

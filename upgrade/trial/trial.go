@@ -206,7 +206,7 @@ func (tl *Trial) triedMark(s *survey.Survey, some []schema.Entry) string {
 }
 
 // tryOut makes a scratch database, restores entries into it, compares it with
-// old's, and drops it however that ends. lock is the session of scratchLock.
+// old's, and drops it however that ends. lock is that of scratch.Scratch.Lock.
 func (tl *Trial) tryOut(ctx context.Context, lock *pgx.Conn, s *survey.Survey, db *survey.Database, entries []schema.Entry, t *flow.Turn) (found []check.Finding, err error) {
 	name := tl.scratch.Prefix() + s.Tag(db)
 	major := s.New.Identity.Major()

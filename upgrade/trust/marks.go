@@ -102,6 +102,8 @@ func MarkEffects(db string, links []link.Link) []flow.Effect {
 	return does
 }
 
+// MarkLinks writes down the publications and the point that the slots of links begin
+// with.
 func (tr *Trust) MarkLinks(ctx context.Context, db *survey.Database, links []link.Link, marks map[string]LinkMark, point pg.LSN) error {
 	for i, e := range MarkEffects(db.Name, links) {
 		m := marks[links[i].Name]
