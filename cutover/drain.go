@@ -19,7 +19,7 @@ import (
 // tool's own row through every set, and reads the fence LSN of each database.
 func (x *crossing) canary() flow.Step {
 	var does []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		if len(db.Links) > 0 {
 			does = append(does, link.CanaryEffect(db.Links))
 		}
@@ -30,7 +30,7 @@ func (x *crossing) canary() flow.Step {
 			if err := x.lookUnderLocks(ctx); err != nil {
 				return err
 			}
-			return x.each(ctx, func(ctx context.Context, db *Database) error {
+			return x.each(ctx, func(ctx context.Context, db *database) error {
 				conn, err := x.onClosing(ctx, db.Name)
 				if err != nil {
 					return err
@@ -42,7 +42,7 @@ func (x *crossing) canary() flow.Step {
 				}
 				x.mu.Lock()
 				defer x.mu.Unlock()
-				x.tokens[db.Name], x.fence[db.Name] = token, at
+				db.token, db.fence = token, at
 				x.canaries += len(db.Links)
 				return nil
 			})
@@ -54,7 +54,7 @@ func (x *crossing) canary() flow.Step {
 // sessions that hold the locks.
 //
 // What depends on the catalogs alone, which tables there are and how they look,
-// was read just before (meet), together with their fingerprint. That of close
+// was read just before (recheck), together with their fingerprint. That of close
 // must still be the same: nothing of it can have changed in between, and to read
 // it here, too, would cost the writers as much again.
 func (x *crossing) lookUnderLocks(ctx context.Context) error {
@@ -68,7 +68,7 @@ func (x *crossing) lookUnderLocks(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error {
-		return x.each(ctx, func(ctx context.Context, db *Database) error {
+		return x.each(ctx, func(ctx context.Context, db *database) error {
 			held, err := x.held(db.Name)
 			if err != nil {
 				return err
@@ -76,7 +76,7 @@ func (x *crossing) lookUnderLocks(ctx context.Context) error {
 			larges, err := x.countLarges(ctx, held)
 			x.mu.Lock()
 			defer x.mu.Unlock()
-			x.larges[db.Name] = larges
+			db.larges = &larges
 			return err
 		})
 	})
@@ -115,7 +115,7 @@ func (x *crossing) countLarges(ctx context.Context, conn *pgx.Conn) (n int64, er
 // the fence LSN, in every set.
 func (x *crossing) drain() flow.Step {
 	var does []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		if len(db.Links) > 0 {
 			does = append(does, link.CanaryEffect(db.Links))
 		}
@@ -123,16 +123,16 @@ func (x *crossing) drain() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "drain", Title: "Wait until " + x.Opening.Name + " has everything", Does: does,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *Database) error {
+			return x.each(ctx, func(ctx context.Context, db *database) error {
 				from, to, err := x.ends(ctx, db)
 				if err != nil {
 					return err
 				}
-				progress, err := link.Drain(ctx, from, to, db.Links, x.tokens[db.Name], x.fence[db.Name])
+				progress, err := link.Drain(ctx, from, to, db.Links, db.token, db.fence)
 				x.mu.Lock()
 				defer x.mu.Unlock()
 				for name, at := range progress {
-					x.origins[name] = at
+					x.link(name).origin = at
 				}
 				return err
 			})
@@ -153,7 +153,7 @@ func (x *crossing) forwardAgain() flow.Step {
 // starts are the statements that let every link of the crossing apply again.
 func (x *crossing) starts() []flow.Effect {
 	var start []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		for _, l := range db.Links {
 			start = append(start, l.Enable())
 		}
@@ -174,7 +174,7 @@ func (x *crossing) start(ctx context.Context, starts []flow.Effect) error {
 func (x *crossing) forwardStop() flow.Step {
 	var stop []flow.Effect
 	start := x.starts()
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		for _, l := range db.Links {
 			stop = append(stop, l.Disable())
 		}
@@ -189,7 +189,7 @@ func (x *crossing) forwardStop() flow.Step {
 			if err := x.run(ctx, stop, nil); err != nil {
 				return err
 			}
-			return x.each(ctx, func(ctx context.Context, db *Database) error {
+			return x.each(ctx, func(ctx context.Context, db *database) error {
 				from, to, err := x.ends(ctx, db)
 				if err != nil {
 					return err

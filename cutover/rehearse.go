@@ -117,12 +117,9 @@ func Rehearsed(c Config, d Decision) *Crossing {
 // quiet is what traffic/pause begins with, where nothing is paused.
 func (x *crossing) quiet() flow.Step {
 	return flow.Step{
-		ID: quietStep, Title: "Wait until no old transaction writes, and look a last time", Done: never, Does: x.meetEffects(),
+		ID: quietStep, Title: "Wait until no old transaction writes, and look a last time", Done: never, Does: x.recheckEffects(),
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if err := x.mayBegin(ctx, t); err != nil {
-				return err
-			}
-			return x.meet(ctx, t)
+			return x.recheck(ctx, t)
 		},
 	}
 }
@@ -215,7 +212,7 @@ func (x *crossing) witness(ctx context.Context) error {
 // refusedNow counts the statements that the fence has refused in all databases.
 func (x *crossing) refusedNow(ctx context.Context) (int64, error) {
 	var sum int64
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return 0, err
@@ -305,12 +302,12 @@ func (x *crossing) nothingLeft() flow.Step {
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			ctx, cancel := context.WithTimeoutCause(ctx, linksAgain, fmt.Errorf("%s have passed", linksAgain))
 			defer cancel()
-			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.asBefore(ctx, db) })
+			return x.each(ctx, func(ctx context.Context, db *database) error { return x.asBefore(ctx, db) })
 		},
 	}
 }
 
-func (x *crossing) asBefore(ctx context.Context, db *Database) error {
+func (x *crossing) asBefore(ctx context.Context, db *database) error {
 	closing, opening, err := x.ends(ctx, db)
 	if err != nil {
 		return err

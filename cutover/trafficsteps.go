@@ -28,51 +28,60 @@ func (x *crossing) trafficPrepare() flow.Step {
 	}
 }
 
+// pauseStep is the step with which clients begin to be held, and where a try that
+// could not pause or lock begins again.
+const pauseStep = "traffic/pause"
+
+// trafficPause holds the clients of poolers and hooks, the recheck before it. They are
+// one step, because a try that fails begins again with both.
 func (x *crossing) trafficPause() flow.Step {
 	return flow.Step{
-		ID: "traffic/pause", Title: "Recheck the gates, then pause the poolers", Done: never, Serves: true,
-		Does: append(x.meetEffects(), x.Traffic.Does(traffic.Pause, x.Point)...), Undoes: x.Traffic.Does(traffic.Resume, x.Point),
+		ID: pauseStep, Title: "Recheck the gates, then pause the poolers", Done: never, Serves: true,
+		Does: append(x.recheckEffects(), x.Traffic.Does(traffic.Pause, x.Point)...), Undoes: x.Traffic.Does(traffic.Resume, x.Point),
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if err := x.mayBegin(ctx, t); err != nil {
-				return err
-			}
-			x.mu.Lock()
-			clear(x.fence) // that of an attempt that was undone tells nothing of this one
-			x.mu.Unlock()
-			if err := x.meet(ctx, t); err != nil {
+			if err := x.recheck(ctx, t); err != nil {
 				return err
 			}
 			// With many tables that takes a while, in which others have begun.
 			if err := x.mayBegin(ctx, t); err != nil {
 				return err
 			}
-			if len(x.Traffic) == 0 {
-				return nil
-			}
-			if x.Guard != nil {
-				g, err := x.Guard(ctx, x.MaxBlocked)
-				if err != nil {
-					return fmt.Errorf("start the child that resumes traffic when this process is gone: %w", err)
-				}
-				x.guard = g
-			}
-			x.begin()
-			ctx, cancel := x.budget(ctx)
-			defer cancel()
-			err := x.Traffic.Pause(ctx)
-			return x.again(ctx, err)
+			return x.pause(ctx)
 		},
-		Undo: func(ctx context.Context, _ *flow.Turn) error {
-			if len(x.Traffic) == 0 {
-				return nil
-			}
-			err := x.Traffic.Resume(ctx)
-			if err == nil {
-				err = x.stopGuard()
-			}
-			return err
-		},
+		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.resume(ctx) },
 	}
+}
+
+// pause starts the process that resumes clients when this one is gone, and pauses
+// all of the traffic. The time of max_blocked begins here.
+func (x *crossing) pause(ctx context.Context) error {
+	if len(x.Traffic) == 0 {
+		return nil
+	}
+	if x.Guard != nil {
+		g, err := x.Guard(ctx, x.MaxBlocked)
+		if err != nil {
+			return fmt.Errorf("start the child that resumes traffic when this process is gone: %w", err)
+		}
+		x.guard = g
+	}
+	x.begin()
+	ctx, cancel := x.budget(ctx)
+	defer cancel()
+	err := x.Traffic.Pause(ctx)
+	return x.again(ctx, err)
+}
+
+// resume resumes all of the traffic where it was, and ends that process.
+func (x *crossing) resume(ctx context.Context) error {
+	if len(x.Traffic) == 0 {
+		return nil
+	}
+	err := x.Traffic.Resume(ctx)
+	if err == nil {
+		err = x.stopGuard()
+	}
+	return err
 }
 
 func (x *crossing) stopGuard() error {
@@ -107,7 +116,7 @@ func (x *crossing) pointUnit(ctx context.Context, t *flow.Turn, u traffic.Switch
 		return fmt.Errorf("point it at %s: %w", x.Opening.Name, err)
 	}
 	x.mu.Lock()
-	x.pointed[u.Name()] = true
+	x.units[u.Name()] = unitState{pointed: true}
 	guard := x.guard
 	x.mu.Unlock()
 	if guard != nil {
@@ -121,7 +130,7 @@ func (x *crossing) pointUnit(ctx context.Context, t *flow.Turn, u traffic.Switch
 		return nil
 	}
 	x.mu.Lock()
-	x.resumed[u.Name()] = true
+	x.units[u.Name()] = unitState{pointed: true, resumed: true}
 	x.mu.Unlock()
 	return nil
 }
@@ -138,9 +147,9 @@ func (x *crossing) trafficResume() flow.Step {
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			err := units.Each(func(u traffic.Switch) error {
 				x.mu.Lock()
-				pointed, resumed := x.pointed[u.Name()], x.resumed[u.Name()]
+				unit := x.units[u.Name()]
 				x.mu.Unlock()
-				if !pointed || resumed { // step traffic/point names the one, and has done the other
+				if !unit.pointed || unit.resumed { // step traffic/point names the one, and has done the other
 					return nil
 				}
 				return u.Resume(ctx)
