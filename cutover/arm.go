@@ -41,6 +41,7 @@ func (x *crossing) arm() flow.Step {
 	}
 	return flow.Step{
 		ID: "arm", Title: "Put the open fence on every table of " + x.Closing.Name + " and wait for older transactions", Does: does,
+		Cost:   flow.Cost{Base: 30 * time.Millisecond, Table: 80 * time.Microsecond, Trips: 4, Transactions: true},
 		Undoes: append(undoes, x.on(x.Closing, x.Home, x.rowEnds())), Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if x.first.IsZero() {

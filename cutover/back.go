@@ -2,6 +2,7 @@ package cutover
 
 import (
 	"context"
+	"time"
 
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
@@ -36,6 +37,7 @@ func (x *crossing) backMake() flow.Step {
 	}
 	return flow.Step{
 		ID: "back/make", Title: "Make the subscriptions of the way back, disabled", Does: does, Undoes: undoes, Done: never,
+		Cost: flow.Cost{Base: 20 * time.Millisecond, Set: 15 * time.Millisecond, Trips: 4},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *database) error { return x.makeWay(ctx, db) })
 		},
@@ -99,6 +101,7 @@ func (x *crossing) backProve() flow.Step {
 	}
 	return x.blockedStep(flow.Step{
 		ID: "back/prove", Title: "Make the slots of the way back and prove it", Does: does, Undoes: x.wayDrops(),
+		Cost: flow.Cost{Base: 35 * time.Millisecond, Set: 10 * time.Millisecond, Table: 5 * time.Microsecond, Trips: 10},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			for _, part := range []func(context.Context, *database) error{x.makeSlots, x.letRun, x.proveDatabase} {
 				if err := x.each(ctx, part); err != nil {

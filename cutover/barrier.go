@@ -42,8 +42,8 @@ func (x *crossing) again(ctx context.Context, err error) error {
 		return err
 	}
 	x.backoff = min(max(2*x.backoff, 200*time.Millisecond), 5*time.Second)
-	from := "traffic/pause"
-	if x.rehearsal != nil && !x.rehearsal.traffic {
+	from := pauseStep
+	if x.quietly() {
 		from = quietStep
 	}
 	return &flow.Again{From: from, Wait: x.backoff, Err: err}
@@ -82,7 +82,9 @@ func (x *crossing) lock() flow.Step {
 	}
 	return flow.Step{
 		ID: "barrier", Title: "Lock every table of " + x.Closing.Name + " against writes", Does: does, Undoes: []flow.Effect{x.endBarrier()}, Done: never, Serves: true,
+		Blocks: true, Cost: flow.Cost{Base: 2 * time.Millisecond, Table: 15 * time.Microsecond, Trips: 5, Transactions: true},
 		Do: func(ctx context.Context, t *flow.Turn) error {
+			x.rehearsal.trying()
 			x.begin()
 			budget, cancel := x.budget(ctx)
 			defer cancel()

@@ -34,6 +34,7 @@ func (x *crossing) close() flow.Step {
 	does = append(does, x.flushEffects()...)
 	return x.blockedStep(flow.Step{
 		ID: "close", Title: "Close " + x.Closing.Name, Does: does, Serves: true,
+		Cost: flow.Cost{Base: 40 * time.Millisecond, Table: 12 * time.Microsecond, Sequence: 5 * time.Microsecond, Trips: 8},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			waiting, err := x.raise(ctx)
 			if err != nil {

@@ -181,6 +181,8 @@ type Result struct {
 // Crossing is a plan together with what it learns while it runs.
 type Crossing struct {
 	Plan flow.Plan
+	// Anew: it begins an attempt, and goes on with none.
+	Anew bool
 	x    *crossing
 }
 
@@ -239,6 +241,7 @@ func (x *crossing) budget(ctx context.Context) (context.Context, context.CancelF
 
 // blockedStep is a step between pause and open: it stops when the budget does.
 func (x *crossing) blockedStep(s flow.Step) flow.Step {
+	s.Blocks = true
 	do := s.Do
 	s.Do = func(ctx context.Context, t *flow.Turn) error {
 		ctx, cancel := x.budget(ctx)

@@ -26,6 +26,7 @@ func (x *crossing) canary() flow.Step {
 	}
 	return x.blockedStep(flow.Step{
 		ID: "canary", Title: "Look again under the locks, and write the canaries", Does: does,
+		Cost: flow.Cost{Base: 8 * time.Millisecond, Table: 15 * time.Microsecond, Trips: 5},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := x.lookUnderLocks(ctx); err != nil {
 				return err
@@ -122,6 +123,7 @@ func (x *crossing) drain() flow.Step {
 	}
 	return x.blockedStep(flow.Step{
 		ID: "drain", Title: "Wait until " + x.Opening.Name + " has everything", Does: does,
+		Cost: flow.Cost{Base: 6 * time.Millisecond, Set: time.Millisecond, Trips: 6},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *database) error {
 				from, to, err := x.ends(ctx, db)
@@ -184,6 +186,7 @@ func (x *crossing) forwardStop() flow.Step {
 	}
 	return x.blockedStep(flow.Step{
 		ID: "forward/stop", Title: "Stop applying on " + x.Opening.Name, Does: stop, Undoes: start,
+		Cost: flow.Cost{Base: 10 * time.Millisecond, Set: 2 * time.Millisecond, Trips: 4},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			x.stopped = true
 			if err := x.run(ctx, stop, nil); err != nil {
@@ -207,6 +210,7 @@ func (x *crossing) forwardStop() flow.Step {
 func (x *crossing) durable() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "durable", Title: "Wait until the standbys of " + x.Opening.Name + " have it too",
+		Cost: flow.Cost{Base: 2 * time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			conn, err := x.onOpening(ctx, x.Home)
 			if err != nil {

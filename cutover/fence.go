@@ -304,6 +304,7 @@ func (x *crossing) disarm() flow.Step {
 	}
 	return flow.Step{
 		ID: "disarm", Title: "Take the open fence off the tables of " + x.Opening.Name, Does: does, Late: true, Done: never,
+		Cost: flow.Cost{Base: 30 * time.Millisecond, Table: 90 * time.Microsecond, Trips: 4},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *database) error {
 				conn, err := x.onOpening(ctx, db.Name)

@@ -178,6 +178,7 @@ const StandbyMissing = "standby-missing"
 func (x *crossing) closeKept() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "close/kept", Title: "Wait until the standbys of " + x.Closing.Name + " know that it is closed",
+		Cost: flow.Cost{Base: time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			var behind []string
 			err := pg.Poll(ctx, 2*time.Millisecond, "the standbys of "+x.Closing.Name, func(ctx context.Context) (bool, error) {

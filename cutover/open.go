@@ -44,7 +44,8 @@ func (x *crossing) open() flow.Step {
 		does = append(does, x.on(x.Opening, db.Name, x.openSQL(db)), x.endEffect(x.Opening, db.Name))
 	}
 	return flow.Step{
-		ID: "open", Title: "Open " + x.Opening.Name, Does: does, Commit: true, Done: never,
+		ID: "open", Title: "Open " + x.Opening.Name, Does: does, Commit: true, Done: never, Blocks: true,
+		Cost: flow.Cost{Base: 5 * time.Millisecond, Trips: 3},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := x.decide(ctx, t); err != nil {
 				return err
@@ -180,7 +181,7 @@ func (x *crossing) readOnly() flow.Step {
 	}
 	return flow.Step{
 		ID: "read-only", Title: "End the sessions of " + x.Closing.Name + " that are not read-only", Does: all, Done: never,
-		Beside: served, Lane: "closed",
+		Beside: served, Lane: "closed", Cost: flow.Cost{Base: 2 * time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// A client that waits at the fence goes on when it finds the other side.
 			defer x.release()
@@ -238,6 +239,7 @@ func absent(err error) bool {
 func (x *crossing) follow() flow.Step {
 	return flow.Step{
 		ID: "back/follow", Title: x.Closing.Name + " follows " + x.Opening.Name, Done: never, Beside: served, Lane: "closed",
+		Cost: flow.Cost{Base: 3 * time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if !x.Back {
 				return nil
@@ -289,6 +291,7 @@ func (x *crossing) leaks() flow.Step {
 	}
 	return flow.Step{
 		ID: "forward/drop", Title: "Look for leaks a last time, and drop the links to " + x.Opening.Name, Does: does, Late: true, Done: never,
+		Cost: flow.Cost{Base: 200 * time.Millisecond, Set: 15 * time.Millisecond, Trips: 8},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			err := x.each(ctx, func(ctx context.Context, db *database) error {
 				to, err := x.onOpening(ctx, db.Name)
@@ -316,7 +319,7 @@ func (x *crossing) leaks() flow.Step {
 // closedAgain looks at everything again that a decision found closed stands on.
 func (x *crossing) closedAgain(d Decision) flow.Step {
 	return flow.Step{
-		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never,
+		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never, Blocks: true,
 		Does: append(append([]flow.Effect{x.endEffect(x.Closing, x.Home)}, x.aheadEffects()...), x.flushEffects()...),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			x.begin()

@@ -210,6 +210,7 @@ func moved(before, now []schema.Sequence) []schema.Sequence {
 func (x *crossing) sequences() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "sequences", Title: "Set the sequences that move", Does: x.aheadEffects(),
+		Cost: flow.Cost{Base: 2 * time.Millisecond, Sequence: 5 * time.Microsecond, Trips: 4},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			return x.each(ctx, func(ctx context.Context, db *database) error {
 				_, err := x.copySequences(ctx, db, x.busy(db))

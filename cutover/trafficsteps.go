@@ -3,6 +3,7 @@ package cutover
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"crossfade/cutover/traffic"
 	"crossfade/upgrade/flow"
@@ -11,6 +12,7 @@ import (
 func (x *crossing) trafficPrepare() flow.Step {
 	return flow.Step{
 		ID: "traffic/prepare", Title: "Prove that traffic can be sent to " + x.Opening.Name, Done: never,
+		Cost: flow.Cost{Base: 5 * time.Millisecond, Pooler: 40 * time.Millisecond, Trips: 2},
 		Does: x.Traffic.Does(traffic.Prepare, x.Point), Undoes: x.Traffic.Does(traffic.Withdraw, x.Point),
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			err := x.Traffic.Prepare(ctx, x.Point)
@@ -35,10 +37,16 @@ const pauseStep = "traffic/pause"
 // trafficPause holds the clients of poolers and hooks, the recheck before it. They are
 // one step, because a try that fails begins again with both.
 func (x *crossing) trafficPause() flow.Step {
+	option := ""
+	if x.rehearsal != nil {
+		option = pausesWith
+	}
 	return flow.Step{
-		ID: pauseStep, Title: "Recheck the gates, then pause the poolers", Done: never, Serves: true,
+		ID: pauseStep, Option: option, Title: "Recheck the gates, then pause the poolers", Done: never, Serves: true, Blocks: true,
+		Cost: flow.Cost{Base: 10 * time.Millisecond, Pooler: 20 * time.Millisecond, Transactions: true},
 		Does: append(x.recheckEffects(), x.Traffic.Does(traffic.Pause, x.Point)...), Undoes: x.Traffic.Does(traffic.Resume, x.Point),
 		Do: func(ctx context.Context, t *flow.Turn) error {
+			x.rehearsal.pausing()
 			if err := x.recheck(ctx, t); err != nil {
 				return err
 			}
@@ -48,7 +56,13 @@ func (x *crossing) trafficPause() flow.Step {
 			}
 			return x.pause(ctx)
 		},
-		Undo: func(ctx context.Context, _ *flow.Turn) error { return x.resume(ctx) },
+		Undo: func(ctx context.Context, _ *flow.Turn) error {
+			err := x.resume(ctx)
+			if err == nil {
+				x.rehearsal.resumed()
+			}
+			return err
+		},
 	}
 }
 
@@ -104,7 +118,7 @@ func (x *crossing) trafficPoint() flow.Step {
 	}
 	return flow.Step{
 		ID: "traffic/point", Title: "Send traffic to " + x.Opening.Name + " and resume it there", Done: never,
-		Beside: served, Lane: "traffic", Does: does,
+		Beside: served, Lane: "traffic", Does: does, Blocks: true, Cost: flow.Cost{Base: time.Millisecond, Pooler: 4 * time.Millisecond},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			return units.Each(func(u traffic.Switch) error { return x.pointUnit(ctx, t, u) })
 		},
@@ -143,7 +157,8 @@ func (x *crossing) trafficResume() flow.Step {
 	units := x.Traffic.Units()
 	return flow.Step{
 		ID: "traffic/resume", Title: "Resume whatever is still paused", Done: never,
-		Beside: served, Lane: "traffic", Does: units.Does(traffic.Resume, x.Point),
+		Beside: served, Lane: "traffic", Does: units.Does(traffic.Resume, x.Point), Blocks: true,
+		Cost: flow.Cost{Base: time.Millisecond, Pooler: 2 * time.Millisecond},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			err := units.Each(func(u traffic.Switch) error {
 				x.mu.Lock()
