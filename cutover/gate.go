@@ -514,7 +514,7 @@ func (x *crossing) poolGate(ctx context.Context) (bool, string, error) {
 			return false, "", &pg.Error{Doing: "look for old transactions through the pooler", On: x.Closing.Server.String(), Err: err}
 		}
 		if who != nil {
-			says = append(says, fmt.Sprintf("PAUSE of %s would time out after %s: %s", b.On, b.Patience, *who))
+			says = append(says, b.Says+": "+*who)
 		}
 	}
 	return len(says) == 0, strings.Join(says, "; "), nil
