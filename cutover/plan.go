@@ -115,6 +115,7 @@ func Resume(c Config, d Decision) *Crossing {
 func Earlier(c Config, d Decision) *Crossing {
 	c.Attempt = d.Attempt
 	again := New(c)
+	again.Anew = false
 	again.x.remember(d)
 	return again
 }

@@ -240,7 +240,7 @@ func TestRehearsalUndoes(t *testing.T) {
 // TestAnew: only a crossing that begins anew is forecast.
 func TestAnew(t *testing.T) {
 	c := fullConfig(t)
-	for name, got := range map[string]*Crossing{"found open": Forwards(c, Decision{}), "found closed": Resume(c, Decision{}), "to be undone": Rehearse(c, false)} {
+	for name, got := range map[string]*Crossing{"found open": Forwards(c, Decision{}), "found closed": Resume(c, Decision{}), "cut off": Earlier(c, Decision{}), "a rehearsal": Rehearse(c, false)} {
 		if got.Anew {
 			t.Errorf("%s begins anew", name)
 		}

@@ -13,6 +13,48 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// recheck is what a try begins with, while nobody is blocked yet: it waits until no
+// old transaction writes, and makes ready whatever would take time under the locks.
+func (x *crossing) recheck(ctx context.Context, t *flow.Turn) error {
+	if err := x.mayBegin(ctx, t); err != nil {
+		return err
+	}
+	x.forgetFences()
+	if err := x.meetBarrier(ctx); err != nil {
+		return err
+	}
+	for _, s := range Look(ctx, x.cataloged()) {
+		if !s.OK {
+			return &ErrGate{[]GateState{s}}
+		}
+	}
+	if err := x.freshen(ctx, t); err != nil {
+		return err
+	}
+	return x.aheadOfTheWindow(ctx)
+}
+
+// recheckEffects are what recheck changes or locks.
+func (x *crossing) recheckEffects() []flow.Effect {
+	var does []flow.Effect
+	for _, db := range x.databases {
+		if e, ok := x.warmEffect(db); ok {
+			does = append(does, e)
+		}
+	}
+	if end, ok := x.sender(); ok {
+		for range follows {
+			does = append(does, end.FollowEffects()...)
+			for _, db := range x.databases {
+				if len(db.Links) > 0 {
+					does = append(does, link.CanaryEffect(db.Links))
+				}
+			}
+		}
+	}
+	return append(does, x.aheadEffects()...)
+}
+
 // mayBegin waits, with nobody blocked, until no write transaction is older
 // than half of max_blocked, and none through a pooler older than its PAUSE
 // waits: such a one would only use the budget up. It ends those older than
@@ -85,27 +127,6 @@ func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
 // manyTables is from how many tables of a database on another session is worth it that
 // helps after close.
 const manyTables = 1000
-
-// recheck is what a try begins with, while nobody is blocked yet: it waits until no
-// old transaction writes, and makes ready whatever would take time under the locks.
-func (x *crossing) recheck(ctx context.Context, t *flow.Turn) error {
-	if err := x.mayBegin(ctx, t); err != nil {
-		return err
-	}
-	x.forgetFences()
-	if err := x.meetBarrier(ctx); err != nil {
-		return err
-	}
-	for _, s := range Look(ctx, x.cataloged()) {
-		if !s.OK {
-			return &ErrGate{[]GateState{s}}
-		}
-	}
-	if err := x.freshen(ctx, t); err != nil {
-		return err
-	}
-	return x.aheadOfTheWindow(ctx)
-}
 
 // meetBarrier opens the sessions of the barrier and takes the fingerprint of the
 // catalogs in them. What recheck looks at after it depends on the catalogs alone, and
@@ -258,25 +279,4 @@ func (x *crossing) warmEffect(db *database) (flow.Effect, bool) {
 		return flow.Effect{}, false
 	}
 	return x.on(x.Closing, db.Name, "BEGIN; LOCK TABLE "+db.only()+" IN ACCESS SHARE MODE NOWAIT; COMMIT"), true
-}
-
-// recheckEffects are what recheck changes or locks.
-func (x *crossing) recheckEffects() []flow.Effect {
-	var does []flow.Effect
-	for _, db := range x.databases {
-		if e, ok := x.warmEffect(db); ok {
-			does = append(does, e)
-		}
-	}
-	if end, ok := x.sender(); ok {
-		for range follows {
-			does = append(does, end.FollowEffects()...)
-			for _, db := range x.databases {
-				if len(db.Links) > 0 {
-					does = append(does, link.CanaryEffect(db.Links))
-				}
-			}
-		}
-	}
-	return append(does, x.aheadEffects()...)
 }
