@@ -95,7 +95,7 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	// A database that is no part of the crossing has sessions, and is not crossed.
-	if x.of("postgres") != x.of("postgres") || len(x.databases) != 2 {
+	if first := x.of("postgres"); x.of("postgres") != first || len(x.databases) != 2 {
 		t.Error("a database that is no part of the crossing")
 	}
 }
@@ -126,7 +126,7 @@ func TestReceivers(t *testing.T) {
 	if got := r.missing(map[string]bool{"a": true, "b": true, "c following a": true, "d": true, "gone": true}, 10); cmp.Diff([]string{"b", "d", "gone"}, got) != "" {
 		t.Errorf("without the close: %v", got)
 	}
-	for name, want := range map[string]bool{"a": true, "c": true, "follow": false, "e": false} {
+	for name, want := range map[string]bool{"a": true, "c": true, "c following": false, "e": false} {
 		if r.knows(name) != want {
 			t.Errorf("%s is known: %t", name, !want)
 		}
