@@ -84,8 +84,12 @@ func queryObjects(ctx context.Context, conn *pgx.Conn, version int) ([]Object, e
 		}
 		return said[s]
 	}
+	rare, err := readRare(ctx, conn, version)
+	if err != nil {
+		return nil, err
+	}
 	for _, q := range objectQueries {
-		rows, err := conn.Query(ctx, query(q, version))
+		rows, err := conn.Query(ctx, queryWith(q, version, rare))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", q, err)
 		}
@@ -117,6 +121,24 @@ func queryObjects(ctx context.Context, conn *pgx.Conn, version int) ([]Object, e
 	}
 	slices.SortFunc(objects, compareObjects)
 	return merge(objects), nil
+}
+
+// readRare reads which kinds of objects that most databases have none of are
+// there: the files of objectQueries describe those alone.
+func readRare(ctx context.Context, conn *pgx.Conn, version int) (map[string]bool, error) {
+	rows, err := conn.Query(ctx, query("rare", version))
+	if err != nil {
+		return nil, fmt.Errorf("rare: %w", err)
+	}
+	kinds, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("rare: %w", err)
+	}
+	rare := map[string]bool{}
+	for _, k := range kinds {
+		rare[k] = true
+	}
+	return rare, nil
 }
 
 func optional(s *string) string {

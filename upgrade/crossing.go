@@ -201,7 +201,7 @@ func (u crossing) held(ctx context.Context, until time.Time) (*report.Cutover, e
 	now.crossing = x
 	u.running.is(now)
 	x.Plan.Interrupt, x.Plan.Cluster = exit.ErrInterrupted, string(u.c.Part)
-	if err := u.foreseeCrossing(ctx, s, x.Plan); err != nil {
+	if err := u.foreseeCrossing(ctx, s, x); err != nil {
 		return nil, err
 	}
 	err = flow.Run(ctx, x.Plan, j, watch)

@@ -73,7 +73,7 @@ func (u *Upgrade) Plan(ctx context.Context, o PlanOptions) (Planned, error) {
 	p.Phase = s.Phase
 	p.Databases = sizes(s)
 	p.Old, p.New = u.members.Topology(ctx, s)
-	p.Traffic = u.trafficSays()
+	p.Traffic = trafficSays(u.rb)
 	return p, u.forecast(ctx, s, &p, plans, forecast.Options{Limit: o.Sample, Since: since})
 }
 
@@ -84,7 +84,7 @@ func (u *Upgrade) forecast(ctx context.Context, s *survey.Survey, p *Planned, pl
 	if err != nil {
 		return err
 	}
-	done := u.journalRan()
+	done := u.journal().ran()
 	for _, plan := range plans {
 		out := report.PlanOf(plan)
 		for i := range out.Steps {

@@ -2,10 +2,9 @@ package upgrade
 
 import (
 	"context"
-	"math"
-	"slices"
 	"time"
 
+	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/forecast"
@@ -51,7 +50,7 @@ func (u *Upgrade) foresee(ctx context.Context, s *survey.Survey, plans []flow.Pl
 	if err != nil {
 		return forecast.Forecast{}, facts, err
 	}
-	u.asked(&facts, plans)
+	asked(&facts, u.rb, plans)
 	f := forecast.Of(facts)
 	for _, p := range plans {
 		for i := range p.Steps {
@@ -66,20 +65,16 @@ func (u *Upgrade) foresee(ctx context.Context, s *survey.Survey, plans []flow.Pl
 
 // foreseeCrossing forecasts a crossing that begins anew. One that goes on has
 // no time for it, and perhaps nobody to ask.
-func (u *Upgrade) foreseeCrossing(ctx context.Context, s *survey.Survey, p flow.Plan) error {
-	has := func(id string) bool {
-		return slices.ContainsFunc(p.Steps, func(st flow.Step) bool { return st.ID == id })
-	}
-	if !has("arm") || has("closed/again") || s.OldErr != nil || s.NewErr != nil {
+func (u *Upgrade) foreseeCrossing(ctx context.Context, s *survey.Survey, x *cutover.Crossing) error {
+	if !x.Anew || s.OldErr != nil || s.NewErr != nil {
 		return nil
 	}
-	_, _, err := u.foresee(ctx, s, []flow.Plan{p}, forecast.Options{Brief: true})
+	_, _, err := u.foresee(ctx, s, []flow.Plan{x.Plan}, forecast.Options{Brief: true})
 	return err
 }
 
 // asked fills in what the runbook asks for, and the steps of the plans.
-func (u *Upgrade) asked(facts *forecast.Facts, plans []flow.Plan) {
-	rb := u.rb
+func asked(facts *forecast.Facts, rb *runbook.Runbook, plans []flow.Plan) {
 	facts.Jobs, facts.IndexJobs, facts.Chunk = rb.Copy.Jobs, rb.Copy.IndexJobs, rb.Copy.Chunk
 	facts.CopyLimit = rb.Copy.Limit
 	facts.MaxWAL, facts.Stable = rb.Catchup.MaxWAL, rb.Catchup.Stable
@@ -94,7 +89,9 @@ func (u *Upgrade) asked(facts *forecast.Facts, plans []flow.Plan) {
 	}
 	for _, p := range plans {
 		for _, st := range p.Steps {
-			facts.Steps = append(facts.Steps, forecast.StepFacts{StepKey: forecast.StepKey{Plan: p.Name, ID: st.ID}, Effects: len(st.Does)})
+			facts.Steps = append(facts.Steps, forecast.StepFacts{
+				StepKey: forecast.StepKey{Plan: p.Name, ID: st.ID}, Effects: len(st.Does), Blocks: st.Blocks, Cost: st.Cost,
+			})
 		}
 	}
 }
@@ -145,35 +142,4 @@ type ran struct {
 	ended    bool
 	took     time.Duration
 	forecast time.Duration // as it was when the step began; 0: there was none
-}
-
-// journalRan is what the journal says of every step, by its last attempt. A
-// journal that cannot be read says nothing.
-func (u *Upgrade) journalRan() map[forecast.StepKey]ran {
-	all := map[forecast.StepKey]ran{}
-	records, err := flow.Peek(u.rb.Journal)
-	if err != nil {
-		return all
-	}
-	last := ""
-	for _, r := range records {
-		k := forecast.StepKey{Plan: r.Plan, ID: r.Step}
-		if r.Plan == "" || r.Cluster != string(u.c.Part) {
-			continue
-		}
-		// What was done before everything was undone is of an earlier life.
-		if r.Plan != last && (r.Plan == "abort" || last == "abort" || last == "finish") {
-			clear(all)
-		}
-		last = r.Plan
-		switch r.Kind {
-		case flow.Begin:
-			all[k] = ran{forecast: time.Duration(math.Round(r.Forecast * float64(time.Second)))}
-		case flow.End:
-			all[k] = ran{true, time.Duration(math.Round(r.Seconds * float64(time.Second))), all[k].forecast}
-		case flow.Fail, flow.Undone:
-			delete(all, k)
-		}
-	}
-	return all
 }

@@ -1,9 +1,12 @@
 package upgrade
 
 import (
+	"math"
 	"slices"
+	"time"
 
 	"crossfade/upgrade/flow"
+	"crossfade/upgrade/forecast"
 	"crossfade/upgrade/report"
 )
 
@@ -60,4 +63,35 @@ func (j journal) says(name string) bool {
 		}
 	}
 	return false
+}
+
+// ran is what the journal says of every step, by its last attempt. A
+// journal that cannot be read says nothing.
+func (j journal) ran() map[forecast.StepKey]ran {
+	all := map[forecast.StepKey]ran{}
+	records, err := flow.Peek(j.path)
+	if err != nil {
+		return all
+	}
+	last := ""
+	for _, r := range records {
+		k := forecast.StepKey{Plan: r.Plan, ID: r.Step}
+		if r.Plan == "" || r.Cluster != j.cluster {
+			continue
+		}
+		// What was done before everything was undone is of an earlier life.
+		if r.Plan != last && (r.Plan == "abort" || last == "abort" || last == "finish") {
+			clear(all)
+		}
+		last = r.Plan
+		switch r.Kind {
+		case flow.Begin:
+			all[k] = ran{forecast: time.Duration(math.Round(r.Forecast * float64(time.Second)))}
+		case flow.End:
+			all[k] = ran{true, time.Duration(math.Round(r.Seconds * float64(time.Second))), all[k].forecast}
+		case flow.Fail, flow.Undone:
+			delete(all, k)
+		}
+	}
+	return all
 }

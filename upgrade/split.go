@@ -104,9 +104,7 @@ func (u *Upgrade) pooledApart() []string {
 	var names []string
 	for _, p := range u.c.Siblings() {
 		for _, t := range p.Book.Cutover.Traffic {
-			if t.PgBouncer != nil {
-				names = append(names, t.PgBouncer.Databases...)
-			}
+			names = append(names, t.Entry.Names()...)
 		}
 	}
 	return names

@@ -24,13 +24,13 @@ SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE '
   'settings', {{settings "p.proconfig"}},
   'support', {{if since 12}}{{proc "p.prosupport"}}{{else}}NULL{{end}},
   'transforms', (SELECT string_agg({{type "t" ""}}, ', ' ORDER BY {{type "t" ""}} COLLATE "C") FROM unnest(p.protrftypes) t),
-  'aggregate', CASE WHEN p.prokind = 'a' THEN (
+  'aggregate', {{if .aggregate}}CASE WHEN p.prokind = 'a' THEN (
     SELECT concat_ws(', ', 'kind ' || a.aggkind::text || a.aggnumdirectargs, 'sfunc ' || {{proc "a.aggtransfn"}}, 'stype ' || {{type "a.aggtranstype" ""}}, 'sspace ' || a.aggtransspace,
       'finalfunc ' || {{proc "a.aggfinalfn"}}, 'extra ' || a.aggfinalextra, 'modify ' || a.aggfinalmodify::text, 'combinefunc ' || {{proc "a.aggcombinefn"}},
       'serialfunc ' || {{proc "a.aggserialfn"}}, 'deserialfunc ' || {{proc "a.aggdeserialfn"}}, 'msfunc ' || {{proc "a.aggmtransfn"}}, 'minvfunc ' || {{proc "a.aggminvtransfn"}},
       'mfinalfunc ' || {{proc "a.aggmfinalfn"}}, 'mextra ' || a.aggmfinalextra, 'mmodify ' || a.aggmfinalmodify::text, 'mstype ' || {{type "a.aggmtranstype" ""}}, 'msspace ' || a.aggmtransspace,
       'sortop ' || {{oper "a.aggsortop"}}, 'initcond ' || a.agginitval, 'minitcond ' || a.aggminitval)
-    FROM pg_aggregate a WHERE a.aggfnoid = p.oid) END]
+    FROM pg_aggregate a WHERE a.aggfnoid = p.oid) END{{else}}NULL{{end}}]
   -- a default is made on new in an argument of the type that new has
   || CASE WHEN p.pronargdefaults > 0 THEN (
     SELECT array_agg(y.v ORDER BY u.i, y.k) FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY u(type, i),

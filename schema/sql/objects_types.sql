@@ -11,14 +11,14 @@ SELECT 'type' AS kind, {{ident "n.nspname"}} || '.' || {{ident "t.typname"}} AS 
   'default', coalesce(pg_get_expr(t.typdefaultbin, 0), t.typdefault), -- as text it is as the server quoted it then
   'collation', CASE WHEN t.typtype = 'd' AND t.typcollation <> b.typcollation THEN
     {{collation "t.typcollation"}} END,
-  'range', CASE WHEN t.typtype = 'r' THEN (
+  'range', {{if .range}}CASE WHEN t.typtype = 'r' THEN (
     SELECT concat_ws(', ', {{type "r.rngsubtype" ""}}, 'opclass ' || (SELECT {{ident "on_.nspname"}} || '.' || {{ident "o.opcname"}} FROM pg_opclass o JOIN pg_namespace on_ ON on_.oid = o.opcnamespace WHERE o.oid = r.rngsubopc),
       'collation ' || CASE WHEN r.rngcollation <> s.typcollation THEN {{collation "r.rngcollation"}} END, 'canonical ' || {{proc "r.rngcanonical"}}, 'diff ' || {{proc "r.rngsubdiff"}})
-    FROM pg_range r JOIN pg_type s ON s.oid = r.rngsubtype WHERE r.rngtypid = t.oid) END,
-  'multirange', CASE WHEN t.typtype = 'r' THEN {{if since 14}}(SELECT {{type "r.rngmultitypid" ""}} FROM pg_range r WHERE r.rngtypid = t.oid){{else}}NULL{{end}} END,
-  'representation', CASE WHEN t.typtype = 'b' THEN concat_ws(', ', t.typlen, t.typbyval, t.typalign, t.typstorage, t.typcategory, t.typispreferred, t.typdelim,
+    FROM pg_range r JOIN pg_type s ON s.oid = r.rngsubtype WHERE r.rngtypid = t.oid) END{{else}}NULL{{end}},
+  'multirange', {{if and .range (since 14)}}CASE WHEN t.typtype = 'r' THEN (SELECT {{type "r.rngmultitypid" ""}} FROM pg_range r WHERE r.rngtypid = t.oid) END{{else}}NULL{{end}},
+  'representation', {{if .base_type}}CASE WHEN t.typtype = 'b' THEN concat_ws(', ', t.typlen, t.typbyval, t.typalign, t.typstorage, t.typcategory, t.typispreferred, t.typdelim,
     'input ' || {{proc "t.typinput"}}, 'output ' || {{proc "t.typoutput"}}, 'receive ' || {{proc "t.typreceive"}}, 'send ' || {{proc "t.typsend"}}, 'modin ' || {{proc "t.typmodin"}},
-    'modout ' || {{proc "t.typmodout"}}, 'analyze ' || {{proc "t.typanalyze"}}, {{if since 14}}'subscript ' || {{proc "t.typsubscript"}}, {{end}}'element ' || {{type "t.typelem" ""}}) END,
+    'modout ' || {{proc "t.typmodout"}}, 'analyze ' || {{proc "t.typanalyze"}}, {{if since 14}}'subscript ' || {{proc "t.typsubscript"}}, {{end}}'element ' || {{type "t.typelem" ""}}) END{{else}}NULL{{end}},
   'defined', CASE WHEN NOT t.typisdefined THEN 'not yet' END] AS properties
 FROM pg_type t
 JOIN ns n ON n.oid = t.typnamespace
