@@ -72,26 +72,9 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 	for _, b := range u.rb.Databases {
 		o.Databases = append(o.Databases, checkDatabase(b, string(u.c.Part)))
 	}
-	for _, sb := range u.rb.Old.Standbys {
-		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
-		if err != nil {
-			return o, nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
-		}
-		if u.c.IsPrimary(ctx, server.As(u.c.App), "standby "+sb.Name+" of old") {
-			continue // promoted: it is old.primary now
-		}
-		o.OldStandbys = append(o.OldStandbys, check.Standby{Name: sb.Name, Server: server.As(u.c.App), Data: sb.Data})
-	}
-	for _, sb := range u.rb.New[0].Standbys {
-		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
-		if err != nil {
-			return o, nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
-		}
-		up := sb.Upstream
-		if up == runbook.UpstreamPrimary {
-			up = ""
-		}
-		o.NewStandbys = append(o.NewStandbys, check.Standby{Name: sb.Name, Server: server.As(u.c.App), Upstream: up, Slot: sb.Slot, After: sb.After})
+	var err error
+	if o.OldStandbys, o.NewStandbys, err = u.members.CheckStandbys(ctx); err != nil {
+		return o, nil, err
 	}
 	s, err := survey.Take(ctx, u.c, false)
 	if err == nil && s.OldErr == nil {

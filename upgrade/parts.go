@@ -268,9 +268,9 @@ func (ps parts) nothingLeft(ctx context.Context, out Leftovers) (Leftovers, erro
 }
 
 // RunParts is Run of every part: all are prepared before the first is cut over,
-// and then each is, one after the other, at its own next window. told is given
+// and then each is, one after the other, at its own next window. done is given
 // what each has measured; nil where it takes writes already.
-func (u *Upgrade) RunParts(ctx context.Context, started time.Time, observe func(flow.Event), told func(*Upgrade, *report.Cutover, error) error) error {
+func (u *Upgrade) RunParts(ctx context.Context, started time.Time, observe func(flow.Event), done func(*Upgrade, *report.Cutover, error) error) error {
 	if u.rb.Cutover.Approve == runbook.ApprovePrompt {
 		return exit.Errorf(exit.Usage, "set cutover.approve to auto, or to file:<path>", "run is unattended, and cutover.approve is prompt")
 	}
@@ -285,8 +285,8 @@ func (u *Upgrade) RunParts(ctx context.Context, started time.Time, observe func(
 		}
 	}
 	for _, p := range u.Parts() {
-		done, err := p.Run(ctx, started, p.Telling(observe))
-		if terr := told(p, done, err); terr != nil {
+		out, err := p.Run(ctx, started, p.Telling(observe))
+		if terr := done(p, out, err); terr != nil {
 			return terr
 		}
 		if err != nil {

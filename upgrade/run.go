@@ -165,14 +165,14 @@ func (v *vigil) window(ctx context.Context) (until time.Time, waited bool, err e
 		ID: "window", Title: "Wait until the window opens, at " + opens,
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			t.Note("waiting %s", says)
-			return untilTold(ctx, t, from)
+			return awaitMoment(ctx, t, from)
 		},
 	}, cutover.Waiting{Until: &from, Says: says})
 	return to, true, err
 }
 
-// untilTold waits until a moment and tells how far off it is.
-func untilTold(ctx context.Context, t *flow.Turn, at time.Time) error {
+// awaitMoment waits until a moment and tells how far off it is.
+func awaitMoment(ctx context.Context, t *flow.Turn, at time.Time) error {
 	began := time.Now()
 	total := int64(at.Sub(began).Round(time.Second).Seconds())
 	tick := time.NewTicker(time.Second)
@@ -231,11 +231,11 @@ func (v *vigil) approval(ctx context.Context, started, until time.Time, need tim
 }
 
 func awaitFile(ctx context.Context, t *flow.Turn, path string, started, until time.Time) error {
-	told := false
+	noted := false
 	return pg.Poll(ctx, 200*time.Millisecond, "the approval "+path, func(context.Context) (bool, error) {
 		given, older, err := approval(path, started)
-		if older && !told {
-			told = true
+		if older && !noted {
+			noted = true
 			t.Note("%s is older than this run, and does not count; touch it to approve", path)
 		}
 		if err == nil && !given && !until.IsZero() && !time.Now().Round(0).Before(until) {

@@ -100,9 +100,9 @@ func splitFindings(c *clusters.Clusters, s *survey.Survey) []check.Finding {
 }
 
 // pooledApart are the names in poolers that other clusters' clients use.
-func (u *Upgrade) pooledApart() []string {
+func pooledApart(c *clusters.Clusters) []string {
 	var names []string
-	for _, p := range u.c.Siblings() {
+	for _, p := range c.Siblings() {
 		for _, t := range p.Book.Cutover.Traffic {
 			names = append(names, t.Entry.Names()...)
 		}

@@ -48,7 +48,7 @@ func (u *Upgrade) crossingPlan(ctx context.Context, s *survey.Survey, name strin
 // they will be sent to.
 func (u *Upgrade) switches(to string) (traffic.Group, error) {
 	around := traffic.Around{
-		App: u.c.App, MaxBlocked: u.rb.Cutover.MaxBlocked, Apart: u.pooledApart(), Moved: u.c.Moves(), Env: u.hookEnv,
+		App: u.c.App, MaxBlocked: u.rb.Cutover.MaxBlocked, Apart: pooledApart(u.c), Moved: u.c.Moves(), Env: u.hookEnv,
 		Accepted: func(p traffic.Problem) bool { return u.rb.Accepts(p.ID, p.Object) },
 	}
 	var g traffic.Group

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"crossfade/cutover"
+	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 	"crossfade/upgrade/runbook"
@@ -171,6 +172,15 @@ func (c *Clusters) Side(name string) *pg.Server {
 		return c.Old
 	}
 	return c.New
+}
+
+// Server is another server of the runbook, asked as these are. The error is bad usage.
+func (c *Clusters) Server(name, conninfo, bin string) (*pg.Server, error) {
+	s, err := pg.Parse(name, conninfo, bin)
+	if err != nil {
+		return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
+	}
+	return s.As(c.App), nil
 }
 
 // On runs f in a kept session of a side's own database.

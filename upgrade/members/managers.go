@@ -12,12 +12,12 @@ import (
 	"crossfade/cutover"
 	"crossfade/upgrade/check"
 	"crossfade/upgrade/clusters"
-	"crossfade/upgrade/exit"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/ground"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
+	"crossfade/upgrade/runbook"
 	"crossfade/upgrade/survey"
 )
 
@@ -54,11 +54,11 @@ func (ms *Members) managers(ctx context.Context) ([]manager.Manager, error) {
 	}
 	o := manager.Options{Primary: ms.c.Old, Sessions: &ms.c.Sessions, Patroni: ms.c.Book.Old.Manager.Patroni}
 	for _, sb := range ms.c.Book.Old.Standbys {
-		server, err := pg.Parse(sb.Name, sb.Conninfo, "")
+		server, err := ms.c.Server(sb.Name, sb.Conninfo, "")
 		if err != nil {
-			return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
+			return nil, err
 		}
-		o.Standbys = append(o.Standbys, server.As(ms.c.App))
+		o.Standbys = append(o.Standbys, server)
 	}
 	found, err := manager.Find(ctx, o)
 	if err != nil {
@@ -68,6 +68,33 @@ func (ms *Members) managers(ctx context.Context) ([]manager.Manager, error) {
 	defer ms.mu.Unlock()
 	ms.found, ms.foundOn = append([]manager.Manager{}, found...), ms.c.Old
 	return ms.found, nil
+}
+
+// CheckStandbys are the standbys of the runbook, as check asks them: those of old
+// without one that was promoted and is old's primary now.
+func (ms *Members) CheckStandbys(ctx context.Context) (old, fresh []check.Standby, err error) {
+	for _, sb := range ms.c.Book.Old.Standbys {
+		server, err := ms.c.Server(sb.Name, sb.Conninfo, "")
+		if err != nil {
+			return nil, nil, err
+		}
+		if ms.c.IsPrimary(ctx, server, "standby "+sb.Name+" of old") {
+			continue // promoted: it is old.primary now
+		}
+		old = append(old, check.Standby{Name: sb.Name, Server: server, Data: sb.Data})
+	}
+	for _, sb := range ms.c.Book.New[0].Standbys {
+		server, err := ms.c.Server(sb.Name, sb.Conninfo, "")
+		if err != nil {
+			return nil, nil, err
+		}
+		up := sb.Upstream
+		if up == runbook.UpstreamPrimary {
+			up = ""
+		}
+		fresh = append(fresh, check.Standby{Name: sb.Name, Server: server, Upstream: up, Slot: sb.Slot, After: sb.After})
+	}
+	return old, fresh, nil
 }
 
 // CheckManagers tells check what the managers of old say.

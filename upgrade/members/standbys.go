@@ -28,9 +28,9 @@ func (ms *Members) standbyOptions(ctx context.Context, s *survey.Survey) (standb
 		byName[sb.Name] = &o.Nodes[i]
 	}
 	for i, sb := range cluster.Standbys {
-		server, err := pg.Parse(sb.Name, sb.Conninfo, sb.Bin)
+		server, err := ms.c.Server(sb.Name, sb.Conninfo, sb.Bin)
 		if err != nil {
-			return o, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
+			return o, err
 		}
 		host, _, err := pg.ParseHost(string(sb.Host))
 		if err != nil {
@@ -38,7 +38,7 @@ func (ms *Members) standbyOptions(ctx context.Context, s *survey.Survey) (standb
 		}
 		n := &o.Nodes[i]
 		*n = standby.Node{
-			Name: sb.Name, Host: host, Server: server.As(ms.c.App), Bin: sb.Bin, DataDir: sb.Data, Config: sb.Config, Slot: sb.Slot,
+			Name: sb.Name, Host: host, Server: server, Bin: sb.Bin, DataDir: sb.Data, Config: sb.Config, Slot: sb.Slot,
 			Start: sb.Start, Stop: sb.Stop, Restart: sb.Restart, Delay: sb.ApplyDelay, Upstream: byName[sb.Upstream],
 		}
 		for _, set := range sb.Settings {
@@ -69,15 +69,15 @@ func (ms *Members) predecessor(name string) (*standby.Predecessor, error) {
 	}
 	sb := ms.c.Book.Old.Standbys[i]
 	// Not by the name of new's: kept sessions go by name.
-	server, err := pg.Parse("standby "+name+" of old", sb.Conninfo, "")
+	server, err := ms.c.Server("standby "+name+" of old", sb.Conninfo, "")
 	if err != nil {
-		return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
+		return nil, err
 	}
 	host, _, err := pg.ParseHost(string(sb.Host))
 	if err != nil {
 		return nil, &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
 	}
-	return &standby.Predecessor{Server: server.As(ms.c.App), Host: host, DataDir: sb.Data, Stop: sb.Stop}, nil
+	return &standby.Predecessor{Server: server, Host: host, DataDir: sb.Data, Stop: sb.Stop}, nil
 }
 
 // synchronousNames is what the runbook says, or else what old had when the
@@ -209,11 +209,11 @@ func (ms *Members) Expected(ctx context.Context, s *survey.Survey, side string) 
 		if ms.c.Book.Accepts(cutover.StandbyMissing, name) {
 			return nil
 		}
-		server, err := pg.Parse(name, conninfo, "")
+		server, err := ms.c.Server(name, conninfo, "")
 		if err != nil {
-			return &exit.Error{Code: exit.Usage, Says: err.Error(), Err: err}
+			return err
 		}
-		standbys = append(standbys, cutover.Standby{Name: name, Server: server.As(ms.c.App)})
+		standbys = append(standbys, cutover.Standby{Name: name, Server: server})
 		return nil
 	}
 	if side == "old" {

@@ -26,7 +26,7 @@ func (tf *Transfer) CatchupStep(s *survey.Survey, db *survey.Database) flow.Step
 			return err == nil && worst <= tf.c.Book.Catchup.MaxLag, nil
 		},
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			c := &catchup{u: tf, s: s, db: db, began: time.Now()}
+			c := &catchup{tf: tf, s: s, db: db, began: time.Now()}
 			if err := pg.Poll(ctx, 200*time.Millisecond, "new to catch up with "+db.Name, func(ctx context.Context) (bool, error) { return c.look(ctx, t) }); err != nil {
 				return err
 			}
@@ -38,12 +38,12 @@ func (tf *Transfer) CatchupStep(s *survey.Survey, db *survey.Database) flow.Step
 
 // catchup watches links close in.
 type catchup struct {
-	u     *Transfer
+	tf    *Transfer
 	s     *survey.Survey
 	db    *survey.Database
 	began time.Time
 	first int64
-	told  time.Time
+	noted time.Time
 	// By link, since it was last seen to apply something: errors counted then,
 	// what it had applied, and when that was.
 	errors map[string]int64
@@ -71,19 +71,19 @@ func (c *catchup) look(ctx context.Context, t *flow.Turn) (bool, error) {
 		// Its canary would be waited for without success.
 		shaky = shaky || p.Errors != c.errors[l.Name] || p.Errors > 0 && time.Since(c.since[l.Name]) < time.Second
 	}
-	if kept > c.u.c.Book.Catchup.MaxWAL {
+	if kept > c.tf.c.Book.Catchup.MaxWAL {
 		for _, l := range c.db.Links {
-			if err := c.u.c.Do(ctx, l.Disable()); err != nil {
+			if err := c.tf.c.Do(ctx, l.Disable()); err != nil {
 				return false, err
 			}
 		}
-		return false, fmt.Errorf("old keeps %d bytes of WAL for the slots of %s, more than catchup.max_wal (%d): applying was stopped; abort gives the slots up", kept, c.db.Name, c.u.c.Book.Catchup.MaxWAL)
+		return false, fmt.Errorf("old keeps %d bytes of WAL for the slots of %s, more than catchup.max_wal (%d): applying was stopped; abort gives the slots up", kept, c.db.Name, c.tf.c.Book.Catchup.MaxWAL)
 	}
 	if c.first == 0 {
 		c.first = worst
 	}
-	c.tell(t, worst)
-	return worst <= c.u.c.Book.Catchup.MaxLag && !shaky, nil
+	c.report(t, worst)
+	return worst <= c.tf.c.Book.Catchup.MaxLag && !shaky, nil
 }
 
 // failing is how long a link's worker may fail, without applying anything,
@@ -113,15 +113,15 @@ func (c *catchup) fails(l link.Link, p *link.Position) error {
 	}
 }
 
-// tell says how fast it goes, and "will never catch up" when the rate says so.
-func (c *catchup) tell(t *flow.Turn, lag int64) {
+// report says how fast it goes, and "will never catch up" when the rate says so.
+func (c *catchup) report(t *flow.Turn, lag int64) {
 	spent := time.Since(c.began)
 	says := c.db.Name
 	if rate := float64(c.first-lag) / spent.Seconds(); spent > 10*time.Second {
 		if rate <= 0 {
 			says = "the lag does not shrink: at this rate it will never catch up; more sets apply side by side"
-			if time.Since(c.told) > 30*time.Second {
-				c.told = time.Now()
+			if time.Since(c.noted) > 30*time.Second {
+				c.noted = time.Now()
 				t.Note("%s", says)
 			}
 		} else {
