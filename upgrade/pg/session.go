@@ -58,15 +58,14 @@ func pinLater(conn *pgx.Conn) string {
 		return pinPermitted + maySet(conn)
 	}
 	// To ask pg_settings takes longer than all else that opens a session.
-	major := Major(conn)
-	pin := "SET session_replication_role = replica"
-	if major >= 14 {
-		pin += "; SET idle_session_timeout = 0"
+	settings := "set_config('session_replication_role', 'replica', false)"
+	if Major(conn) >= 14 {
+		settings += ", set_config('idle_session_timeout', '0', false)"
 	}
-	if major >= 17 {
-		pin += "; SET transaction_timeout = 0; SET event_triggers = off"
+	if Major(conn) >= 17 {
+		settings += ", set_config('transaction_timeout', '0', false), set_config('event_triggers', 'off', false)"
 	}
-	return pin
+	return "SELECT " + settings
 }
 
 // pinPermitted pins what the role may set, where maySet follows: from 15 on that can
