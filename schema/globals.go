@@ -117,7 +117,7 @@ type Parameter struct {
 	Grantable                bool
 }
 
-// Label is a security label of a role or database.
+// Label is a security label. Type is role or database.
 type Label struct{ Type, Name, Provider, Label string }
 
 // ReadShared reads what the cluster of conn has in common, and the properties
@@ -236,7 +236,12 @@ func (s *Shared) readRest(ctx context.Context, conn *pgx.Conn, databases []strin
 		return err
 	}
 	var l Label
-	const labels = `SELECT objtype, objname, provider, label FROM pg_seclabels WHERE objtype = 'role' OR objtype = 'database' AND objname = ANY ($1) ORDER BY 1, 2, 3`
+	// The view pg_seclabels has names as quote_ident writes them, and takes long to plan.
+	const labels = `
+		SELECT 'role', rolname::text, provider, label FROM pg_shseclabel JOIN pg_roles r ON r.oid = objoid WHERE classoid = 'pg_authid'::regclass
+		UNION ALL
+		SELECT 'database', datname::text, provider, label FROM pg_shseclabel JOIN pg_database d ON d.oid = objoid WHERE classoid = 'pg_database'::regclass AND datname = ANY ($1)
+		ORDER BY 1, 2, 3`
 	if err := collect(labels, []any{&l.Type, &l.Name, &l.Provider, &l.Label}, func() { s.Labels = append(s.Labels, l) }, databases); err != nil {
 		return err
 	}
@@ -396,7 +401,7 @@ func (s *Shared) objects() []Object {
 		add("parameter privilege", p.Privilege+" on "+p.Name+" for "+granteeName(p.Grantee), "grantable", fmt.Sprint(p.Grantable))
 	}
 	for _, l := range s.Labels {
-		add("security label", l.Provider+" on "+l.Type+" "+l.Name, "label", l.Label)
+		add("security label", l.Provider+" on "+l.Type+" "+Name(l.Name), "label", l.Label)
 	}
 	slices.SortFunc(out, compareObjects)
 	return out

@@ -259,7 +259,7 @@ func (c *carrier) carryLabels() {
 			continue
 		}
 		sql := func(label string) string {
-			return fmt.Sprintf("SECURITY LABEL FOR %s ON %s %s IS %s", pg.Ident(l.Provider), strings.ToUpper(l.Type), l.Name, label)
+			return fmt.Sprintf("SECURITY LABEL FOR %s ON %s %s IS %s", pg.Ident(l.Provider), strings.ToUpper(l.Type), pg.Ident(l.Name), label)
 		}
 		undo := sql("NULL")
 		if have != nil {

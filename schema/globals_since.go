@@ -216,7 +216,7 @@ func (c *carrier) takeRest(was Kept) {
 	for _, l := range c.to.Labels {
 		key := "label " + l.Type + " " + l.Name
 		if gone(key, find(c.from.Labels, func(o Label) bool { return o.Type == l.Type && o.Name == l.Name && o.Provider == l.Provider }) != nil) {
-			c.do(key, fmt.Sprintf("SECURITY LABEL FOR %s ON %s %s IS NULL", pg.Ident(l.Provider), strings.ToUpper(l.Type), l.Name), "")
+			c.do(key, fmt.Sprintf("SECURITY LABEL FOR %s ON %s %s IS NULL", pg.Ident(l.Provider), strings.ToUpper(l.Type), pg.Ident(l.Name)), "")
 		}
 	}
 }

@@ -289,3 +289,24 @@ func TestGlobalsWithoutPasswords(t *testing.T) {
 		t.Errorf("%v", problems)
 	}
 }
+
+// TestLabels: security labels of roles and databases are read by the names that the
+// catalogs have, whatever they look like. No provider that makes any is packaged.
+func TestLabels(t *testing.T) {
+	const name, role = `Hall "7"`, `Usher of Hall`
+	clean(t, "DROP DATABASE IF EXISTS "+pg.Ident(name), 15)
+	clean(t, "DROP ROLE IF EXISTS "+pg.Ident(role), 15)
+	conn, err := home(t, 15).Connect(t.Context())
+	must(t, err)
+	defer pg.Leave(conn)
+	exec(t, conn, "CREATE ROLE "+pg.Ident(role))
+	exec(t, conn, "CREATE DATABASE "+pg.Ident(name))
+	exec(t, conn, "BEGIN; SET LOCAL allow_system_table_mods = on")
+	exec(t, conn, "INSERT INTO pg_shseclabel SELECT oid, 'pg_database'::regclass, 'usher', 'row 1' FROM pg_database WHERE datname = "+pg.Literal(name))
+	exec(t, conn, "INSERT INTO pg_shseclabel SELECT oid, 'pg_authid'::regclass, 'usher', 'row 2' FROM pg_roles WHERE rolname = "+pg.Literal(role))
+	have := shared(t, conn, name).Labels
+	exec(t, conn, "ROLLBACK")
+	if want := []schema.Label{{"database", name, "usher", "row 1"}, {"role", role, "usher", "row 2"}}; !slices.Equal(have, want) {
+		t.Errorf("labels %q, want %q", have, want)
+	}
+}

@@ -49,16 +49,33 @@ var pinned = map[string]string{
 	"jit": "off",
 }
 
-// pinLater are settings that some majors or roles may not send at startup:
-// those that the server does not know, or that need a superuser, are left out.
+// pinLater is what pins the settings that some majors or roles may not send at
+// startup: those that the server does not know, or that need a superuser, are left out.
 // session_replication_role=replica keeps a DDL-logging event trigger or a
 // row trigger from writing after the fence; event_triggers=off (17+) too.
-const pinLater = `
+func pinLater(conn *pgx.Conn) string {
+	if conn.PgConn().ParameterStatus("is_superuser") != "on" {
+		return pinPermitted + maySet(conn)
+	}
+	// To ask pg_settings takes longer than all else that opens a session.
+	settings := "set_config('session_replication_role', 'replica', false)"
+	if Major(conn) >= 14 {
+		settings += ", set_config('idle_session_timeout', '0', false)"
+	}
+	if Major(conn) >= 17 {
+		settings += ", set_config('transaction_timeout', '0', false), set_config('event_triggers', 'off', false)"
+	}
+	return "SELECT " + settings
+}
+
+// pinPermitted pins what the role may set, where maySet follows: from 15 on that can
+// be granted.
+const pinPermitted = `
 	SELECT set_config(v.name, v.value, false)
 	FROM (VALUES ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
 	             ('session_replication_role', 'replica'), ('event_triggers', 'off')) v(name, value)
 	JOIN pg_settings s ON s.name = v.name
-	WHERE s.context = 'user' OR current_setting('is_superuser') = 'on'`
+	WHERE `
 
 // Connect opens a pinned session: search_path pg_catalog, every timeout off,
 // synchronous_commit local, session_replication_role replica where permitted.
@@ -91,7 +108,7 @@ func (s *Server) connect(ctx context.Context, settings map[string]string, copyin
 	if err != nil {
 		return nil, s.failed(ctx, "connect", err)
 	}
-	later := pinLater
+	later := pinLater(conn)
 	if conn.PgConn().ParameterStatus("server_encoding") == "SQL_ASCII" {
 		// Such a database is not converted: its bytes need not be UTF-8, in names
 		// and comments neither. From here on this session may not be asked with

@@ -39,7 +39,9 @@ FROM pg_trigger t JOIN pg_constraint co ON co.oid = t.tgconstraint AND co.contyp
 JOIN pg_class c ON c.oid = co.conrelid JOIN ns n ON n.oid = c.relnamespace
 WHERE t.tgisinternal AND t.tgenabled = 'D'
 UNION ALL -- security labels; name: their provider
-SELECT 'label', provider, '', '', count(*) FROM pg_seclabels WHERE objtype NOT IN ('role', 'database', 'tablespace') OR objtype = 'role' OR objtype = 'database' AND objname = current_database()
+SELECT 'label', provider, '', '', count(*) FROM (
+  SELECT provider FROM pg_seclabel
+  UNION ALL SELECT provider FROM pg_shseclabel WHERE classoid = 'pg_authid'::regclass OR classoid = 'pg_database'::regclass AND objoid = (SELECT oid FROM pg_database WHERE datname = current_database())) l
 GROUP BY 2
 {{if since 14}}UNION ALL -- columns that are compressed with lz4
 SELECT 'lz4', '', '', '', count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN ns n ON n.oid = c.relnamespace
