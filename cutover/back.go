@@ -2,6 +2,7 @@ package cutover
 
 import (
 	"context"
+	"time"
 
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
@@ -13,7 +14,7 @@ import (
 // wayDrops is what takes the way back away, whatever of it is there.
 func (x *crossing) wayDrops() []flow.Effect {
 	var drop []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		for _, l := range db.Way {
 			drop = append(drop, l.DropSubscription()...)
 			drop = append(drop, l.DropSlot())
@@ -27,8 +28,7 @@ func (x *crossing) wayDrops() []flow.Effect {
 // earlier attempt left is taken away first, because its slot may have a gap.
 func (x *crossing) backMake() flow.Step {
 	does, undoes := x.wayDrops(), x.wayDrops()
-	for i := range x.Databases {
-		db := &x.Databases[i]
+	for _, db := range x.databases {
 		does = append(does, x.pins(db)...)
 		undoes = append(undoes, x.unpins(db)...)
 		for _, l := range db.Way {
@@ -37,11 +37,12 @@ func (x *crossing) backMake() flow.Step {
 	}
 	return flow.Step{
 		ID: "back/make", Title: "Make the subscriptions of the way back, disabled", Does: does, Undoes: undoes, Done: never,
+		Cost: flow.Cost{Base: 20 * time.Millisecond, Set: 15 * time.Millisecond, Trips: 4},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.makeWay(ctx, db) })
+			return x.each(ctx, func(ctx context.Context, db *database) error { return x.makeWay(ctx, db) })
 		},
 		Undo: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *Database) error {
+			return x.each(ctx, func(ctx context.Context, db *database) error {
 				if err := x.dropWay(ctx, db); err != nil {
 					return err
 				}
@@ -52,21 +53,21 @@ func (x *crossing) backMake() flow.Step {
 }
 
 // pins are the settings with which the way back applies, unpins undo them.
-func (x *crossing) pins(db *Database) []flow.Effect {
+func (x *crossing) pins(db *database) []flow.Effect {
 	if len(db.Way) == 0 {
 		return nil
 	}
 	return []flow.Effect{x.on(x.Closing, db.Name, db.Pin)}
 }
 
-func (x *crossing) unpins(db *Database) []flow.Effect {
+func (x *crossing) unpins(db *database) []flow.Effect {
 	if db.Unpin == "" {
 		return nil
 	}
 	return []flow.Effect{x.on(x.Closing, db.Name, db.Unpin)}
 }
 
-func (x *crossing) makeWay(ctx context.Context, db *Database) error {
+func (x *crossing) makeWay(ctx context.Context, db *database) error {
 	if err := x.dropWay(ctx, db); err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func (x *crossing) makeWay(ctx context.Context, db *Database) error {
 // canary while nothing else can travel over it: the opening side is closed.
 func (x *crossing) backProve() flow.Step {
 	var does []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		does = append(does, slots(db.Way)...)
 		if len(db.Way) > 0 {
 			does = append(does, link.EnableAll(db.Way), link.CanaryEffect(db.Way))
@@ -100,8 +101,9 @@ func (x *crossing) backProve() flow.Step {
 	}
 	return x.blockedStep(flow.Step{
 		ID: "back/prove", Title: "Make the slots of the way back and prove it", Does: does, Undoes: x.wayDrops(),
+		Cost: flow.Cost{Base: 35 * time.Millisecond, Set: 10 * time.Millisecond, Table: 5 * time.Microsecond, Trips: 10},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			for _, part := range []func(context.Context, *Database) error{x.makeSlots, x.letRun, x.proveDatabase} {
+			for _, part := range []func(context.Context, *database) error{x.makeSlots, x.letRun, x.proveDatabase} {
 				if err := x.each(ctx, part); err != nil {
 					return err
 				}
@@ -109,13 +111,13 @@ func (x *crossing) backProve() flow.Step {
 			return nil
 		},
 		Undo: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.dropWay(ctx, db) })
+			return x.each(ctx, func(ctx context.Context, db *database) error { return x.dropWay(ctx, db) })
 		},
 	})
 }
 
 // dropWay takes the way back away, whatever of it is there.
-func (x *crossing) dropWay(ctx context.Context, db *Database) error {
+func (x *crossing) dropWay(ctx context.Context, db *database) error {
 	applier, sender, err := x.ends(ctx, db)
 	if err != nil {
 		return err
@@ -172,7 +174,7 @@ func slots(links []link.Link) []flow.Effect {
 
 // makeSlots makes the slots of the way back. One that exists was made outside
 // this fence and may have a gap: it is an error here, and nothing is opened.
-func (x *crossing) makeSlots(ctx context.Context, db *Database) error {
+func (x *crossing) makeSlots(ctx context.Context, db *database) error {
 	sender, err := x.onOpening(ctx, db.Name)
 	if err != nil {
 		return err
@@ -188,7 +190,7 @@ func (x *crossing) makeSlots(ctx context.Context, db *Database) error {
 // letRun enables the way back. It is a part of its own, begun in all databases
 // at once, because a launcher before 16 that has started the workers it saw
 // waits for wal_retrieve_retry_interval before it starts others.
-func (x *crossing) letRun(ctx context.Context, db *Database) error {
+func (x *crossing) letRun(ctx context.Context, db *database) error {
 	if len(db.Way) == 0 {
 		return nil
 	}
@@ -203,7 +205,7 @@ func (x *crossing) letRun(ctx context.Context, db *Database) error {
 }
 
 // proveDatabase sees a canary at the other end of each link of the way back.
-func (x *crossing) proveDatabase(ctx context.Context, db *Database) error {
+func (x *crossing) proveDatabase(ctx context.Context, db *database) error {
 	if len(db.Way) == 0 {
 		return nil
 	}

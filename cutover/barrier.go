@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"crossfade/upgrade/flow"
-	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
@@ -43,85 +42,16 @@ func (x *crossing) again(ctx context.Context, err error) error {
 		return err
 	}
 	x.backoff = min(max(2*x.backoff, 200*time.Millisecond), 5*time.Second)
-	from := "traffic/pause"
-	if x.rehearsal != nil && !x.rehearsal.traffic {
+	from := pauseStep
+	if x.quietly() {
 		from = quietStep
 	}
 	return &flow.Again{From: from, Wait: x.backoff, Err: err}
 }
 
-// mayBegin waits, with nobody blocked, until no write transaction is older
-// than half of max_blocked, and none through a pooler older than its PAUSE
-// waits: such a one would only use the budget up. It ends those older than
-// kill_after.
-func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, x.remains(), ErrPatience)
-	defer cancel()
-	told := time.Time{}
-	gate, says := "", ""
-	err := pg.Poll(ctx, 100*time.Millisecond, "old transactions to end", func(ctx context.Context) (bool, error) {
-		gate, says = "", ""
-		for _, db := range x.Databases {
-			if err := x.kill(ctx, t, db.Name); err != nil {
-				return false, err
-			}
-			said, err := x.closingGate(ctx, x.by[db.Name])
-			if err != nil {
-				return false, err
-			}
-			if said != "" {
-				gate, says = "closing", said
-			}
-		}
-		if says == "" {
-			ok, said, err := x.poolGate(ctx)
-			if err != nil {
-				return false, err
-			}
-			if !ok {
-				gate, says = "pool", said
-			}
-		}
-		if says != "" && time.Since(told) > 5*time.Second {
-			told = time.Now()
-			t.Note("not begun yet: %s", says)
-		}
-		return says == "", nil
-	})
-	if errors.Is(err, ErrPatience) && says != "" {
-		return &ErrGate{[]GateState{{ID: gate, Says: says}}}
-	}
-	return err
-}
-
-// kill ends transactions that write and are older than kill_after.
-func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
-	if x.KillAfter <= 0 {
-		return nil
-	}
-	conn, err := x.onClosing(ctx, db)
-	if err != nil {
-		return err
-	}
-	var ended *string
-	err = conn.QueryRow(ctx, `
-		SELECT string_agg(format('pid %s of %s', pid, usename), ', ') FROM (
-		  SELECT a.pid, a.usename, pg_terminate_backend(a.pid) FROM pg_stat_activity a
-		  WHERE a.datname = current_database() AND a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()
-		    AND a.backend_type = 'client backend' AND a.application_name <> $2 AND a.application_name NOT LIKE $2 || ' %'
-		    AND a.xact_start < now() - make_interval(secs => $1::double precision)) k`, x.KillAfter.Seconds(), x.app()).Scan(&ended)
-	if err != nil {
-		return &pg.Error{Doing: "end transactions older than kill_after", On: x.Closing.Server.String(), Err: err}
-	}
-	if ended != nil {
-		t.Note("ended transactions older than kill_after (%s) in %s: %s", x.KillAfter, db, *ended)
-	}
-	return nil
-}
-
 // lockEffects are the statements of the barrier of one database. The limits
 // are what the server itself does when the tool is gone, stopped or cut off.
-func (x *crossing) lockEffects(db *Database) []flow.Effect {
+func (x *crossing) lockEffects(db *database) []flow.Effect {
 	e := []flow.Effect{
 		x.on(x.Closing, db.Name, x.whileHeard()+"; SET LOCAL lock_timeout = $lock; SET LOCAL statement_timeout = $statement"),
 		x.on(x.Closing, db.Name, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'autovacuum worker'"),
@@ -147,12 +77,14 @@ func (x *crossing) whileHeard() string {
 // that nobody can write and everybody can read.
 func (x *crossing) lock() flow.Step {
 	var does []flow.Effect
-	for i := range x.Databases {
-		does = append(does, x.lockEffects(&x.Databases[i])...)
+	for _, db := range x.databases {
+		does = append(does, x.lockEffects(db)...)
 	}
 	return flow.Step{
 		ID: "barrier", Title: "Lock every table of " + x.Closing.Name + " against writes", Does: does, Undoes: []flow.Effect{x.endBarrier()}, Done: never, Serves: true,
+		Blocks: true, Cost: flow.Cost{Base: 2 * time.Millisecond, Table: 15 * time.Microsecond, Trips: 5, Transactions: true},
 		Do: func(ctx context.Context, t *flow.Turn) error {
+			x.rehearsal.trying()
 			x.begin()
 			budget, cancel := x.budget(ctx)
 			defer cancel()
@@ -173,167 +105,6 @@ func (x *crossing) lock() flow.Step {
 	}
 }
 
-// manyTables is from how many tables of a database on another session is worth it that
-// helps after close.
-const manyTables = 1000
-
-// meet opens the sessions of the barrier while nobody is blocked yet, takes the
-// fingerprint of the catalogs, looks after it at what depends on them alone, and
-// sets the sequences once more: what is true then needs not be asked under the
-// locks, as long as the fingerprint stays.
-func (x *crossing) meet(ctx context.Context, t *flow.Turn) error {
-	x.release()
-	x.mu.Lock()
-	x.released = nil // of earlier attempts: their pids may be others' by now
-	x.mu.Unlock()
-	err := x.each(ctx, func(ctx context.Context, db *Database) error {
-		conn, err := x.Closing.Server.With(db.Name).Connect(ctx)
-		if err != nil {
-			return err
-		}
-		var deadlock time.Duration
-		err = conn.QueryRow(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'deadlock_timeout'").Scan(&deadlock)
-		x.mu.Lock()
-		x.barrier[db.Name] = conn
-		// Below deadlock_timeout, so that in a deadlock it is the tool whose
-		// wait ends and never the application's.
-		x.lockWait = min(x.LockTimeout, deadlock/2)
-		x.mu.Unlock()
-		if err != nil {
-			return &pg.Error{Doing: "read deadlock_timeout", On: x.Closing.Server.String(), Err: err}
-		}
-		conns := []*pgx.Conn{conn}
-		if len(db.Tables) >= manyTables {
-			// Where there is no room for it, one does it all, as of a small database.
-			if beside, err := x.conn(ctx, x.beside, x.Closing, db.Name); err == nil {
-				conns = append(conns, beside)
-			}
-		}
-		print, err := x.print(ctx, conns...)
-		if err != nil {
-			return err
-		}
-		x.mu.Lock()
-		x.prints[db.Name] = print
-		x.mu.Unlock()
-		return x.warm(ctx, conn, db)
-	})
-	if err != nil {
-		return err
-	}
-	for _, s := range Look(ctx, x.cataloged()) {
-		if !s.OK {
-			return &ErrGate{[]GateState{s}}
-		}
-	}
-	if err := x.freshen(ctx, t); err != nil {
-		return err
-	}
-	return x.aheadOfTheWindow(ctx)
-}
-
-// freshTime is how long slots may take to begin where the server is.
-const freshTime = 2 * time.Second
-
-// follows is how often slots are let follow. Where one begins lies before what the
-// server wrote down last when the oldest open transaction began: the first time that
-// is somewhere before, the second time it is the first time's.
-const follows = 2
-
-// freshen lets the slots begin where the server is now, so that there is little
-// to be decoded when close looks for leaks. Where that does not come in time, close
-// takes longer; where it would take longer than max_blocked, it is undone.
-func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
-	end, ok := x.sender()
-	if !ok {
-		return nil
-	}
-	conn, err := x.onClosing(ctx, end.Server.Database())
-	if err != nil {
-		return err
-	}
-	late := fmt.Errorf("a canary was not confirmed within %s", freshTime)
-	bounded, cancel := context.WithTimeoutCause(ctx, freshTime, late)
-	defer cancel()
-	for range follows {
-		refused, err := end.Follow(ctx, conn)
-		if err != nil {
-			return err
-		}
-		if refused != nil {
-			t.Note("the slots of %s do not follow at once, so that the look for leaks takes longer: %v", x.Closing.Name, refused)
-			return nil
-		}
-		err = x.confirm(bounded)
-		if errors.Is(context.Cause(bounded), late) {
-			t.Note("the slots of %s do not follow at once, so that the look for leaks takes longer: %v", x.Closing.Name, late)
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// confirm waits until each link has told the closing side that it has everything
-// up to now: that a canary was seen is not enough, because a worker tells so only
-// every wal_receiver_status_interval.
-func (x *crossing) confirm(ctx context.Context) error {
-	return x.each(ctx, func(ctx context.Context, db *Database) error {
-		if len(db.Links) == 0 {
-			return nil
-		}
-		from, to, err := x.ends(ctx, db)
-		if err != nil {
-			return err
-		}
-		token := link.Token()
-		at, err := link.WriteCanary(ctx, from, db.Links, token)
-		if err != nil {
-			return err
-		}
-		_, err = link.Drain(ctx, from, to, db.Links, token, at)
-		return err
-	})
-}
-
-// sender is the closing side as a link knows it; false where nothing is sent.
-func (x *crossing) sender() (link.End, bool) {
-	for _, db := range x.Databases {
-		if len(db.Links) > 0 {
-			return db.Links[0].From, true
-		}
-	}
-	return link.End{}, false
-}
-
-// warm lets the server read into a session of the barrier what the barrier needs
-// of its catalogs: that is half of what it costs.
-func (x *crossing) warm(ctx context.Context, conn *pgx.Conn, db *Database) error {
-	e, ok := x.warmEffect(db)
-	if !ok {
-		return nil
-	}
-	err := pg.Exec(ctx, conn, e.SQL)
-	switch pg.SQLState(err) {
-	case "55P03", "42P01", "3F000": // a session has locked a table, or dropped one: the barrier will meet that
-		err = pg.Exec(ctx, conn, "ROLLBACK")
-	}
-	if err != nil {
-		return &pg.Error{Doing: "look up the tables", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
-	}
-	return nil
-}
-
-// warmEffect locks every table as a SELECT does, and lets go at once.
-func (x *crossing) warmEffect(db *Database) (flow.Effect, bool) {
-	if len(db.Tables) == 0 {
-		return flow.Effect{}, false
-	}
-	return x.on(x.Closing, db.Name, "BEGIN; LOCK TABLE "+db.only()+" IN ACCESS SHARE MODE NOWAIT; COMMIT"), true
-}
-
 // only are all tables, each without its children, as LOCK TABLE takes them.
 func (db *Database) only() string {
 	tables := make([]string, len(db.Tables))
@@ -343,29 +114,8 @@ func (db *Database) only() string {
 	return "ONLY " + strings.Join(tables, ", ONLY ")
 }
 
-// meetEffects are what meet changes or locks.
-func (x *crossing) meetEffects() []flow.Effect {
-	var does []flow.Effect
-	for i := range x.Databases {
-		if e, ok := x.warmEffect(&x.Databases[i]); ok {
-			does = append(does, e)
-		}
-	}
-	if end, ok := x.sender(); ok {
-		for range follows {
-			does = append(does, end.FollowEffects()...)
-			for _, db := range x.Databases {
-				if len(db.Links) > 0 {
-					does = append(does, link.CanaryEffect(db.Links))
-				}
-			}
-		}
-	}
-	return append(does, x.aheadEffects()...)
-}
-
 func (x *crossing) lockAll(ctx context.Context) error {
-	return x.each(ctx, func(ctx context.Context, db *Database) error {
+	return x.each(ctx, func(ctx context.Context, db *database) error {
 		conn, err := x.held(db.Name)
 		if err != nil {
 			return err
@@ -388,7 +138,7 @@ func (x *crossing) blockers(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var all []string
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			continue
@@ -414,10 +164,13 @@ func (x *crossing) blockers(ctx context.Context) string {
 func (x *crossing) release() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for db, c := range x.barrier {
-		x.released = append(x.released, int32(c.PgConn().PID()))
-		hangUp(c)
-		delete(x.barrier, db)
+	for _, db := range x.databases {
+		if db.barrier == nil {
+			continue
+		}
+		x.released = append(x.released, int32(db.barrier.PgConn().PID()))
+		hangUp(db.barrier)
+		db.barrier = nil
 	}
 }
 
@@ -453,8 +206,10 @@ func (x *crossing) endBarrier() flow.Effect {
 func (x *crossing) end(ctx context.Context) error {
 	x.mu.Lock()
 	var pids []int32
-	for _, c := range x.barrier {
-		pids = append(pids, int32(c.PgConn().PID()))
+	for _, db := range x.databases {
+		if db.barrier != nil {
+			pids = append(pids, int32(db.barrier.PgConn().PID()))
+		}
 	}
 	x.mu.Unlock()
 	x.release()
@@ -481,9 +236,10 @@ func (x *crossing) end(ctx context.Context) error {
 // anew: a session that was lost has let writers in, and nothing that was read
 // under its locks is worth anything.
 func (x *crossing) held(db string) (*pgx.Conn, error) {
+	kept := x.of(db)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	c := x.barrier[db]
+	c := kept.barrier
 	if c == nil || c.IsClosed() {
 		return nil, fmt.Errorf("the session that held the locks of database %s on %s is gone: writers may have written since", db, x.Closing.Server)
 	}

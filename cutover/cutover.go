@@ -19,10 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"crossfade/cutover/traffic"
@@ -31,9 +29,7 @@ import (
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"golang.org/x/sync/errgroup"
 )
 
 // Direction of an attempt.
@@ -167,68 +163,12 @@ type Guard interface {
 	Stop() error
 }
 
-// crossing is what one attempt knows while it runs.
-type crossing struct {
-	Config
-	by map[string]*Database
-
-	mu           sync.Mutex
-	closingConns map[string]*pgx.Conn // closing side, beside the barrier
-	openingConns map[string]*pgx.Conn // opening side
-	barrier      map[string]*pgx.Conn // holds the locks
-	beside       map[string]*pgx.Conn // closing side, of databases with many tables: helps after close
-	released     []int32              // backends of the barrier that were hung up
-	first        time.Time            // of all attempts: patience counts from here
-	lockWait     time.Duration        // for one lock of the barrier
-	blocked      time.Time            // of this attempt: max_blocked counts from here
-	took         time.Duration        // blocked until open
-	fence        map[string]pg.LSN
-	tokens       map[string]int64
-	prints       map[string]string // fingerprints of the catalogs
-	larges       map[string]int64
-	origins      map[string]pg.LSN    // by link
-	subs         map[string]uint32    // by link
-	failures     map[string]failures  // of the links' workers, as the gate saw them
-	closed       pg.LSN               // position of close on the closing side
-	closing      string               // the closing side's clock just before close, as a literal; "": close was not begun
-	nodes        map[string]*pgx.Conn // standbys of the closing side that can be asked
-	streamed     map[string]bool      // receivers of the closing side seen by the gate
-	guard        Guard
-	pointed      map[string]bool              // units of the traffic that send clients to the opening side
-	resumed      map[string]bool              // those of them that resume clients there
-	seqs         map[string][]schema.Sequence // what the opening side has been set to
-	// theirs are the sequences of the opening side, by database and name.
-	theirs   map[string]map[string]schema.Sequence
-	moving   map[string]bool // sequences that moved between the gate and the barrier, "database.name"
-	canaries int
-	decided  bool // the decision row was found open
-	gaveUp   bool // an undo has waited for a server without success
-	stopped  bool // an attempt has stopped links that are not known to go on
-	// announced: this process has written the attempt's row.
-	announced bool
-	backoff   time.Duration
-	rehearsal *rehearsal // nil: this is the real one
-}
-
 // app is what the application_names of the tool's own sessions begin with.
 func (c *Config) app() string {
 	if c.App != "" {
 		return c.App
 	}
 	return c.Closing.Server.App
-}
-
-func newCrossing(c Config) *crossing {
-	x := &crossing{
-		Config: c, by: map[string]*Database{}, stopped: c.Stopped,
-		closingConns: map[string]*pgx.Conn{}, openingConns: map[string]*pgx.Conn{}, barrier: map[string]*pgx.Conn{}, beside: map[string]*pgx.Conn{},
-		fence: map[string]pg.LSN{}, tokens: map[string]int64{}, prints: map[string]string{}, larges: map[string]int64{},
-		origins: map[string]pg.LSN{}, subs: map[string]uint32{}, failures: map[string]failures{}, nodes: map[string]*pgx.Conn{}, streamed: map[string]bool{}, pointed: map[string]bool{}, resumed: map[string]bool{}, seqs: map[string][]schema.Sequence{}, theirs: map[string]map[string]schema.Sequence{}, moving: map[string]bool{},
-	}
-	for i := range x.Databases {
-		x.by[x.Databases[i].Name] = &x.Databases[i]
-	}
-	return x
 }
 
 // Result is what a finished crossing has to say.
@@ -241,6 +181,8 @@ type Result struct {
 // Crossing is a plan together with what it learns while it runs.
 type Crossing struct {
 	Plan flow.Plan
+	// Anew: it begins an attempt, and goes on with none.
+	Anew bool
 	x    *crossing
 }
 
@@ -248,7 +190,7 @@ type Crossing struct {
 func (c *Crossing) Result() Result {
 	c.x.mu.Lock()
 	defer c.x.mu.Unlock()
-	return Result{Fence: maps.Clone(c.x.fence), Blocked: c.x.took, Canaries: c.x.canaries}
+	return Result{Fence: c.x.fences(), Blocked: c.x.took, Canaries: c.x.canaries}
 }
 
 // Close ends the sessions of the crossing. Locks that are still held go with them.
@@ -257,69 +199,6 @@ func (c *Crossing) Close() { c.x.hangUp() }
 // served is what the steps run beside each other that give clients their service
 // after open: none of them waits for another that is held up.
 const served = "served"
-
-func (x *crossing) remember(d Decision) {
-	x.stopped = true // how far it came is not known
-	for db, at := range d.Fence {
-		x.fence[db] = at
-	}
-	for name, at := range d.Origins {
-		x.origins[name] = at
-	}
-	for name, id := range d.Subs {
-		x.subs[name] = id
-	}
-	for i := range x.Databases {
-		// What close has disabled is not seen firing any more: the row knows it.
-		if restore, ok := d.RestoreTriggers[x.Databases[i].Name]; ok {
-			x.Databases[i].RestoreOpening, x.Databases[i].RestoreTriggers = restore, restore
-		}
-	}
-}
-
-// each runs f for every database at once.
-func (x *crossing) each(ctx context.Context, f func(context.Context, *Database) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for i := range x.Databases {
-		g.Go(func() error { return f(ctx, &x.Databases[i]) })
-	}
-	return g.Wait()
-}
-
-// conn returns the session kept in m for a database, opening it anew where it
-// has died. It is never used for the barrier.
-func (x *crossing) conn(ctx context.Context, m map[string]*pgx.Conn, s Side, db string) (*pgx.Conn, error) {
-	x.mu.Lock()
-	c := m[db]
-	x.mu.Unlock()
-	if c != nil && !c.IsClosed() {
-		return c, nil
-	}
-	c, err := s.Server.With(db).Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	x.mu.Lock()
-	m[db] = c
-	x.mu.Unlock()
-	return c, nil
-}
-
-func (x *crossing) onClosing(ctx context.Context, db string) (*pgx.Conn, error) {
-	return x.conn(ctx, x.closingConns, x.Closing, db)
-}
-
-func (x *crossing) onOpening(ctx context.Context, db string) (*pgx.Conn, error) {
-	return x.conn(ctx, x.openingConns, x.Opening, db)
-}
-
-// ends are the sessions of a database on both sides.
-func (x *crossing) ends(ctx context.Context, db *Database) (closing, opening *pgx.Conn, err error) {
-	if closing, err = x.onClosing(ctx, db.Name); err == nil {
-		opening, err = x.onOpening(ctx, db.Name)
-	}
-	return closing, opening, err
-}
 
 // run executes effects of the closing or the opening side on kept sessions.
 func (x *crossing) run(ctx context.Context, effects []flow.Effect, vars map[string]string) error {
@@ -362,6 +241,7 @@ func (x *crossing) budget(ctx context.Context) (context.Context, context.CancelF
 
 // blockedStep is a step between pause and open: it stops when the budget does.
 func (x *crossing) blockedStep(s flow.Step) flow.Step {
+	s.Blocks = true
 	do := s.Do
 	s.Do = func(ctx context.Context, t *flow.Turn) error {
 		ctx, cancel := x.budget(ctx)
@@ -458,23 +338,6 @@ func (x *crossing) ours(ctx context.Context) error {
 	return nil
 }
 
-// revive gives up every kept session that does not answer: the next use opens
-// it anew. Nobody else may be using them: a busy session does not answer either.
-func (x *crossing) revive(ctx context.Context) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, m := range []map[string]*pgx.Conn{x.closingConns, x.openingConns, x.beside} {
-		for db, c := range m {
-			once, cancel := context.WithTimeout(ctx, time.Second)
-			if err := c.Ping(once); err != nil {
-				hangUp(c)
-				delete(m, db)
-			}
-			cancel()
-		}
-	}
-}
-
 // unreachable reports whether err says that a server was not there to answer.
 func unreachable(err error) bool {
 	if err == nil {
@@ -488,32 +351,4 @@ func isConnection(err error) bool {
 	var connect *pgconn.ConnectError
 	var network net.Error
 	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
-}
-
-func (x *crossing) hangUp() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, m := range []map[string]*pgx.Conn{x.barrier, x.beside, x.closingConns, x.openingConns, x.nodes} {
-		for db, c := range m {
-			hangUp(c)
-			delete(m, db)
-		}
-	}
-	if x.guard != nil {
-		// The child ends by itself when its pipe closes; a RESUME too many is harmless.
-		x.guard = nil
-	}
-}
-
-// hangUp closes a connection without waiting for a server that may be gone.
-func hangUp(c *pgx.Conn) {
-	if c == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	// The connection is given up either way; what its close says changes nothing.
-	if err := c.Close(ctx); err != nil {
-		return
-	}
 }

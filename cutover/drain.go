@@ -19,18 +19,19 @@ import (
 // tool's own row through every set, and reads the fence LSN of each database.
 func (x *crossing) canary() flow.Step {
 	var does []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		if len(db.Links) > 0 {
 			does = append(does, link.CanaryEffect(db.Links))
 		}
 	}
 	return x.blockedStep(flow.Step{
 		ID: "canary", Title: "Look again under the locks, and write the canaries", Does: does,
+		Cost: flow.Cost{Base: 8 * time.Millisecond, Table: 15 * time.Microsecond, Trips: 5},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := x.lookUnderLocks(ctx); err != nil {
 				return err
 			}
-			return x.each(ctx, func(ctx context.Context, db *Database) error {
+			return x.each(ctx, func(ctx context.Context, db *database) error {
 				conn, err := x.onClosing(ctx, db.Name)
 				if err != nil {
 					return err
@@ -42,7 +43,7 @@ func (x *crossing) canary() flow.Step {
 				}
 				x.mu.Lock()
 				defer x.mu.Unlock()
-				x.tokens[db.Name], x.fence[db.Name] = token, at
+				db.token, db.fence = token, at
 				x.canaries += len(db.Links)
 				return nil
 			})
@@ -54,7 +55,7 @@ func (x *crossing) canary() flow.Step {
 // sessions that hold the locks.
 //
 // What depends on the catalogs alone, which tables there are and how they look,
-// was read just before (meet), together with their fingerprint. That of close
+// was read just before (recheck), together with their fingerprint. That of close
 // must still be the same: nothing of it can have changed in between, and to read
 // it here, too, would cost the writers as much again.
 func (x *crossing) lookUnderLocks(ctx context.Context) error {
@@ -68,7 +69,7 @@ func (x *crossing) lookUnderLocks(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error {
-		return x.each(ctx, func(ctx context.Context, db *Database) error {
+		return x.each(ctx, func(ctx context.Context, db *database) error {
 			held, err := x.held(db.Name)
 			if err != nil {
 				return err
@@ -76,7 +77,7 @@ func (x *crossing) lookUnderLocks(ctx context.Context) error {
 			larges, err := x.countLarges(ctx, held)
 			x.mu.Lock()
 			defer x.mu.Unlock()
-			x.larges[db.Name] = larges
+			db.larges = &larges
 			return err
 		})
 	})
@@ -115,24 +116,25 @@ func (x *crossing) countLarges(ctx context.Context, conn *pgx.Conn) (n int64, er
 // the fence LSN, in every set.
 func (x *crossing) drain() flow.Step {
 	var does []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		if len(db.Links) > 0 {
 			does = append(does, link.CanaryEffect(db.Links))
 		}
 	}
 	return x.blockedStep(flow.Step{
 		ID: "drain", Title: "Wait until " + x.Opening.Name + " has everything", Does: does,
+		Cost: flow.Cost{Base: 6 * time.Millisecond, Set: time.Millisecond, Trips: 6},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *Database) error {
+			return x.each(ctx, func(ctx context.Context, db *database) error {
 				from, to, err := x.ends(ctx, db)
 				if err != nil {
 					return err
 				}
-				progress, err := link.Drain(ctx, from, to, db.Links, x.tokens[db.Name], x.fence[db.Name])
+				progress, err := link.Drain(ctx, from, to, db.Links, db.token, db.fence)
 				x.mu.Lock()
 				defer x.mu.Unlock()
 				for name, at := range progress {
-					x.origins[name] = at
+					x.link(name).origin = at
 				}
 				return err
 			})
@@ -153,7 +155,7 @@ func (x *crossing) forwardAgain() flow.Step {
 // starts are the statements that let every link of the crossing apply again.
 func (x *crossing) starts() []flow.Effect {
 	var start []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		for _, l := range db.Links {
 			start = append(start, l.Enable())
 		}
@@ -174,7 +176,7 @@ func (x *crossing) start(ctx context.Context, starts []flow.Effect) error {
 func (x *crossing) forwardStop() flow.Step {
 	var stop []flow.Effect
 	start := x.starts()
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		for _, l := range db.Links {
 			stop = append(stop, l.Disable())
 		}
@@ -184,12 +186,13 @@ func (x *crossing) forwardStop() flow.Step {
 	}
 	return x.blockedStep(flow.Step{
 		ID: "forward/stop", Title: "Stop applying on " + x.Opening.Name, Does: stop, Undoes: start,
+		Cost: flow.Cost{Base: 10 * time.Millisecond, Set: 2 * time.Millisecond, Trips: 4},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			x.stopped = true
 			if err := x.run(ctx, stop, nil); err != nil {
 				return err
 			}
-			return x.each(ctx, func(ctx context.Context, db *Database) error {
+			return x.each(ctx, func(ctx context.Context, db *database) error {
 				from, to, err := x.ends(ctx, db)
 				if err != nil {
 					return err
@@ -207,6 +210,7 @@ func (x *crossing) forwardStop() flow.Step {
 func (x *crossing) durable() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "durable", Title: "Wait until the standbys of " + x.Opening.Name + " have it too",
+		Cost: flow.Cost{Base: 2 * time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			conn, err := x.onOpening(ctx, x.Home)
 			if err != nil {

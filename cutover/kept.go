@@ -99,7 +99,7 @@ func (x *crossing) askStandby(ctx context.Context, sb Standby) (behind receivers
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	x.mu.Lock()
-	conn := x.nodes[sb.Name]
+	conn := x.standbys.asked[sb.Name]
 	x.mu.Unlock()
 	if conn == nil || conn.IsClosed() {
 		var err error
@@ -107,7 +107,7 @@ func (x *crossing) askStandby(ctx context.Context, sb Standby) (behind receivers
 			return nil, nil
 		}
 		x.mu.Lock()
-		x.nodes[sb.Name] = conn
+		x.standbys.asked[sb.Name] = conn
 		x.mu.Unlock()
 	}
 	var ours bool
@@ -158,9 +158,9 @@ func (x *crossing) keptGate(ctx context.Context) (bool, string, error) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.streamed = map[string]bool{}
+	x.standbys.streamed = map[string]bool{}
 	for name := range at {
-		x.streamed[name] = true
+		x.standbys.streamed[name] = true
 	}
 	if len(absent) > 0 {
 		return false, fmt.Sprintf("standby %s of %s does not stream: promoted later, it would not know that it is closed. Start it, or accept %s:<name>",
@@ -178,6 +178,7 @@ const StandbyMissing = "standby-missing"
 func (x *crossing) closeKept() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "close/kept", Title: "Wait until the standbys of " + x.Closing.Name + " know that it is closed",
+		Cost: flow.Cost{Base: time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			var behind []string
 			err := pg.Poll(ctx, 2*time.Millisecond, "the standbys of "+x.Closing.Name, func(ctx context.Context) (bool, error) {
@@ -185,7 +186,7 @@ func (x *crossing) closeKept() flow.Step {
 				if err != nil {
 					return false, err
 				}
-				behind = at.missing(x.streamed, x.closed)
+				behind = at.missing(x.standbys.streamed, x.closed)
 				return len(behind) == 0, nil
 			})
 			if err != nil && len(behind) > 0 {

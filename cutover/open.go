@@ -15,7 +15,7 @@ import (
 
 // openSQL is the one transaction that opens a database: it looks at the server
 // once more and raises rather than open what is not drained.
-func (x *crossing) openSQL(db *Database) string {
+func (x *crossing) openSQL(db *database) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "DO $open$\nBEGIN\n  IF pg_is_in_recovery() THEN RAISE 'this server is a standby'; END IF;\n"+
 		"  IF (SELECT system_identifier FROM pg_control_system()) <> %s THEN RAISE 'this is another server than the one that was drained'; END IF;\n"+
@@ -40,12 +40,12 @@ func (x *crossing) openSQL(db *Database) string {
 // has voided the decision: nothing is opened.
 func (x *crossing) open() flow.Step {
 	does := []flow.Effect{x.on(x.Closing, x.Home, x.Part.Own(openDecision))}
-	for i := range x.Databases {
-		db := &x.Databases[i]
+	for _, db := range x.databases {
 		does = append(does, x.on(x.Opening, db.Name, x.openSQL(db)), x.endEffect(x.Opening, db.Name))
 	}
 	return flow.Step{
-		ID: "open", Title: "Open " + x.Opening.Name, Does: does, Commit: true, Done: never,
+		ID: "open", Title: "Open " + x.Opening.Name, Does: does, Commit: true, Done: never, Blocks: true,
+		Cost: flow.Cost{Base: 5 * time.Millisecond, Trips: 3},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if err := x.decide(ctx, t); err != nil {
 				return err
@@ -57,7 +57,7 @@ func (x *crossing) open() flow.Step {
 			}
 			ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("the other side could not be opened within 2 minutes"))
 			defer cancel()
-			if err := x.each(ctx, func(ctx context.Context, db *Database) error { return x.openDatabase(ctx, db) }); err != nil {
+			if err := x.each(ctx, func(ctx context.Context, db *database) error { return x.openDatabase(ctx, db) }); err != nil {
 				return err
 			}
 			x.mu.Lock()
@@ -124,7 +124,7 @@ const reachTime = 2 * time.Second
 func (x *crossing) reach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("%s did not answer within %s", x.Opening.Server, reachTime))
 	defer cancel()
-	return x.each(ctx, func(ctx context.Context, db *Database) error {
+	return x.each(ctx, func(ctx context.Context, db *database) error {
 		conn, err := x.onOpening(ctx, db.Name)
 		if err != nil {
 			return err
@@ -133,7 +133,7 @@ func (x *crossing) reach(ctx context.Context) error {
 	})
 }
 
-func (x *crossing) openDatabase(ctx context.Context, db *Database) error {
+func (x *crossing) openDatabase(ctx context.Context, db *database) error {
 	m := x.memory()
 	vars, err := x.vars(m)
 	if err != nil {
@@ -170,7 +170,7 @@ func (x *crossing) openDatabase(ctx context.Context, db *Database) error {
 // up.
 func (x *crossing) readOnly() flow.Step {
 	var does []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		if !db.Shared {
 			does = append(does, x.on(x.Closing, db.Name, ReadOnly(db.Name)))
 		}
@@ -181,7 +181,7 @@ func (x *crossing) readOnly() flow.Step {
 	}
 	return flow.Step{
 		ID: "read-only", Title: "End the sessions of " + x.Closing.Name + " that are not read-only", Does: all, Done: never,
-		Beside: served, Lane: "closed",
+		Beside: served, Lane: "closed", Cost: flow.Cost{Base: 2 * time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// A client that waits at the fence goes on when it finds the other side.
 			defer x.release()
@@ -239,12 +239,13 @@ func absent(err error) bool {
 func (x *crossing) follow() flow.Step {
 	return flow.Step{
 		ID: "back/follow", Title: x.Closing.Name + " follows " + x.Opening.Name, Done: never, Beside: served, Lane: "closed",
+		Cost: flow.Cost{Base: 3 * time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			if !x.Back {
 				return nil
 			}
 			return x.ifThere(ctx, t, "the way back does not move", func(ctx context.Context) error {
-				return x.each(ctx, func(ctx context.Context, db *Database) error {
+				return x.each(ctx, func(ctx context.Context, db *database) error {
 					to, from, err := x.ends(ctx, db)
 					if err != nil {
 						return err
@@ -281,7 +282,7 @@ func (x *crossing) done() flow.Step {
 func (x *crossing) leaks() flow.Step {
 	does := x.flushEffects()
 	var ends []string
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		ends = append(ends, names(db.Links)...)
 		for _, l := range db.Links {
 			does = append(does, l.DropSubscription()...)
@@ -290,8 +291,9 @@ func (x *crossing) leaks() flow.Step {
 	}
 	return flow.Step{
 		ID: "forward/drop", Title: "Look for leaks a last time, and drop the links to " + x.Opening.Name, Does: does, Late: true, Done: never,
+		Cost: flow.Cost{Base: 200 * time.Millisecond, Set: 15 * time.Millisecond, Trips: 8},
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			err := x.each(ctx, func(ctx context.Context, db *Database) error {
+			err := x.each(ctx, func(ctx context.Context, db *database) error {
 				to, err := x.onOpening(ctx, db.Name)
 				if err != nil {
 					return err
@@ -299,7 +301,7 @@ func (x *crossing) leaks() flow.Step {
 				return DropLinks(ctx, nil, to, db.Links)
 			})
 			return errors.Join(err, x.ifThere(ctx, t, "its slots "+strings.Join(ends, ", ")+" stay until it is back: run the same command again", func(ctx context.Context) error {
-				return x.each(ctx, func(ctx context.Context, db *Database) error {
+				return x.each(ctx, func(ctx context.Context, db *database) error {
 					if err := x.lastLeaks(ctx, t, db); err != nil {
 						return err
 					}
@@ -314,35 +316,10 @@ func (x *crossing) leaks() flow.Step {
 	}
 }
 
-func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *Database) error {
-	from, err := x.onClosing(ctx, db.Name)
-	if err != nil {
-		return err
-	}
-	at, err := link.Positions(ctx, from, nil, db.Links)
-	if err != nil {
-		return err
-	}
-	var there []link.Link
-	for _, l := range db.Links {
-		if at[l.Name].Slot {
-			there = append(there, l)
-		}
-	}
-	found, err := x.leaked(ctx, from, db, there)
-	if err != nil {
-		return err
-	}
-	if len(found) > 0 {
-		t.Note("LEAK: %s was written after the fence LSN %s in %s: %s. These rows are not on %s; copy them by hand", x.Closing.Name, x.fence[db.Name], db.Name, strings.Join(found, ", "), x.Opening.Name)
-	}
-	return nil
-}
-
 // closedAgain looks at everything again that a decision found closed stands on.
 func (x *crossing) closedAgain(d Decision) flow.Step {
 	return flow.Step{
-		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never,
+		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never, Blocks: true,
 		Does: append(append([]flow.Effect{x.endEffect(x.Closing, x.Home)}, x.aheadEffects()...), x.flushEffects()...),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			x.begin()
@@ -363,8 +340,8 @@ func (x *crossing) closedAgain(d Decision) flow.Step {
 }
 
 func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
-	if d.Closing != whom(x.Closing) || d.Opening != whom(x.Opening) {
-		return fmt.Errorf("the decision was taken for other servers or timelines (%v → %v) than these (%v → %v)", d.Closing, d.Opening, whom(x.Closing), whom(x.Opening))
+	if d.Closing != WhomOf(x.Closing) || d.Opening != WhomOf(x.Opening) {
+		return fmt.Errorf("the decision was taken for other servers or timelines (%v → %v) than these (%v → %v)", d.Closing, d.Opening, WhomOf(x.Closing), WhomOf(x.Opening))
 	}
 	// What close/kept waits for: the standbys that stream, those that streamed
 	// then, and those of the runbook, of which none may be missing.
@@ -377,7 +354,7 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 	}
 	x.mu.Lock()
 	for _, name := range d.Standbys {
-		x.streamed[name] = true
+		x.standbys.streamed[name] = true
 	}
 	x.mu.Unlock()
 	home, err := x.onClosing(ctx, x.Home)
@@ -387,7 +364,7 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 	if err := home.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()").Scan(&x.closed); err != nil {
 		return &pg.Error{Doing: "read the position of close", On: x.Closing.Server.String(), Err: err}
 	}
-	return x.each(ctx, func(ctx context.Context, db *Database) error {
+	return x.each(ctx, func(ctx context.Context, db *database) error {
 		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return err
@@ -407,7 +384,8 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 			return fmt.Errorf("links have not applied the fence LSN %s: %s", d.Fence[db.Name], behind)
 		}
 		x.mu.Lock()
-		x.prints[db.Name], x.larges[db.Name] = d.Prints[db.Name], d.Larges[db.Name]
+		larges := d.Larges[db.Name]
+		db.print, db.larges = d.Prints[db.Name], &larges
 		x.mu.Unlock()
 		if _, err := x.copyAllSequences(ctx, db); err != nil {
 			return err

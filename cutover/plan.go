@@ -28,9 +28,13 @@ type line struct {
 }
 
 // order is a whole crossing, in the order in which its steps run, each with the
-// reason why it stands where it stands. pause is the step with which clients begin
-// to be held: traffic/pause, or that of a rehearsal.
-func (x *crossing) order(pause func() flow.Step) []line {
+// reason why it stands where it stands. What else there is to know of a step, what it
+// costs, whether clients wait for it, how it is undone, stands on the step itself.
+func (x *crossing) order() []line {
+	pause := x.trafficPause
+	if x.quietly() {
+		pause = x.quiet
+	}
 	one := func(step func() flow.Step) func() []flow.Step {
 		return func() []flow.Step { return []flow.Step{step()} }
 	}
@@ -49,7 +53,7 @@ func (x *crossing) order(pause func() flow.Step) []line {
 		{reversible, one(x.gate)},                  // the last moment at which waiting costs nothing
 		{reversible, one(x.trafficPrepare)},        // connects to the poolers: nothing is opened while clients are held
 		{reversible, given(x.Back, x.backMake)},    // makes the subscriptions of the way back, disabled: slow, and only their slots need the locks
-		{reversible, one(pause)},                   // poolers first: their clients are spared the locks
+		{reversible, one(pause)},                   // rechecks what takes time, and pauses: poolers first: their clients are spared the locks
 		{reversible, one(x.lock)},                  // the barrier: from here nothing commits on the closing side
 		{reversible, one(x.canary)},                // reads the gates again and the fence LSN: now nothing can move them
 		{reversible, one(x.drain)},                 // the opening side has everything up to the fence LSN, and shows the canary
@@ -84,8 +88,8 @@ func in(lines []line, stages ...stage) []flow.Step {
 // New builds the whole plan: from arm to what follows open.
 func New(c Config) *Crossing {
 	x := newCrossing(c)
-	lines := x.order(x.trafficPause)
-	return &Crossing{Plan: x.plan(append(in(lines, ahead, arming, before, reversible, closing), x.fromOpen(lines)...)), x: x}
+	lines := x.order()
+	return &Crossing{Plan: x.plan(append(in(lines, ahead, arming, before, reversible, closing), x.fromOpen(lines)...)), Anew: true, x: x}
 }
 
 // Resume builds the plan for an attempt that was found closed: it looks at
@@ -94,7 +98,7 @@ func New(c Config) *Crossing {
 func Resume(c Config, d Decision) *Crossing {
 	x := newCrossing(c)
 	x.remember(d)
-	lines := x.order(x.trafficPause)
+	lines := x.order()
 	var steps []flow.Step
 	for _, s := range in(lines, arming, before, reversible, closing) {
 		if s.Undo != nil {
@@ -111,6 +115,7 @@ func Resume(c Config, d Decision) *Crossing {
 func Earlier(c Config, d Decision) *Crossing {
 	c.Attempt = d.Attempt
 	again := New(c)
+	again.Anew = false
 	again.x.remember(d)
 	return again
 }
@@ -121,7 +126,7 @@ func Forwards(c Config, d Decision) *Crossing {
 	x.remember(d)
 	x.decided = true
 	// Sequences first: a database that is still to be opened hands out nothing twice.
-	steps := append([]flow.Step{x.sequencesAgain()}, x.fromOpen(x.order(x.trafficPause))...)
+	steps := append([]flow.Step{x.sequencesAgain()}, x.fromOpen(x.order())...)
 	done := &steps[len(steps)-1]
 	done.Needs = append(done.Needs, steps[0].ID)
 	return &Crossing{Plan: x.plan(steps), x: x}

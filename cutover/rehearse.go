@@ -78,8 +78,11 @@ type rehearsal struct {
 	left     []string
 }
 
-// quietStep is where a try begins that pauses no traffic.
+// quietStep is pauseStep of a rehearsal that pauses no traffic.
 const quietStep = "quiet"
+
+// pausesWith is the option of the command that makes a rehearsal pause the traffic.
+const pausesWith = "--with-traffic"
 
 // Rehearse builds the plan that takes the reversible steps of a cutover, the
 // same ones that New does, times them and undoes them. The fence stays open, no
@@ -91,13 +94,9 @@ func Rehearse(c Config, traffic bool) *Crossing {
 	x := newCrossing(c)
 	x.rehearsal = &rehearsal{traffic: traffic, took: map[string]time.Duration{}}
 	x.stopped = false // what a real attempt has left is no leftover of this one
-	pause := x.quiet
-	if traffic {
-		pause = x.trafficPause
-	}
-	steps := in(x.order(pause), arming, reversible)
+	steps := in(x.order(), arming, reversible)
 	for i := range steps {
-		steps[i] = x.timed(steps[i], i == len(steps)-1)
+		steps[i] = x.timed(steps[i], i == 0, i == len(steps)-1)
 	}
 	p := x.plan(steps)
 	p.Name = "rehearse"
@@ -114,32 +113,28 @@ func Rehearsed(c Config, d Decision) *Crossing {
 	return again
 }
 
+// quietly reports whether this is a rehearsal that pauses no traffic.
+func (x *crossing) quietly() bool { return x.rehearsal != nil && !x.rehearsal.traffic }
+
 // quiet is what traffic/pause begins with, where nothing is paused.
 func (x *crossing) quiet() flow.Step {
 	return flow.Step{
-		ID: quietStep, Title: "Wait until no old transaction writes, and look a last time", Done: never, Does: x.meetEffects(),
+		ID: quietStep, Title: "Wait until no old transaction writes, and look a last time", Done: never, Does: x.recheckEffects(),
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if err := x.mayBegin(ctx, t); err != nil {
-				return err
-			}
-			return x.meet(ctx, t)
+			return x.recheck(ctx, t)
 		},
 	}
 }
 
-// timed is a step whose time is taken; with the last one everything is measured.
-func (x *crossing) timed(s flow.Step, last bool) flow.Step {
-	r, do, undo := x.rehearsal, s.Do, s.Undo
+// timed is a step whose time is taken. With the first one the watching begins, with
+// the last one everything is measured.
+func (x *crossing) timed(s flow.Step, first, last bool) flow.Step {
+	r, do := x.rehearsal, s.Do
 	s.Do = func(ctx context.Context, t *flow.Turn) error {
-		switch s.ID {
-		case "arm":
+		if first {
 			if err := x.witness(ctx); err != nil {
 				return err
 			}
-		case "traffic/pause":
-			r.pausing()
-		case "barrier":
-			r.tries++
 		}
 		began := time.Now()
 		if err := do(ctx, t); err != nil {
@@ -156,25 +151,34 @@ func (x *crossing) timed(s flow.Step, last bool) flow.Step {
 		}
 		return nil
 	}
-	if s.ID == "traffic/pause" {
-		s.Undo = func(ctx context.Context, t *flow.Turn) error {
-			err := undo(ctx, t)
-			if err == nil {
-				r.resumed()
-			}
-			return err
-		}
-	}
 	return s
 }
 
+// trying counts a try for the locks. Of a crossing that is no rehearsal (nil) nothing
+// is measured, neither here nor in pausing and resumed.
+func (r *rehearsal) trying() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tries++
+}
+
+// pausing begins the time for which clients are held back in poolers, resumed ends it.
 func (r *rehearsal) pausing() {
+	if r == nil {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.paused = time.Now()
 }
 
 func (r *rehearsal) resumed() {
+	if r == nil {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.paused.IsZero() {
@@ -194,7 +198,7 @@ func undoing(steps []flow.Step) []flow.Step {
 			}
 			undo = append(undo, flow.Step{
 				ID: "undo/" + s.ID, Title: "Undo: " + strings.ToLower(s.Title[:1]) + s.Title[1:],
-				Does: s.Undoes, Do: s.Undo, Done: never, Timeout: 30 * time.Second,
+				Does: s.Undoes, Do: s.Undo, Done: never, Timeout: 30 * time.Second, Option: s.Option,
 			})
 		}
 	}
@@ -215,7 +219,7 @@ func (x *crossing) witness(ctx context.Context) error {
 // refusedNow counts the statements that the fence has refused in all databases.
 func (x *crossing) refusedNow(ctx context.Context) (int64, error) {
 	var sum int64
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		conn, err := x.onClosing(ctx, db.Name)
 		if err != nil {
 			return 0, err
@@ -305,12 +309,12 @@ func (x *crossing) nothingLeft() flow.Step {
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			ctx, cancel := context.WithTimeoutCause(ctx, linksAgain, fmt.Errorf("%s have passed", linksAgain))
 			defer cancel()
-			return x.each(ctx, func(ctx context.Context, db *Database) error { return x.asBefore(ctx, db) })
+			return x.each(ctx, func(ctx context.Context, db *database) error { return x.asBefore(ctx, db) })
 		},
 	}
 }
 
-func (x *crossing) asBefore(ctx context.Context, db *Database) error {
+func (x *crossing) asBefore(ctx context.Context, db *database) error {
 	closing, opening, err := x.ends(ctx, db)
 	if err != nil {
 		return err

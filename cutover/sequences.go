@@ -21,7 +21,7 @@ func (x *crossing) aheadEffects() []flow.Effect {
 		return nil // they are read, and not set
 	}
 	var does []flow.Effect
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		if db.Sequences > 0 {
 			does = append(does, x.on(x.Opening, db.Name, SetSequences))
 		}
@@ -33,9 +33,9 @@ func (x *crossing) aheadEffects() []flow.Effect {
 // only those that move meanwhile are written inside, and of those that do not
 // nothing but the values is read.
 func (x *crossing) aheadOfTheWindow(ctx context.Context) error {
-	return x.each(ctx, func(ctx context.Context, db *Database) error {
+	return x.each(ctx, func(ctx context.Context, db *database) error {
 		x.mu.Lock()
-		before := x.seqs[db.Name]
+		before := db.seqs
 		x.mu.Unlock()
 		now, err := x.knowSequences(ctx, db)
 		if err != nil {
@@ -44,7 +44,7 @@ func (x *crossing) aheadOfTheWindow(ctx context.Context) error {
 		if before != nil { // the gate has read them, a while ago
 			x.mu.Lock()
 			for _, s := range moved(before, now) {
-				x.moving[db.Name+"."+s.SQL()] = true
+				db.moving[s.SQL()] = true
 			}
 			x.mu.Unlock()
 		}
@@ -56,12 +56,12 @@ func (x *crossing) aheadOfTheWindow(ctx context.Context) error {
 // busy are the sequences of a database that moved between the gate and the
 // barrier: those that may be expected to have moved since. All are read when the
 // last client is gone.
-func (x *crossing) busy(db *Database) []schema.Sequence {
+func (x *crossing) busy(db *database) []schema.Sequence {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var some []schema.Sequence
-	for _, s := range x.seqs[db.Name] {
-		if x.moving[db.Name+"."+s.SQL()] {
+	for _, s := range db.seqs {
+		if db.moving[s.SQL()] {
 			some = append(some, s)
 		}
 	}
@@ -69,7 +69,7 @@ func (x *crossing) busy(db *Database) []schema.Sequence {
 }
 
 // knowSequences reads all of the sequences of a database, on both sides.
-func (x *crossing) knowSequences(ctx context.Context, db *Database) ([]schema.Sequence, error) {
+func (x *crossing) knowSequences(ctx context.Context, db *database) ([]schema.Sequence, error) {
 	from, to, err := x.ends(ctx, db)
 	if err != nil {
 		return nil, err
@@ -88,16 +88,16 @@ func (x *crossing) knowSequences(ctx context.Context, db *Database) ([]schema.Se
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.theirs[db.Name] = at
+	db.theirs = at
 	return db.ours(now), nil
 }
 
 // copyAllSequences is copySequences for every sequence. There are no others than
 // those that are known: from arm on nobody makes any, and the fingerprint would
 // tell.
-func (x *crossing) copyAllSequences(ctx context.Context, db *Database) (int, error) {
+func (x *crossing) copyAllSequences(ctx context.Context, db *database) (int, error) {
 	x.mu.Lock()
-	known := x.seqs[db.Name]
+	known := db.seqs
 	x.mu.Unlock()
 	if known != nil {
 		return x.copySequences(ctx, db, known)
@@ -111,7 +111,7 @@ func (x *crossing) copyAllSequences(ctx context.Context, db *Database) (int, err
 
 // copySequences writes those of some sequences that moved since the last time,
 // reads them back, and returns how many it wrote.
-func (x *crossing) copySequences(ctx context.Context, db *Database, some []schema.Sequence) (int, error) {
+func (x *crossing) copySequences(ctx context.Context, db *database, some []schema.Sequence) (int, error) {
 	if len(some) == 0 {
 		return 0, nil
 	}
@@ -128,7 +128,7 @@ func (x *crossing) copySequences(ctx context.Context, db *Database, some []schem
 
 // setSequences sets those of now that stood elsewhere before, sees that they
 // stand there, and remembers where.
-func (x *crossing) setSequences(ctx context.Context, db *Database, before, now []schema.Sequence) (int, error) {
+func (x *crossing) setSequences(ctx context.Context, db *database, before, now []schema.Sequence) (int, error) {
 	moved := moved(before, now)
 	sql, n := schema.SetSequences(moved, x.Margin)
 	if n > 0 {
@@ -142,7 +142,7 @@ func (x *crossing) setSequences(ctx context.Context, db *Database, before, now [
 			}
 		}
 		x.mu.Lock()
-		theirs := x.theirs[db.Name]
+		theirs := db.theirs
 		x.mu.Unlock()
 		var there []schema.Sequence
 		for _, s := range moved {
@@ -160,21 +160,21 @@ func (x *crossing) setSequences(ctx context.Context, db *Database, before, now [
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(now) >= len(x.seqs[db.Name]) {
-		x.seqs[db.Name] = now
+	if len(now) >= len(db.seqs) {
+		db.seqs = now
 		return n, nil
 	}
 	at := make(map[uint32]schema.Sequence, len(now))
 	for _, s := range now {
 		at[s.OID] = s
 	}
-	all := slices.Clone(x.seqs[db.Name])
+	all := slices.Clone(db.seqs)
 	for i, s := range all {
 		if t, ok := at[s.OID]; ok {
 			all[i] = t
 		}
 	}
-	x.seqs[db.Name] = all
+	db.seqs = all
 	return n, nil
 }
 
@@ -210,8 +210,9 @@ func moved(before, now []schema.Sequence) []schema.Sequence {
 func (x *crossing) sequences() flow.Step {
 	return x.blockedStep(flow.Step{
 		ID: "sequences", Title: "Set the sequences that move", Does: x.aheadEffects(),
+		Cost: flow.Cost{Base: 2 * time.Millisecond, Sequence: 5 * time.Microsecond, Trips: 4},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *Database) error {
+			return x.each(ctx, func(ctx context.Context, db *database) error {
 				_, err := x.copySequences(ctx, db, x.busy(db))
 				return err
 			})
@@ -230,7 +231,7 @@ const sequencesTime = 10 * time.Second
 // out nothing twice. What clients have used meanwhile only moves further.
 func (x *crossing) sequencesAgain() flow.Step {
 	does := []flow.Effect{x.endEffect(x.Closing, x.Home)}
-	for _, db := range x.Databases {
+	for _, db := range x.databases {
 		if db.Sequences > 0 {
 			does = append(does, x.on(x.Opening, db.Name, SetSequences))
 		}
@@ -247,7 +248,7 @@ func (x *crossing) sequencesAgain() flow.Step {
 				if err != nil {
 					return err
 				}
-				return x.each(ctx, func(ctx context.Context, db *Database) error {
+				return x.each(ctx, func(ctx context.Context, db *database) error {
 					n, err := x.raisePassed(ctx, db)
 					if n > 0 {
 						t.Note("%d sequences of %s were used on %s after it was closed; %s goes on after them", n, db.Name, x.Closing.Name, x.Opening.Name)
@@ -261,13 +262,13 @@ func (x *crossing) sequencesAgain() flow.Step {
 
 // raisePassed raises the sequences of one database that the closed side has passed,
 // and returns how many.
-func (x *crossing) raisePassed(ctx context.Context, db *Database) (int, error) {
+func (x *crossing) raisePassed(ctx context.Context, db *database) (int, error) {
 	from, err := x.knowSequences(ctx, db)
 	if err != nil {
 		return 0, err
 	}
 	x.mu.Lock()
-	theirs := slices.Collect(maps.Values(x.theirs[db.Name]))
+	theirs := slices.Collect(maps.Values(db.theirs))
 	x.mu.Unlock()
 	passed := schema.Passed(from, theirs)
 	sql, n := schema.SetSequences(passed, x.Margin)

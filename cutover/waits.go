@@ -48,8 +48,8 @@ func watchWaits(ctx context.Context, x *crossing) (*waits, error) {
 	w := &waits{conn: conn, done: make(chan struct{})}
 	watching, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w.cancel = cancel
-	dbs := make([]string, len(x.Databases))
-	for i, db := range x.Databases {
+	dbs := make([]string, len(x.databases))
+	for i, db := range x.databases {
 		dbs[i] = db.Name
 	}
 	go w.watch(watching, dbs, x.app())

@@ -64,15 +64,7 @@ func (u *Upgrade) checkOptions(ctx context.Context, sizes bool) (check.Options, 
 		}
 	}
 	for _, t := range u.rb.Cutover.Traffic {
-		if t.PgBouncer == nil {
-			continue
-		}
-		for _, i := range t.PgBouncer.Instances {
-			if admin, err := pg.Parse("pgbouncer", i.Admin, ""); err == nil { // switches says what is wrong with it
-				name, _ := admin.Host()
-				o.Poolers = append(o.Poolers, name)
-			}
-		}
+		o.Poolers = append(o.Poolers, t.Entry.Hosts()...)
 	}
 	for _, b := range u.rb.Databases {
 		o.Databases = append(o.Databases, checkDatabase(b, string(u.part)))

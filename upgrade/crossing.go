@@ -214,7 +214,7 @@ func (u *Upgrade) crossHeld(ctx context.Context, dir cutover.Direction, until ti
 	now.crossing = x
 	u.tell(now)
 	x.Plan.Interrupt, x.Plan.Cluster = ErrInterrupted, string(u.part)
-	if err := u.foreseeCrossing(ctx, s, x.Plan); err != nil {
+	if err := u.foreseeCrossing(ctx, s, x); err != nil {
 		return nil, err
 	}
 	err = flow.Run(ctx, x.Plan, j, watch)

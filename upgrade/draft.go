@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"crossfade/cutover/traffic"
 	"crossfade/schema"
 	"crossfade/upgrade/manager"
 	"crossfade/upgrade/pg"
@@ -223,7 +224,12 @@ func (d *draft) write() string {
 	d.line("# cutover:")
 	d.line("#   window: {zone: UTC, days: [sat, sun], from: \"02:00\", to: \"04:00\"}")
 	d.line("#   traffic:   # without it clients find new by themselves, with target_session_attrs=read-write")
-	d.line("#     - pgbouncer: {databases: [%s], instances: [{admin: \"host=… port=6432 user=pgbouncer dbname=pgbouncer\", config: /etc/pgbouncer/pgbouncer.ini}]}", scalar(slices.MaxFunc(d.databases, func(a, b draftDatabase) int { return cmp.Compare(a.bytes, b.bytes) }).name))
+	biggest := slices.MaxFunc(d.databases, func(a, b draftDatabase) int { return cmp.Compare(a.bytes, b.bytes) })
+	for _, k := range traffic.Kinds() {
+		if k.Example != nil {
+			d.line("#     - %s", k.Example(scalar(biggest.name)))
+		}
+	}
 	return d.b.String()
 }
 

@@ -3,9 +3,9 @@ package upgrade
 import (
 	"context"
 	"math"
-	"slices"
 	"time"
 
+	"crossfade/cutover"
 	"crossfade/schema"
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/forecast"
@@ -65,14 +65,11 @@ func (u *Upgrade) foresee(ctx context.Context, s *survey, plans []flow.Plan, o f
 
 // foreseeCrossing forecasts a crossing that begins anew. One that goes on has
 // no time for it, and perhaps nobody to ask.
-func (u *Upgrade) foreseeCrossing(ctx context.Context, s *survey, p flow.Plan) error {
-	has := func(id string) bool {
-		return slices.ContainsFunc(p.Steps, func(st flow.Step) bool { return st.ID == id })
-	}
-	if !has("arm") || has("closed/again") || s.oldErr != nil || s.newErr != nil {
+func (u *Upgrade) foreseeCrossing(ctx context.Context, s *survey, x *cutover.Crossing) error {
+	if !x.Anew || s.oldErr != nil || s.newErr != nil {
 		return nil
 	}
-	_, _, err := u.foresee(ctx, s, []flow.Plan{p}, forecast.Options{Brief: true})
+	_, _, err := u.foresee(ctx, s, []flow.Plan{x.Plan}, forecast.Options{Brief: true})
 	return err
 }
 
@@ -93,7 +90,9 @@ func (u *Upgrade) asked(facts *forecast.Facts, plans []flow.Plan) {
 	}
 	for _, p := range plans {
 		for _, st := range p.Steps {
-			facts.Steps = append(facts.Steps, forecast.StepFacts{StepKey: forecast.StepKey{Plan: p.Name, ID: st.ID}, Effects: len(st.Does)})
+			facts.Steps = append(facts.Steps, forecast.StepFacts{
+				StepKey: forecast.StepKey{Plan: p.Name, ID: st.ID}, Effects: len(st.Does), Blocks: st.Blocks, Cost: st.Cost,
+			})
 		}
 	}
 }

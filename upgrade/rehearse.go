@@ -132,8 +132,8 @@ func (u *Upgrade) rehearsalPlan(ctx context.Context, s *survey) (flow.Plan, erro
 	x := cutover.Rehearse(c, len(c.Traffic) > 0)
 	defer x.Close()
 	for i, st := range x.Plan.Steps {
-		if st.ID == "traffic/pause" || st.ID == "undo/traffic/pause" {
-			x.Plan.Steps[i].Title += " (--with-traffic)"
+		if st.Option != "" {
+			x.Plan.Steps[i].Title += " (" + st.Option + ")"
 		}
 	}
 	return x.Plan, nil

@@ -286,9 +286,7 @@ func (u *Upgrade) pooledApart() []string {
 	var names []string
 	for _, p := range u.siblings() {
 		for _, t := range p.rb.Cutover.Traffic {
-			if t.PgBouncer != nil {
-				names = append(names, t.PgBouncer.Databases...)
-			}
+			names = append(names, t.Entry.Names()...)
 		}
 	}
 	return names

@@ -185,24 +185,17 @@ func (u *Upgrade) crossingPlan(ctx context.Context, s *survey, name string) (flo
 // switches are what sends clients, as the runbook has it; to is the side that
 // they will be sent to.
 func (u *Upgrade) switches(to string) (traffic.Group, error) {
+	around := traffic.Around{
+		App: u.app, MaxBlocked: u.rb.Cutover.MaxBlocked, Apart: u.pooledApart(), Moved: u.moves(), Env: u.hookEnv,
+		Accepted: func(p traffic.Problem) bool { return u.accepted(p.ID, p.Object) },
+	}
 	var g traffic.Group
 	for _, t := range u.rb.Cutover.Traffic {
-		if h := t.Hook; h != nil {
-			g = append(g, &traffic.Hook{Run: h.Run, Timeout: h.Timeout, Env: u.hookEnv})
-			continue
+		s, err := t.Entry.Switch(around)
+		if err != nil {
+			return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
 		}
-		b := &traffic.PgBouncer{
-			Databases: t.PgBouncer.Databases, Apart: u.pooledApart(), Moved: u.moves(), PauseTimeout: min(2*time.Second, u.rb.Cutover.MaxBlocked/2), Blocked: u.rb.Cutover.MaxBlocked,
-			Accepted: func(p traffic.Problem) bool { return u.accepted(p.ID, p.Object) },
-		}
-		for _, i := range t.PgBouncer.Instances {
-			admin, err := pg.Parse("pgbouncer", i.Admin, "")
-			if err != nil {
-				return nil, &ExitError{Code: ExitUsage, Says: err.Error(), Err: err}
-			}
-			b.Instances = append(b.Instances, traffic.Instance{Admin: admin.As(u.app), Config: i.Config})
-		}
-		g = append(g, b)
+		g = append(g, s)
 	}
 	return g, nil
 }
@@ -221,8 +214,7 @@ func (u *Upgrade) trafficFindings(ctx context.Context) ([]check.Finding, error) 
 		}
 		problems, err := j.Problems(ctx, u.new)
 		if err != nil {
-			found = append(found, check.Finding{ID: poolUnreachable, Level: check.Block, On: sw.Name(), Says: err.Error(), Fix: "start the pooler, or correct its admin address in the runbook"})
-			continue
+			problems = []traffic.Problem{j.Unreachable(err)}
 		}
 		for _, p := range problems {
 			if p.State == "3D000" || p.State == "42704" {

@@ -24,62 +24,45 @@ import (
 type GuardSpec struct {
 	// Deadline is how long after its start the guard resumes even though the
 	// tool still lives, because it may be frozen; 0 waits for its end alone.
-	Deadline time.Duration  `json:"deadline,omitempty"`
-	Consoles []GuardConsole `json:"consoles,omitempty"`
-	Hooks    []GuardHook    `json:"hooks,omitempty"`
+	Deadline time.Duration `json:"deadline,omitempty"`
+	Units    []GuardUnit   `json:"units,omitempty"`
 }
 
-// GuardConsole is one PgBouncer and the databases to resume there.
-type GuardConsole struct {
-	Name      string   `json:"name"` // of the unit, for Pointed
-	Conninfo  string   `json:"conninfo"`
-	Password  string   `json:"password,omitempty"`
-	App       string   `json:"app,omitempty"`
-	Databases []string `json:"databases"`
-}
-
-// GuardHook is one hook to call with resume.
-type GuardHook struct {
-	Name    string        `json:"name"`
-	Run     []string      `json:"run"`
-	Env     []string      `json:"env,omitempty"`
-	Timeout time.Duration `json:"timeout,omitempty"`
+// GuardUnit is one unit of the traffic that a guard resumes.
+type GuardUnit struct {
+	Kind string          `json:"kind"` // its key
+	Name string          `json:"name"` // of the unit, for Pointed
+	Spec json.RawMessage `json:"spec"` // what its kind makes a Switch of
+	// Here: it must be resumed from the folder that the tool was started in.
+	Here bool `json:"here,omitempty"`
 }
 
 // Spec is what a guard of these switches needs.
 func (g Group) Spec(deadline time.Duration) (GuardSpec, error) {
 	spec := GuardSpec{Deadline: deadline}
 	for _, s := range g.Units() {
-		switch s := s.(type) {
-		case *PgBouncer:
-			admin := s.Instances[0].Admin
-			spec.Consoles = append(spec.Consoles, GuardConsole{
-				Name: s.Name(), Conninfo: admin.Conninfo(), Password: admin.Secret(), App: admin.App, Databases: s.Databases,
-			})
-		case *Hook:
-			spec.Hooks = append(spec.Hooks, GuardHook{Name: s.Name(), Run: s.Run, Env: s.environment(string(Resume), nil), Timeout: s.Timeout})
-		default:
-			return spec, fmt.Errorf("%s cannot be resumed by a guard", s.Name())
+		u, err := s.Guarded()
+		if err != nil {
+			return spec, fmt.Errorf("%s: %w", s.Name(), err)
 		}
+		spec.Units = append(spec.Units, u)
 	}
 	return spec, nil
 }
 
 func (s GuardSpec) switches() (Group, error) {
 	var g Group
-	for _, c := range s.Consoles {
-		conninfo := c.Conninfo
-		if c.Password != "" {
-			conninfo += " password='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(c.Password) + "'"
+	kinds := Kinds()
+	for _, u := range s.Units {
+		i := slices.IndexFunc(kinds, func(k Kind) bool { return k.Key == u.Kind && k.Revive != nil })
+		if i < 0 {
+			return nil, fmt.Errorf("%s cannot be resumed by a guard", u.Name)
 		}
-		admin, err := pg.Parse("pgbouncer", conninfo, "")
+		sw, err := kinds[i].Revive(u)
 		if err != nil {
 			return nil, err
 		}
-		g = append(g, &PgBouncer{Label: c.Name, Databases: c.Databases, Instances: []Instance{{Admin: admin.As(c.App)}}})
-	}
-	for _, h := range s.Hooks {
-		g = append(g, &Hook{Label: h.Name, Run: h.Run, Timeout: h.Timeout, Env: func() []string { return h.Env }})
+		g = append(g, sw)
 	}
 	return g, nil
 }
@@ -130,8 +113,8 @@ func StartGuard(ctx context.Context, exe string, spec GuardSpec) (*Guard, error)
 	cmd := exec.Command(exe, "guard")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Dir = "/"
-	if len(spec.Hooks) > 0 {
-		cmd.Dir = "" // a hook may be a relative path
+	if slices.ContainsFunc(spec.Units, func(u GuardUnit) bool { return u.Here }) {
+		cmd.Dir = ""
 	}
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -377,9 +360,8 @@ func (g Group) reached() error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), guardStart, fmt.Errorf("no answer within %s", guardStart))
 	defer cancel()
 	return g.each(ctx, func(ctx context.Context, s Switch) error {
-		if b, ok := s.(*PgBouncer); ok {
-			_, err := b.Where(ctx)
-			return err
+		if r, ok := s.(Reachable); ok {
+			return r.Reach(ctx)
 		}
 		return nil
 	})

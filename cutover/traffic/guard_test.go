@@ -224,7 +224,7 @@ func TestWatch(t *testing.T) {
 			t.Errorf("%s (%v): said %q, resumed %d times, exit %d", c.words, c.fails, got, resumes, exit)
 		}
 	}
-	for _, text := range []string{"", "no json\n", `{"consoles":[{"conninfo":"nonsense"}]}` + "\n"} {
+	for _, text := range []string{"", "no json\n", `{"units":[{"kind":"pgbouncer","spec":{"consoles":[{"conninfo":"nonsense"}]}}]}` + "\n", `{"units":[{"kind":"nothing"}]}` + "\n"} {
 		var out strings.Builder
 		exit := guardMain(strings.NewReader(text), &out, io.Discard)
 		if text == "" && exit != 0 || text != "" && (exit != 1 || !strings.HasPrefix(out.String(), sayFailed)) {

@@ -3,6 +3,7 @@ package traffic
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -44,6 +45,62 @@ type Hook struct {
 	// Env is asked before every call for what is added to the environment,
 	// "NAME=value", beside CROSSFADE_STEP; nil adds nothing.
 	Env func() []string
+}
+
+// hook is the kind.
+func hook() Kind {
+	return Kind{
+		Key: "hook", Keys: []Keys{{"a hook", []string{"run", "timeout"}}},
+		Read: func(m Mapping) Entry { return ReadHook(m, defaultHookTimeout) },
+		Revive: func(u GuardUnit) (Switch, error) {
+			var g hookGuarded
+			if err := json.Unmarshal(u.Spec, &g); err != nil {
+				return nil, err
+			}
+			return &Hook{Label: u.Name, Run: g.Run, Timeout: g.Timeout, Env: func() []string { return g.Env }}, nil
+		},
+	}
+}
+
+// HookEntry is a program of the operator.
+type HookEntry struct {
+	Run     []string      // argv
+	Timeout time.Duration // from 1 ms
+}
+
+// ReadHook reads a hook, also one that is no traffic. timeout is what it has
+// where none is given.
+func ReadHook(m Mapping, timeout time.Duration) *HookEntry {
+	const run = "[/usr/local/bin/tell-oncall]"
+	m.Require("run", "the program and its arguments, like run: "+run)
+	return &HookEntry{Run: m.Argv("run", run), Timeout: m.Duration("timeout", timeout, time.Millisecond)}
+}
+
+// Switch is the Hook of the entry.
+func (e *HookEntry) Switch(a Around) (Switch, error) {
+	return &Hook{Run: e.Run, Timeout: e.Timeout, Env: a.Env}, nil
+}
+
+// Says names the program.
+func (e *HookEntry) Says() []string { return []string{"Clients are sent by " + e.Run[0] + "."} }
+
+// Hosts are not known.
+func (e *HookEntry) Hosts() []string { return nil }
+
+// Names are not known.
+func (e *HookEntry) Names() []string { return nil }
+
+// hookGuarded is what a guard gets of a hook.
+type hookGuarded struct {
+	Run     []string      `json:"run"`
+	Env     []string      `json:"env,omitempty"`
+	Timeout time.Duration `json:"timeout,omitempty"`
+}
+
+// Guarded has the program, which may be a relative path, with the environment of now.
+func (h *Hook) Guarded() (GuardUnit, error) {
+	spec, err := json.Marshal(hookGuarded{Run: h.Run, Env: h.environment(string(Resume), nil), Timeout: h.Timeout})
+	return GuardUnit{Kind: "hook", Name: h.Name(), Spec: spec, Here: true}, err
 }
 
 // The arguments of a hook that are no calls of a Switch.

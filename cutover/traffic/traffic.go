@@ -6,6 +6,10 @@
 // fails while nothing is paused. Resume always works on connections of its own,
 // whatever became of a Pause. A Guard is the child process that resumes when
 // the tool is gone.
+//
+// There are several kinds; kinds.go lists them, and each is a file with everything
+// that the product knows of it: its keys in the runbook, what may block it, how it
+// pauses, points and resumes, what a guard needs of it, and what people read of it.
 package traffic
 
 import (
@@ -13,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"crossfade/upgrade/flow"
@@ -57,6 +60,9 @@ type Switch interface {
 	Resume(ctx context.Context) error
 	// Where is the host:port that clients are sent to now; "" is not known.
 	Where(ctx context.Context) (string, error)
+	// Guarded is what a guard needs to resume clients in the place of this process; it
+	// may hold secrets. It is asked of units.
+	Guarded() (GuardUnit, error)
 }
 
 // Problem is something that blocks a switch.
@@ -79,28 +85,46 @@ func (p Problem) Error() string {
 	return s
 }
 
-// Judge is a Switch that can tell all its problems at once, without writing
-// anything.
-type Judge interface {
-	Problems(ctx context.Context, to *pg.Server) ([]Problem, error)
-}
+// What some switches can do, and others need not.
+type (
+	// Judge is a Switch that can tell all its problems at once, without writing
+	// anything.
+	Judge interface {
+		Problems(ctx context.Context, to *pg.Server) ([]Problem, error)
+		// Unreachable is the problem that Problems ended with err.
+		Unreachable(err error) Problem
+	}
+	// Waiter is a Switch that knows the sessions that a Pause would wait for.
+	Waiter interface {
+		Busy(ctx context.Context) ([]Busy, error)
+	}
+	// Divisible is a Switch whose units can be pointed and resumed without each other.
+	Divisible interface {
+		Units() []Switch
+	}
+	// Reachable is a Switch that can be asked whether it answers.
+	Reachable interface {
+		Reach(ctx context.Context) error
+	}
+)
 
-// Busy is whom a Pause would wait for at one place.
+// Busy are the sessions that a Pause would wait for at one place.
 type Busy struct {
 	On       string        // "pgbouncer pool1:6432"
 	Backends []int32       // the server's processes that work for clients now
 	Patience time.Duration // how long the Pause would wait for them
+	Says     string        // what becomes of a Pause that waits longer
 }
 
 // Group is several switches that act together.
 type Group []Switch
 
-// Busy is whom a Pause of the group would wait for. Hooks cannot tell.
+// Busy is what a Pause of the group would wait for, as far as its switches know.
 func (g Group) Busy(ctx context.Context) ([]Busy, error) {
 	var busy []Busy
 	for _, s := range g {
-		if b, ok := s.(*PgBouncer); ok {
-			some, err := b.Busy(ctx)
+		if w, ok := s.(Waiter); ok {
+			some, err := w.Busy(ctx)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", s.Name(), err)
 			}
@@ -145,22 +169,15 @@ func (g Group) Resume(ctx context.Context) error {
 	return g.each(ctx, func(ctx context.Context, s Switch) error { return s.Resume(ctx) })
 }
 
-// Units are the switches that can be pointed and resumed without each other: a
-// PgBouncer for each of its instances, and the others as they are. One that is dead
-// or frozen holds up none of the rest.
+// Units are the switches that can be pointed and resumed without each other. One
+// that is dead or frozen holds up none of the rest.
 func (g Group) Units() Group {
 	var units Group
 	for _, s := range g {
-		b, ok := s.(*PgBouncer)
-		if !ok {
+		if d, ok := s.(Divisible); ok {
+			units = append(units, d.Units()...)
+		} else {
 			units = append(units, s)
-			continue
-		}
-		writing := &sync.Mutex{}
-		for _, i := range b.Instances {
-			unit := *b
-			unit.Label, unit.Instances, unit.writing = "", []Instance{i}, writing
-			units = append(units, &unit)
 		}
 	}
 	return units

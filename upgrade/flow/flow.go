@@ -103,8 +103,26 @@ type Step struct {
 	Beside, Lane string
 	// Timeout limits Do; 0 is no limit of its own. UndoTimeout limits Undo; 0 is 30 s.
 	Timeout, UndoTimeout time.Duration
+	// Blocks: clients that write wait while Do runs.
+	Blocks bool
+	// Cost is what Do takes, for a forecast to be made from; the zero Cost is not known.
+	Cost Cost
 	// Forecast is how long Do is expected to take; 0 is not known.
 	Forecast time.Duration
+	// Option is the option of the command without which this step is left out; "" is
+	// none. It tells a plan that is shown with all that it may do from one that runs.
+	Option string
+}
+
+// Cost is what a step takes on the machine that it was measured on. Package forecast
+// adds it up, for as many of each thing as there are, and for other machines; flow
+// does nothing with it.
+type Cost struct {
+	Base                         time.Duration
+	Table, Sequence, Set, Pooler time.Duration // beside Base, for each that the plan is about
+	Trips                        int           // questions to the servers, one after the other, beside all that
+	Transactions                 bool          // it waits for transactions that are open
+	Stable                       bool          // it waits until the lag has been low for as long as the runbook says
 }
 
 // Plan is a list of steps that run in order, but for those that run beside

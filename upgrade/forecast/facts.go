@@ -2,6 +2,8 @@ package forecast
 
 import (
 	"time"
+
+	"crossfade/upgrade/flow"
 )
 
 // Facts is everything that a forecast is made from. It can be built by hand:
@@ -41,14 +43,16 @@ type Facts struct {
 	Back            bool
 	Verify          bool // rows are compared
 	Standbys        []string
-	// Steps are the steps of the plans, with how many effects each has.
+	// Steps are the steps of the plans, in their order.
 	Steps []StepFacts
 }
 
-// StepFacts is one step of a plan.
+// StepFacts is one step of a plan, as the plan has it.
 type StepFacts struct {
 	StepKey
 	Effects int
+	Blocks  bool // clients that write wait while it runs
+	Cost    flow.Cost
 }
 
 // DatabaseFacts is one database that is moved.

@@ -4,6 +4,8 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"crossfade/upgrade/flow"
 )
 
 // shop is one table of 10 GB that was sampled at 100 MB a second.
@@ -19,12 +21,12 @@ func shop() Facts {
 			}}}},
 		}},
 		Steps: []StepFacts{
-			{StepKey{"prepare", "copy/shop"}, 4},
-			{StepKey{"prepare", "constraints/shop"}, 100},
-			{StepKey{"prepare", "catchup/shop"}, 1},
-			{StepKey{"prepare", "verify/shop"}, 0},
-			{StepKey{"cutover", "barrier"}, 3},
-			{StepKey{"cutover", "close"}, 3},
+			{StepKey: StepKey{"prepare", "copy/shop"}, Effects: 4},
+			{StepKey: StepKey{"prepare", "constraints/shop"}, Effects: 100},
+			{StepKey: StepKey{"prepare", "catchup/shop"}, Effects: 1},
+			{StepKey: StepKey{"prepare", "verify/shop"}},
+			{StepKey: StepKey{"cutover", "barrier"}, Effects: 3, Blocks: true, Cost: flow.Cost{Base: 2 * time.Millisecond, Trips: 5, Transactions: true}},
+			{StepKey: StepKey{"cutover", "close"}, Effects: 3, Blocks: true, Cost: flow.Cost{Base: 40 * time.Millisecond, Trips: 8}},
 		},
 	}
 }

@@ -3,53 +3,17 @@ package forecast
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
+
+	"crossfade/upgrade/flow"
 )
 
-// part is what one step of a cutover takes, at the usual probe of the slower
-// server: base, more for each table, sequence and link of all databases, and
-// so many questions to both servers one after the other.
-type part struct {
-	base                  time.Duration
-	table, sequence, link time.Duration
-	trips                 int
-	pooler                time.Duration
-	blocks                bool // writers wait while it runs
-	transactions          bool // it waits for open transactions
-}
-
-// parts are the steps of a cutover, in their order. What was measured: two
-// cores, 4 to 10,000 tables, with and without a pooler.
-var parts = []struct {
-	id string
-	part
-}{
-	{"arm", part{base: 30 * time.Millisecond, table: 80 * time.Microsecond, trips: 4, transactions: true}},
-	{"gate", part{base: 500 * time.Millisecond, table: 2 * compareTable, trips: 20}},
-	{"traffic/prepare", part{base: 5 * time.Millisecond, pooler: 40 * time.Millisecond, trips: 2}},
-	{"back/make", part{base: 20 * time.Millisecond, link: 15 * time.Millisecond, trips: 4}},
-	{"traffic/pause", part{base: 10 * time.Millisecond, pooler: 20 * time.Millisecond, blocks: true, transactions: true}},
-	{"barrier", part{base: 2 * time.Millisecond, table: 15 * time.Microsecond, trips: 5, blocks: true, transactions: true}},
-	{"canary", part{base: 8 * time.Millisecond, table: 15 * time.Microsecond, trips: 5, blocks: true}},
-	{"drain", part{base: 6 * time.Millisecond, link: time.Millisecond, trips: 6, blocks: true}},
-	{"sequences", part{base: 2 * time.Millisecond, sequence: 5 * time.Microsecond, trips: 4, blocks: true}},
-	{"forward/stop", part{base: 10 * time.Millisecond, link: 2 * time.Millisecond, trips: 4, blocks: true}},
-	{"back/prove", part{base: 35 * time.Millisecond, link: 10 * time.Millisecond, table: 5 * time.Microsecond, trips: 10, blocks: true}},
-	{"durable", part{base: 2 * time.Millisecond, trips: 2, blocks: true}},
-	{"close", part{base: 40 * time.Millisecond, table: 12 * time.Microsecond, sequence: 5 * time.Microsecond, trips: 8, blocks: true}},
-	{"close/kept", part{base: time.Millisecond, trips: 2, blocks: true}},
-	{"open", part{base: 5 * time.Millisecond, trips: 3, blocks: true}},
-	{"traffic/point", part{base: time.Millisecond, pooler: 4 * time.Millisecond, blocks: true}},
-	{"traffic/resume", part{base: time.Millisecond, pooler: 2 * time.Millisecond, blocks: true}},
-	{"read-only", part{base: 2 * time.Millisecond, trips: 2}},
-	{"back/follow", part{base: 3 * time.Millisecond, trips: 2}},
-	{"forward/drop", part{base: 200 * time.Millisecond, link: 15 * time.Millisecond, trips: 8}},
-	{"disarm", part{base: 30 * time.Millisecond, table: 90 * time.Microsecond, trips: 4}},
-}
-
 // cutoverFigures are the outage, and every step of the cutover and of the
-// rollback, which is the same with the ends swapped.
+// rollback, which is the same with the ends swapped. What a step costs stands on the
+// step (flow.Cost); it was measured on two cores, with 4 to 10,000 tables, with and
+// without a pooler.
 func (f Facts) cutoverFigures(out *Forecast) {
 	for _, plan := range []string{"cutover", "rollback"} {
 		f.crossing(out, plan)
@@ -66,13 +30,7 @@ type crossing struct {
 }
 
 func (f Facts) crossing(out *Forecast, plan string) {
-	mine := map[string]bool{}
-	for _, s := range f.Steps {
-		if s.Plan == plan {
-			mine[s.ID] = true
-		}
-	}
-	if len(mine) == 0 {
+	if !slices.ContainsFunc(f.Steps, func(s StepFacts) bool { return s.Plan == plan }) {
 		return
 	}
 	// These steps ask and wait more than they compute: a machine that computes
@@ -86,29 +44,30 @@ func (f Facts) crossing(out *Forecast, plan string) {
 	// Writers are let in again and try the locks anew when these are not acquired in time.
 	c.waits = min(f.Oldest, f.LockTimeout).Seconds()
 	waited := false
-	for _, p := range parts {
-		if !mine[p.id] {
+	for _, s := range f.Steps {
+		cost := s.Cost
+		if s.Plan != plan || cost == (flow.Cost{}) {
 			continue
 		}
-		fixed, table := (p.base.Seconds()+p.pooler.Seconds()*float64(f.Poolers))*c.slow, c.tables*p.table.Seconds()*c.slow
-		sequence, link := c.sequences*p.sequence.Seconds()*c.slow, c.links*p.link.Seconds()*c.slow
-		trips := float64(p.trips) * max(f.TripOld, f.TripNew).Seconds()
+		fixed, table := (cost.Base.Seconds()+cost.Pooler.Seconds()*float64(f.Poolers))*c.slow, c.tables*cost.Table.Seconds()*c.slow
+		sequence, link := c.sequences*cost.Sequence.Seconds()*c.slow, c.links*cost.Set.Seconds()*c.slow
+		trips := float64(cost.Trips) * max(f.TripOld, f.TripNew).Seconds()
 		seconds := fixed + table + sequence + link + trips
 		switch {
-		case p.id == "gate":
+		case cost.Stable:
 			seconds += f.Stable.Seconds()
-		case p.transactions && p.blocks && !waited: // the first of them waits
+		case cost.Transactions && s.Blocks && !waited: // the first of them waits
 			seconds += c.waits
 			waited = true
-		case p.transactions && !p.blocks:
+		case cost.Transactions && !s.Blocks:
 			seconds += f.Oldest.Seconds()
 		}
-		out.step(plan, p.id, seconds)
-		if p.blocks {
+		out.step(plan, s.ID, seconds)
+		if s.Blocks {
 			c.blocked += seconds
 			c.fixed, c.perTable, c.perSequence = c.fixed+fixed, c.perTable+table, c.perSequence+sequence
 			c.perLink, c.trips = c.perLink+link, c.trips+trips
-			c.steps = append(c.steps, StepKey{plan, p.id})
+			c.steps = append(c.steps, s.StepKey)
 		}
 	}
 	if plan == "cutover" {

@@ -12,6 +12,18 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
+var clusterKeys = []keysUnder{
+	{"the runbook", []string{"upgrade", "old", "new", "databases", "copy", "catchup", "verify", "cutover", "hooks", "accept", "journal"}},
+	{"old", []string{"primary", "bin", "host", "standbys", "manager"}},
+	{"manager", []string{"patroni"}},
+	{"a standby of old", []string{"name", "conninfo", "host", "data", "stop"}},
+	{"a cluster of new", []string{"cluster", "primary", "from_new", "from_old", "host", "bin", "synchronous_standby_names", "standbys", "window"}},
+	{"a standby of new", []string{
+		"name", "conninfo", "host", "bin", "data", "config", "start", "stop", "restart",
+		"build", "upstream", "slot", "apply_delay", "settings",
+	}},
+}
+
 // runbook reads the whole. What concerns one key is said where the key is
 // read, what concerns several when all of them are known.
 func (r *reader) runbook(rb *Runbook, root *yaml.Node) {
@@ -366,6 +378,12 @@ func circleOf(standbys []Standby, byName map[string]int, i int) []int {
 		}
 	}
 	return nil // it leads into a circle that i is no part of
+}
+
+var settingKeys = []keysUnder{
+	{"copy", []string{"jobs", "index_jobs", "chunk", "limit"}},
+	{"catchup", []string{"max_lag", "stable", "max_wal"}},
+	{"verify", []string{"mode"}},
 }
 
 // copying reads how rows are copied, caught up with and compared.

@@ -9,6 +9,17 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
+var cutoverKeys = []keysUnder{
+	{"cutover", []string{
+		"window", "max_blocked", "lock_timeout", "patience", "kill_after",
+		"approve", "back", "sequences", "traffic",
+	}},
+	{"window", []string{"zone", "days", "from", "to"}},
+	{"sequences", []string{"margin"}},
+}
+
+var hooksKeys = []keysUnder{{"hooks", []string{"before_cutover", "after_open"}}}
+
 func (r *reader) cutover(top *yamlMap, c *Cutover) {
 	n := top.value("cutover")
 	if n == nil {
@@ -32,8 +43,8 @@ func (r *reader) cutover(top *yamlMap, c *Cutover) {
 		c.SequenceMargin = r.mapping(s, "sequences", "sequences").integer("margin", c.SequenceMargin, 0)
 	}
 	for _, t := range m.items("traffic", "[{pgbouncer: …}]") {
-		if traffic := r.traffic(t); traffic.PgBouncer != nil || traffic.Hook != nil {
-			c.Traffic = append(c.Traffic, traffic)
+		if entry := r.traffic(t); entry.Entry != nil {
+			c.Traffic = append(c.Traffic, entry)
 		}
 	}
 }
@@ -153,78 +164,6 @@ func (r *reader) approve(m *yamlMap, c *Cutover) {
 	}
 }
 
-func (r *reader) traffic(n *yaml.Node) Traffic {
-	m := r.mapping(n, "traffic", "an entry of traffic")
-	if m == nil {
-		return Traffic{}
-	}
-	t := Traffic{At: r.at(n), To: r.to(m)}
-	kinds := len(m.has) + len(m.empty)
-	if _, ok := m.has["to"]; ok || m.empty["to"] {
-		kinds--
-	}
-	if kinds > 1 {
-		r.mistake(n, "traffic: %d kinds in one entry; each entry is one of pgbouncer, haproxy and hook", kinds)
-	} else if kinds == 0 && len(n.Content) == 0 {
-		r.mistake(n, "traffic: an empty entry; it is one of pgbouncer, haproxy and hook")
-	}
-	if b := m.value("pgbouncer"); b != nil {
-		t.PgBouncer = r.pgbouncer(b, t.To)
-	}
-	if h := m.value("haproxy"); h != nil {
-		ha := r.mapping(h, "haproxy", "haproxy")
-		ha.require("socket", "its admin sockets, like socket: [unix:/run/haproxy/admin.sock]")
-		ha.require("backend", "the backend that sends to PostgreSQL, like backend: pg")
-		for _, s := range ha.some("socket", "[unix:/run/haproxy/admin.sock]") {
-			r.scalar(s, "socket", "unix:/run/haproxy/admin.sock")
-		}
-		ha.text("backend", "pg")
-		m.later("haproxy", "pgbouncer and hook are")
-	}
-	if h := m.value("hook"); h != nil {
-		t.Hook = r.hook(h, "hook", 10*time.Second)
-	}
-	return t
-}
-
-func (r *reader) pgbouncer(n *yaml.Node, to string) *PgBouncer {
-	const instances = "[{admin: host=pool1 port=6432 user=pgbouncer, config: /etc/pgbouncer/pgbouncer.ini}]"
-	m := r.mapping(n, "pgbouncer", "pgbouncer")
-	m.require("databases", "the names in its configuration that send to old, like databases: [shop]")
-	m.require("instances", "its processes, like instances: "+instances)
-	b := &PgBouncer{}
-	for _, d := range m.some("databases", "[shop]") {
-		s, ok := r.scalar(d, "databases", "shop")
-		switch {
-		case ok && slices.Contains(b.Databases, s):
-			r.mistake(d, "databases: %s is given twice; once is right", show(s))
-		case ok:
-			b.Databases = append(b.Databases, s)
-		}
-	}
-	for _, i := range m.some("instances", instances) {
-		im := r.mapping(i, "instances", "an instance of pgbouncer")
-		im.require("admin", "its console, like admin: host=pool1 port=6432 user=pgbouncer")
-		im.require("config", "its configuration, like config: /etc/pgbouncer/pgbouncer.ini")
-		in := PgBouncerInstance{Admin: im.conninfo("admin")}
-		// Clusters of their own are cut over one after the other.
-		if line, twice := r.consoles[in.Admin+"\x00"+to]; twice && in.Admin != "" {
-			r.mistake(im.value("admin"), "admin: this instance stands in line %d already; once is right", line)
-		} else if in.Admin != "" {
-			r.consoles[in.Admin+"\x00"+to] = im.value("admin").Line
-		}
-		if s, ok := im.text("config", "/etc/pgbouncer/pgbouncer.ini"); ok {
-			if sshForm.MatchString(s) {
-				r.later(im.value("config"), "config", "a path on this machine is")
-			} else {
-				in.Config = r.beside(im.value("config"), "config", s)
-			}
-		}
-		b.Instances = append(b.Instances, in)
-	}
-	return b
-}
-
 func (r *reader) hooks(top *yamlMap, h *Hooks) {
 	n := top.value("hooks")
 	if n == nil {
@@ -236,15 +175,5 @@ func (r *reader) hooks(top *yamlMap, h *Hooks) {
 	}
 	if v := m.value("after_open"); v != nil {
 		h.AfterOpen = r.hook(v, "after_open", 30*time.Second)
-	}
-}
-
-func (r *reader) hook(n *yaml.Node, what string, timeout time.Duration) *Hook {
-	m := r.mapping(n, what, "a hook")
-	m.require("run", "the program and its arguments, like run: [/usr/local/bin/tell-oncall]")
-	return &Hook{
-		At:      r.at(n),
-		Run:     m.argv("run", "[/usr/local/bin/tell-oncall]"),
-		Timeout: m.duration("timeout", timeout, time.Millisecond, timeout.String()),
 	}
 }

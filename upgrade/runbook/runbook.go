@@ -181,32 +181,11 @@ type Window struct {
 	To   time.Duration  // since midnight, after From, at most 24 h, which is the default
 }
 
-// Traffic is one thing that sends clients to a cluster. Exactly one of the
-// pointers is set.
-type Traffic struct {
-	At        Position
-	To        string // the cluster whose clients it sends; "" where there is one
-	PgBouncer *PgBouncer
-	Hook      *Hook
-}
-
-// PgBouncer is one or more instances that pool the same databases.
-type PgBouncer struct {
-	Databases []string // names in the instances' configuration, not on the server
-	Instances []PgBouncerInstance
-}
-
-// PgBouncerInstance is one process of PgBouncer.
-type PgBouncerInstance struct {
-	Admin  string // conninfo of its console
-	Config string // absolute path of its configuration on this machine
-}
-
 // Hook is a program of the operator.
 type Hook struct {
 	At      Position
 	Run     []string      // argv
-	Timeout time.Duration // from 1 ms; default 30 s, in traffic 10 s
+	Timeout time.Duration // from 1 ms; default 30 s
 }
 
 // Hooks are called around a cutover; nil: none.
@@ -278,7 +257,7 @@ func parse(path string, text []byte) (*Runbook, []Problem, error) {
 		return nil, nil, unreadable(path, err)
 	}
 	r := &reader{
-		source: newRunbookSource(path, text), dir: dir, consoles: map[string]int{},
+		source: newRunbookSource(path, text), dir: dir, once: map[string]int{},
 		warned: map[*yaml.Node]bool{}, covered: map[*yaml.Node]bool{},
 	}
 	rb := defaults(path)

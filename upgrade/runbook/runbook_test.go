@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"crossfade/cutover/traffic"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -182,11 +184,11 @@ func contract(file, journal string, zone *time.Location) *Runbook {
 			MaxBlocked: 5 * time.Second, LockTimeout: 400 * time.Millisecond, Patience: 10 * time.Minute,
 			Approve: ApprovePrompt, Back: true, SequenceMargin: 1000,
 			Traffic: []Traffic{
-				{PgBouncer: &PgBouncer{
+				{Entry: &traffic.PgBouncerEntry{
 					Databases: []string{"shop"},
-					Instances: []PgBouncerInstance{{Admin: "host=pool1 port=6432 user=pgbouncer", Config: "/etc/pgbouncer/pgbouncer.ini"}},
+					Instances: []traffic.PgBouncerInstance{{Admin: "host=pool1 port=6432 user=pgbouncer", Config: "/etc/pgbouncer/pgbouncer.ini"}},
 				}},
-				{Hook: &Hook{Run: []string{"/usr/local/bin/move-dns"}, Timeout: 10 * time.Second}},
+				{Entry: &traffic.HookEntry{Run: []string{"/usr/local/bin/move-dns"}, Timeout: 10 * time.Second}},
 			},
 		},
 		Hooks: Hooks{
@@ -299,8 +301,8 @@ journal: /var/lib/crossfade/../w17.journal
 		{"approve file", rb.Cutover.ApproveFile, filepath.Join(dir, "go")},
 		{"back", rb.Cutover.Back, false},
 		{"margin", rb.Cutover.SequenceMargin, int64(0)},
-		{"run", rb.Cutover.Traffic[0].Hook.Run, []string{"true", "010", "-x"}},
-		{"config", rb.Cutover.Traffic[1].PgBouncer.Instances[0].Config, filepath.Join(dir, "p.ini")},
+		{"run", rb.Cutover.Traffic[0].Entry.(*traffic.HookEntry).Run, []string{"true", "010", "-x"}},
+		{"config", rb.Cutover.Traffic[1].Entry.(*traffic.PgBouncerEntry).Instances[0].Config, filepath.Join(dir, "p.ini")},
 		{"accept", rb.Accept[1].Object, "public.a:b"},
 		{"journal", rb.Journal, "/var/lib/w17.journal"},
 		{"identity", rb.Databases[0].Identity[0].Table, TableName{"public", "Log"}},

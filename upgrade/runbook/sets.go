@@ -7,6 +7,8 @@ import (
 	"strings"
 )
 
+var setKeys = []keysUnder{{"a set", []string{"name", "tables", "to"}}}
+
 // sets reads the table sets of a database, and what can be said of them before
 // the tables are known.
 func (r *reader) sets(m *yamlMap, exclude []Pattern) []Set {

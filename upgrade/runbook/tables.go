@@ -240,6 +240,8 @@ func (g nameGlob) match(name string) bool {
 	return i == len(g) || g[i:].all()
 }
 
+var databaseKeys = []keysUnder{{"a database", []string{"name", "exclude", "identity", "sets"}}}
+
 func (r *reader) databases(top *yamlMap) []Database {
 	var all []Database
 	names := map[string]int{}

@@ -14,39 +14,16 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// knownKeys is every key of the runbook by the mapping that holds it, those
-// of later versions included: they are refused where they are read.
-var knownKeys = []struct {
+// keysUnder are the keys of one mapping, and what messages call it.
+type keysUnder struct {
 	under string
 	keys  []string
-}{
-	{"the runbook", []string{"upgrade", "old", "new", "databases", "copy", "catchup", "verify", "cutover", "hooks", "accept", "journal"}},
-	{"old", []string{"primary", "bin", "host", "standbys", "manager"}},
-	{"manager", []string{"patroni"}},
-	{"a standby of old", []string{"name", "conninfo", "host", "data", "stop"}},
-	{"a cluster of new", []string{"cluster", "primary", "from_new", "from_old", "host", "bin", "synchronous_standby_names", "standbys", "window"}},
-	{"a standby of new", []string{
-		"name", "conninfo", "host", "bin", "data", "config", "start", "stop", "restart",
-		"build", "upstream", "slot", "apply_delay", "settings",
-	}},
-	{"a database", []string{"name", "exclude", "identity", "sets"}},
-	{"a set", []string{"name", "tables", "to"}},
-	{"copy", []string{"jobs", "index_jobs", "chunk", "limit"}},
-	{"catchup", []string{"max_lag", "stable", "max_wal"}},
-	{"verify", []string{"mode"}},
-	{"cutover", []string{
-		"window", "max_blocked", "lock_timeout", "patience", "kill_after",
-		"approve", "back", "sequences", "traffic",
-	}},
-	{"window", []string{"zone", "days", "from", "to"}},
-	{"sequences", []string{"margin"}},
-	{"an entry of traffic", []string{"pgbouncer", "haproxy", "hook", "to"}},
-	{"pgbouncer", []string{"databases", "instances"}},
-	{"an instance of pgbouncer", []string{"admin", "config"}},
-	{"haproxy", []string{"socket", "backend"}},
-	{"a hook", []string{"run", "timeout"}},
-	{"hooks", []string{"before_cutover", "after_open"}},
 }
+
+// knownKeys is every key of the runbook by the mapping that holds it, those of later
+// versions included: they are refused where they are read. The keys of a mapping stand
+// beside its reader.
+var knownKeys = slices.Concat(clusterKeys, databaseKeys, setKeys, settingKeys, cutoverKeys, trafficKeys, ofKinds, hooksKeys)
 
 // reader collects what is wrong while a runbook is read. No method of
 // it stops at a mistake: what cannot be read is reported and left out.
@@ -58,7 +35,7 @@ type reader struct {
 	clusterNames       []string            // of new, as written
 	aliases            int                 // followed so far
 	tangled            bool                // too many of them: that is the only mistake then
-	consoles           map[string]int      // PgBouncers' admin conninfos seen, by line: a second PAUSE would wait for the first to end
+	once               map[string]int      // by line, what may be given only once (traffic.Mapping)
 	warned             map[*yaml.Node]bool // scalars whose password was warned of
 	covered            map[*yaml.Node]bool // scalars whose lines are not shown
 }

@@ -14,20 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// The problems of a pooler.
-const (
-	PoolConfig   = "pool-config"    // its file cannot be read, is not the one in use, or cannot be rewritten
-	PoolDatabase = "pool-database"  // a named database is not there
-	PoolAlias    = "pool-alias"     // another of its names leads to the same server; acceptable
-	PoolSession  = "pool-session"   // session pooling: PAUSE waits until clients leave; acceptable
-	PoolPaused   = "pool-paused"    // a database is paused already
-	PoolShared   = "pool-reuseport" // several processes behind one address
-	PoolWait     = "pool-wait"      // it sends waiting clients away too soon; acceptable
-	PoolReach    = "pool-reach"     // new is not reached from its host
-	PoolHBA      = "pool-hba"       // new's pg_hba.conf refuses a user
-	PoolLogin    = "pool-login"     // new refuses a login; acceptable where only a password is in doubt
-)
-
 // view is what was read of one instance.
 type view struct {
 	Instance
