@@ -125,7 +125,7 @@ func (u *Upgrade) laterPlan(ctx context.Context, s *survey) (flow.Plan, error) {
 		if identity, ok := u.identityStep(s, side, late.only()); ok {
 			add(identity)
 		}
-		add(u.fenceStep(side, db, false), u.publicationsStep(late, late.way), u.compareStep(s, db))
+		add(u.fenceStep(s, side, db, false), u.publicationsStep(late, late.way), u.compareStep(s, db))
 		if len(late.sets) > 0 {
 			add(u.linkSettingsStep(s, side, db))
 			add(u.subscribeStep(s, late), u.catchupStep(s, late), u.laterDoneStep(s, late))

@@ -92,7 +92,7 @@ func (u *Upgrade) preparePlan(ctx context.Context, s *survey) (flow.Plan, error)
 		if identity, ok := u.identityStep(s, "new", db); ok {
 			add(identity)
 		}
-		add(u.fenceStep("new", db, s.guarded()), u.publicationsStep(db, db.way), u.compareStep(s, db), u.linkSettingsStep(s, "new", db), u.subscribeStep(s, db))
+		add(u.fenceStep(s, "new", db, s.guarded()), u.publicationsStep(db, db.way), u.compareStep(s, db), u.linkSettingsStep(s, "new", db), u.subscribeStep(s, db))
 	}
 	add(kept)
 	for _, db := range s.databases {

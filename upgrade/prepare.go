@@ -128,7 +128,7 @@ func (u *Upgrade) publicationsStep(db *database, links []link.Link) flow.Step {
 // fenceStep puts the closed fence on every table of the side that applies, and
 // keeps triggers that fire on apply from firing until that side takes clients. guard:
 // DDL there is refused as well.
-func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
+func (u *Upgrade) fenceStep(s *survey, side string, db *database, guard bool) flow.Step {
 	var does []flow.Effect
 	for _, t := range db.inventory.Tables {
 		does = append(does, effect(side, db.name, u.part.TriggerOn(t.SQL())))
@@ -137,7 +137,7 @@ func (u *Upgrade) fenceStep(side string, db *database, guard bool) flow.Step {
 		does = append(does, effect(side, db.name, t.Disable()))
 	}
 	if guard {
-		for _, sql := range append(u.part.Unguard(), u.part.Guards(u.rb.Upgrade)...) {
+		for _, sql := range append(u.part.Unguard(), u.part.Guards(u.rb.Upgrade, s.side(side).Version)...) {
 			does = append(does, effect(side, db.name, sql))
 		}
 	}
