@@ -21,7 +21,7 @@ const (
 	// Trigger is the name of the fence's trigger on user tables.
 	Trigger = "crossfade_fence"
 	// Guards are the event triggers that refuse DDL while a crossing is armed.
-	ddlGuard, dropGuard = "crossfade_ddl", "crossfade_ddl_drop"
+	ddlGuard, dropGuard, startGuard = "crossfade_ddl", "crossfade_ddl_drop", "crossfade_ddl_start"
 )
 
 // Part tells the tool's own objects of one new cluster from those of another,
@@ -38,7 +38,7 @@ func (p Part) Own(sql string) string {
 	end := "_" + string(p)
 	var pairs []string
 	for _, name := range []string{
-		"crossfade.upgrade", "crossfade.fence", "'fence'", "crossfade.refused", "crossfade.refuse_ddl", "crossfade.refuse_drop", dropGuard, ddlGuard,
+		"crossfade.upgrade", "crossfade.fence", "'fence'", "crossfade.refused", "crossfade.refuse_ddl", "crossfade.refuse_drop", "crossfade.refuse_start", dropGuard, startGuard, ddlGuard,
 	} {
 		with := name + end
 		if quoted, ok := strings.CutSuffix(name, "'"); ok {
@@ -122,28 +122,43 @@ func (p Part) TriggerOn(table string) string {
 // TriggerOff is the statement that takes the fence off a table.
 func TriggerOff(table string) string { return "DROP TRIGGER IF EXISTS " + Trigger + " ON " + table }
 
-// lenient are the statements that watch DDL as Guards do and let it pass: a
-// rehearsal refuses nothing.
-func (p Part) lenient() []string {
+// lenient are the statements that watch DDL on a server of version as Guards do and
+// let it pass: a rehearsal refuses nothing.
+func (p Part) lenient(version int) []string {
 	let := ` RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
 BEGIN
   NULL;
 END $guard$`
-	return p.owns(append([]string{"CREATE OR REPLACE FUNCTION crossfade.refuse_ddl()" + let, "CREATE OR REPLACE FUNCTION crossfade.refuse_drop()" + let}, guarding...))
+	return p.owns(append([]string{
+		"CREATE OR REPLACE FUNCTION crossfade.refuse_ddl()" + let, "CREATE OR REPLACE FUNCTION crossfade.refuse_drop()" + let,
+		"CREATE OR REPLACE FUNCTION crossfade.refuse_start()" + let,
+	}, guarding(version)...))
 }
 
-// guarding are the event triggers of the guards.
-var guarding = []string{
-	"CREATE EVENT TRIGGER " + ddlGuard + " ON ddl_command_end EXECUTE FUNCTION crossfade.refuse_ddl()",
-	"CREATE EVENT TRIGGER " + dropGuard + " ON sql_drop EXECUTE FUNCTION crossfade.refuse_drop()",
+// guarding are the event triggers of the guards, on a server of version. REINDEX has
+// events from 17 on.
+func guarding(version int) []string {
+	tags := "'CREATE INDEX', 'DROP INDEX', 'ALTER TABLE'"
+	if version >= 170000 {
+		tags += ", 'REINDEX'"
+	}
+	return []string{
+		"CREATE EVENT TRIGGER " + ddlGuard + " ON ddl_command_end EXECUTE FUNCTION crossfade.refuse_ddl()",
+		"CREATE EVENT TRIGGER " + dropGuard + " ON sql_drop EXECUTE FUNCTION crossfade.refuse_drop()",
+		"CREATE EVENT TRIGGER " + startGuard + " ON ddl_command_start WHEN TAG IN (" + tags + ") EXECUTE FUNCTION crossfade.refuse_start()",
+	}
 }
 
 // Guards are the statements that refuse DDL of everybody else from arm to the
-// end of a crossing, and after it where the fence is closed. What happens in a session's own
-// temporary schema passes. A client that may try again soon gets 55006; one
-// that must go to the other side 25006, as by the fence. What is refused is
-// counted, as the fence does.
-func (p Part) Guards(upgrade string) []string {
+// end of a crossing, and after it where the fence is closed, on a server of version
+// (server_version_num). What happens in a session's own temporary schema passes, which
+// is seen when a command has been executed; one that commits on its way is refused
+// before it begins: otherwise CREATE INDEX CONCURRENTLY would leave an index that is
+// not valid, and DROP INDEX CONCURRENTLY would make one so. No such command runs in a
+// block or a function, so that its words are those of the client's statement. A client
+// that may try again soon gets 55006; one that must go to the other side 25006, as by
+// the fence. What is refused is counted, as the fence does.
+func (p Part) Guards(upgrade string, version int) []string {
 	raise := `PERFORM nextval('crossfade.refused');
     IF EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
       WHERE n.nspname = 'crossfade' AND p.proname = 'fence' AND p.prosrc LIKE '%RAISE EXCEPTION%') THEN
@@ -165,24 +180,30 @@ BEGIN
     ` + raise + `
   END IF;
 END $guard$`,
-	}, guarding...))
+		`CREATE OR REPLACE FUNCTION crossfade.refuse_start() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $guard$
+BEGIN
+  IF tg_tag = 'REINDEX' OR current_query() ILIKE '%concurrently%' THEN
+    ` + raise + `
+  END IF;
+END $guard$`,
+	}, guarding(version)...))
 }
 
 // Guarded reports whether the guards of a database are there.
 func (p Part) Guarded(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	there := 0
-	err := conn.QueryRow(ctx, p.Own("SELECT count(*) FROM pg_event_trigger WHERE evtname IN ('"+ddlGuard+"', '"+dropGuard+"')")).Scan(&there)
+	err := conn.QueryRow(ctx, p.Own("SELECT count(*) FROM pg_event_trigger WHERE evtname IN ('"+ddlGuard+"', '"+dropGuard+"', '"+startGuard+"')")).Scan(&there)
 	if err != nil {
 		return false, fmt.Errorf("look whether DDL is refused: %w", err)
 	}
-	return there == 2, nil
+	return there == 3, nil
 }
 
 // Unguard are the statements that let DDL pass again.
 func (p Part) Unguard() []string {
 	return p.owns([]string{
-		"DROP EVENT TRIGGER IF EXISTS " + ddlGuard, "DROP EVENT TRIGGER IF EXISTS " + dropGuard,
-		"DROP FUNCTION IF EXISTS crossfade.refuse_ddl(); DROP FUNCTION IF EXISTS crossfade.refuse_drop()",
+		"DROP EVENT TRIGGER IF EXISTS " + ddlGuard, "DROP EVENT TRIGGER IF EXISTS " + dropGuard, "DROP EVENT TRIGGER IF EXISTS " + startGuard,
+		"DROP FUNCTION IF EXISTS crossfade.refuse_ddl(); DROP FUNCTION IF EXISTS crossfade.refuse_drop(); DROP FUNCTION IF EXISTS crossfade.refuse_start()",
 	})
 }
 

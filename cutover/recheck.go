@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"crossfade/upgrade/flow"
@@ -20,6 +21,9 @@ func (x *crossing) recheck(ctx context.Context, t *flow.Turn) error {
 		return err
 	}
 	x.forgetFences()
+	if err := x.buildsEnd(ctx, t); err != nil {
+		return err
+	}
 	if err := x.meetBarrier(ctx); err != nil {
 		return err
 	}
@@ -97,6 +101,54 @@ func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
 		return &ErrGate{[]GateState{{ID: gate, Says: says}}}
 	}
 	return err
+}
+
+// buildTime is how long is waited for indexes that are built CONCURRENTLY.
+const buildTime = 5 * time.Second
+
+// buildsEnd waits a while for indexes that are built CONCURRENTLY on the closing
+// side. Such a build waits for snapshots that began before, as the gates' looks at
+// the catalogs have them: when these end it swaps its index in, and close would be
+// undone over catalogs that have changed. One that takes longer is not waited for:
+// that it ends in the moment of the close is unlikely then.
+func (x *crossing) buildsEnd(ctx context.Context, t *flow.Turn) error {
+	if x.Closing.Version < 120000 { // it cannot be asked
+		return nil
+	}
+	late := fmt.Errorf("%s have passed", buildTime)
+	bounded, cancel := context.WithTimeoutCause(ctx, min(buildTime, x.remains()), late)
+	defer cancel()
+	var builds []string
+	err := pg.Poll(bounded, 20*time.Millisecond, "indexes that are built CONCURRENTLY", func(ctx context.Context) (bool, error) {
+		var now []string
+		for _, db := range x.databases {
+			conn, err := x.onClosing(ctx, db.Name)
+			if err != nil {
+				return false, err
+			}
+			rows, err := conn.Query(ctx, "SELECT format('%s by pid %s in %s', command, pid, datname) FROM pg_stat_progress_create_index WHERE datname = current_database() AND command LIKE '%CONCURRENTLY' ORDER BY pid")
+			if err != nil {
+				return false, err
+			}
+			some, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				return false, err
+			}
+			now = append(now, some...)
+		}
+		builds = now
+		return len(builds) == 0, nil
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(context.Cause(bounded), late) && ctx.Err() == nil:
+		if len(builds) > 0 {
+			t.Note("an index that is being built on %s is not waited for: %s", x.Closing.Name, strings.Join(builds, ", "))
+		}
+		return nil
+	}
+	return &pg.Error{Doing: "look for indexes that are being built", On: x.Closing.Server.String(), Err: err}
 }
 
 // kill ends transactions that write and are older than kill_after.

@@ -28,7 +28,7 @@ type crossing struct {
 	units    map[string]unitState // of the traffic
 	standbys standbyState
 	released []int32 // backends of the barrier that were hung up
-	canaries int     // that have arrived
+	canaries int     // of sets that were proven, for the Result
 	timing
 	progress
 }

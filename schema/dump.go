@@ -64,6 +64,12 @@ func Dump(ctx context.Context, from *pg.Server, program string, apart *Apart) ([
 	out := make([]string, len(effects))
 	for i, e := range effects {
 		b, err := run(ctx, from, e.Run, archive)
+		for range dumpsAgain {
+			if i > 0 || err == nil || ctx.Err() != nil {
+				break
+			}
+			b, err = run(ctx, from, e.Run, archive)
+		}
 		if err != nil {
 			return nil, effects, fmt.Errorf("dump the schema of database %s: %w", from.Database(), err)
 		}
@@ -79,6 +85,12 @@ func Dump(ctx context.Context, from *pg.Server, program string, apart *Apart) ([
 	}
 	return apart.without(facts.complete(entries)), effects, nil
 }
+
+// dumpsAgain is how often pg_dump is run again when it fails. The server's functions
+// that it calls for definitions do not see its snapshot: an index that DROP INDEX or
+// REINDEX CONCURRENTLY drops meanwhile is an error in them, and pg_dump does not tell
+// that from others.
+const dumpsAgain = 2
 
 func run(ctx context.Context, s *pg.Server, argv []string, stdin []byte) ([]byte, error) {
 	cmd := s.Command(ctx, argv[0], argv[1:]...)

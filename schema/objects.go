@@ -66,8 +66,21 @@ func quoteAll(ctx context.Context, conn *pgx.Conn, f func() error) error {
 	return pg.Exec(ctx, conn, "SET quote_all_identifiers = off")
 }
 
+// readsAgain is how often the objects are read again when the server meets one that
+// was dropped meanwhile: its functions that write definitions do not see the query's
+// snapshot, and find a row gone (XX000) when DROP or REINDEX CONCURRENTLY has ended.
+const readsAgain = 5
+
 func readObjects(ctx context.Context, conn *pgx.Conn, version int) (objects []Object, err error) {
-	err = quoteAll(ctx, conn, func() (err error) { objects, err = queryObjects(ctx, conn, version); return err })
+	err = quoteAll(ctx, conn, func() (err error) {
+		for range 1 + readsAgain {
+			objects, err = queryObjects(ctx, conn, version)
+			if pg.SQLState(err) != "XX000" || conn.PgConn().TxStatus() != 'I' {
+				break
+			}
+		}
+		return err
+	})
 	return objects, err
 }
 

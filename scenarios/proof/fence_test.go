@@ -79,7 +79,7 @@ func (w *world) oldStandby(s *setting, name string, o lab.StandbyOptions) *lab.C
 func TestFence(t *testing.T) {
 	var metal *lab.Cluster
 	w := newWorld(t, setting{
-		sql: shopTables + "CREATE TABLE fed (k int PRIMARY KEY);", cutover: "  max_blocked: 60s\n", extra: "verify: {mode: counts}\naccept: [\"logical-slots:other\"]\n",
+		sql: shopTables + "CREATE TABLE fed (k int PRIMARY KEY); CREATE INDEX by_time ON log (at);", cutover: "  max_blocked: 60s\n", extra: "verify: {mode: counts}\naccept: [\"logical-slots:other\"]\n",
 		wire: func(w *world, s *setting) {
 			metal = w.oldStandby(s, "metal", lab.StandbyOptions{})
 			s.newLines += w.standbyLines("rock", w.new.Bin)
@@ -179,6 +179,20 @@ func TestFence(t *testing.T) {
 	w.fails(w.old, "shop", refused, "BEGIN READ WRITE; ALTER SUBSCRIPTION other ENABLE")
 	w.fails(w.old, "side", refused, "BEGIN READ WRITE; UPDATE public.kept SET v = 'x'")
 	w.Exec(w.old, "side", "BEGIN READ WRITE; CREATE TEMP TABLE mine AS SELECT 1; COMMIT") // reading with all means goes on
+
+	// What commits on its way has changed nothing when it is refused.
+	const indexes = "SELECT string_agg(format('%s %s %s', indexrelid::regclass, indisvalid, indislive), ', ' ORDER BY 1) FROM pg_index WHERE indrelid >= 16384"
+	were := w.Value(w.old, "shop", indexes)
+	for _, sql := range []string{"CREATE INDEX CONCURRENTLY ON public.log (line)", "DROP INDEX CONCURRENTLY public.by_time"} {
+		conn := w.session(w.old, "shop")
+		w.Must(run(t.Context(), conn, "SET default_transaction_read_only = off"))
+		if err := run(t.Context(), conn, sql); state(err) != refused {
+			t.Errorf("%s on old: wanted %s, got %v", sql, refused, err)
+		}
+	}
+	if are := w.Value(w.old, "shop", indexes); are != were {
+		t.Errorf("indexes of old were %s, are %s", were, are)
+	}
 
 	// The way back passes.
 	w.Exec(w.new, "shop", "INSERT INTO log (line) VALUES ('on new')", "INSERT INTO parts VALUES (999, 'new') ON CONFLICT (k) DO UPDATE SET v = 'new'")

@@ -282,7 +282,7 @@ func TestReindexBeside(t *testing.T) {
 	}{{[]string{"prepare"}, w.old, "% lock %"}, {[]string{"rollback", "--yes"}, w.new, "%"}} {
 		if c.on == w.new {
 			// Below 17 no event trigger refuses a REINDEX, whose new index changes
-			// the catalogs: close would be undone for that.
+			// the catalogs: where one ends in the moment of the close, that is undone.
 			w.do(0, "cutover", "--yes")
 		}
 		ctx, stop := context.WithCancel(t.Context())
