@@ -18,11 +18,11 @@ import (
 // Users are all who use a stage's databases. They go on until Stop, and can
 // be started again; what was acknowledged to them is kept for the judgement.
 type Users struct {
-	stage   *Stage
-	serves  string // the side whose standbys are read from beside old's; set before Start
-	parties []*party
-	started map[string]int64 // rows of the tables that a pgbench counts, at its first start, by database
-	told    map[string]*told // by database
+	stage        *Stage
+	serves       string // the side whose standbys are read from beside old's; set before Start
+	parties      []*party
+	started      map[string]int64         // rows of the tables that a pgbench counts, at its first start, by database
+	acknowledged map[string]*acknowledged // by database
 }
 
 // party are the users of one database.
@@ -37,8 +37,8 @@ type party struct {
 // key is what a load is known by.
 func (l Load) key() string { return key(l.Database, l.Schema) }
 
-// told is what was acknowledged to the users of one database, over all starts.
-type told struct {
+// acknowledged is what the servers confirmed to the users of one database, over all starts.
+type acknowledged struct {
 	load         Load
 	reports      []lab.Report
 	failures     []lab.Failure
@@ -53,7 +53,7 @@ type told struct {
 
 // NewUsers are the users of a stage; nobody works yet.
 func NewUsers(st *Stage) *Users {
-	return &Users{stage: st, started: map[string]int64{}, told: map[string]*told{}}
+	return &Users{stage: st, started: map[string]int64{}, acknowledged: map[string]*acknowledged{}}
 }
 
 // Start lets everybody work, until Stop or until ctx ends.
@@ -64,8 +64,8 @@ func (u *Users) Start(ctx context.Context) error {
 	for _, l := range u.stage.Scenario.Load {
 		p := &party{load: l}
 		u.parties = append(u.parties, p)
-		if u.told[l.key()] == nil {
-			u.told[l.key()] = &told{load: l}
+		if u.acknowledged[l.key()] == nil {
+			u.acknowledged[l.key()] = &acknowledged{load: l}
 		}
 		if err := u.start(ctx, p); err != nil {
 			_, serr := u.Stop()
@@ -185,7 +185,7 @@ func (u *Users) Flow(ctx context.Context, n int64) error {
 // Acked is how many rows were acknowledged until now.
 func (u *Users) Acked() int64 {
 	var n int64
-	for _, t := range u.told {
+	for _, t := range u.acknowledged {
 		for _, r := range t.reports {
 			n += r.Acked
 		}
@@ -218,7 +218,7 @@ func (u *Users) Stop() (map[string]lab.Report, error) {
 	last := map[string]lab.Report{}
 	var errs []error
 	for _, p := range u.parties {
-		t := u.told[p.load.key()]
+		t := u.acknowledged[p.load.key()]
 		if p.bench != nil {
 			r, err := p.bench.Stop()
 			if err != nil {

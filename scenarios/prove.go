@@ -105,7 +105,7 @@ func (p *prover) rows(ctx context.Context) (string, error) {
 	var acked, unacked int64
 	var errs []error
 	for _, l := range p.stage.Scenario.Load {
-		t := p.users.told[l.Database]
+		t := p.users.acknowledged[l.Database]
 		if t == nil || l.Writers == 0 {
 			continue
 		}
@@ -150,7 +150,7 @@ func (p *prover) errors(context.Context) (string, error) {
 	var seen, bad int64
 	var errs []error
 	for _, l := range p.stage.Scenario.Load {
-		t := p.users.told[l.Database]
+		t := p.users.acknowledged[l.Database]
 		if t == nil {
 			continue
 		}
@@ -191,7 +191,7 @@ func (p *prover) bench(ctx context.Context) (string, error) {
 			errs = append(errs, err)
 			continue
 		}
-		t := p.users.told[l.Database]
+		t := p.users.acknowledged[l.Database]
 		have -= p.users.started[l.Database]
 		if have != t.transactions {
 			errs = append(errs, fmt.Errorf("%s: pgbench was acknowledged %s, and there are %s rows of them", l.Database, plural(t.transactions, "commit"), number(have)))

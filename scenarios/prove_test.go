@@ -86,11 +86,11 @@ func TestProveSeesDamage(t *testing.T) {
 	}{
 		{"acknowledged rows, each once", exec(st.Old, "DELETE FROM ledger WHERE (worker, n) = (SELECT worker, n FROM ledger LIMIT 1)")},
 		{"errors seen by clients", func() error {
-			u.told["shop"].failures = []lab.Failure{{SQLState: "40001", Says: "could not serialize", Count: 1}}
+			u.acknowledged["shop"].failures = []lab.Failure{{SQLState: "40001", Says: "could not serialize", Count: 1}}
 			return nil
 		}},
-		{"longest wait for a commit", func() error { u.told["shop"].worst.Length = time.Hour; return nil }},
-		{"reads of the standbys", func() error { u.told["shop"].replica = lab.ReadReport{Queries: 7, Back: 1}; return nil }},
+		{"longest wait for a commit", func() error { u.acknowledged["shop"].worst.Length = time.Hour; return nil }},
+		{"reads of the standbys", func() error { u.acknowledged["shop"].replica = lab.ReadReport{Queries: 7, Back: 1}; return nil }},
 		{"pgbench's sums and rows", exec(st.Old, "DELETE FROM pgbench_history WHERE ctid = (SELECT min(ctid) FROM pgbench_history)")},
 		{"rows equal on both sides", nil}, // by what was deleted
 		{"sequences go on", exec(st.New, "SELECT nextval('tickets_id_seq')")},
@@ -147,25 +147,25 @@ func TestSQLState(t *testing.T) {
 // What status tells and the servers do not, and the reverse, is seen.
 func TestAgree(t *testing.T) {
 	text := func(s string) *string { return &s }
-	row := func(state, sent string) toldReceiver {
-		return toldReceiver{State: text(state), SyncState: text("async"), SyncPriority: new(int), Sent: text(sent)}
+	row := func(state, sent string) listedReceiver {
+		return listedReceiver{State: text(state), SyncState: text("async"), SyncPriority: new(int), Sent: text(sent)}
 	}
-	one := func(state, sent string) map[string]toldReceiver {
-		return map[string]toldReceiver{"old/primary to metal": row(state, sent)}
+	one := func(state, sent string) map[string]listedReceiver {
+		return map[string]listedReceiver{"old/primary to metal": row(state, sent)}
 	}
 	for _, c := range []struct {
-		name                string
-		told, before, after map[string]toldReceiver
-		agrees              bool
+		name                  string
+		listed, before, after map[string]listedReceiver
+		agrees                bool
 	}{
 		{"the same", one("streaming", "1/10"), one("streaming", "0/FFFFFFFF"), one("streaming", "1/10"), true},
 		{"another state", one("catchup", "1/10"), one("streaming", "1/10"), one("streaming", "1/10"), false},
 		{"ahead", one("streaming", "1/11"), one("streaming", "1/10"), one("streaming", "1/10"), false},
 		{"behind", one("streaming", "0/FFFFFFFF"), one("streaming", "1/0"), one("streaming", "1/10"), false},
 		{"not there", one("streaming", "1/10"), nil, nil, false},
-		{"not told", nil, one("streaming", "1/10"), one("streaming", "1/10"), false},
+		{"not listed", nil, one("streaming", "1/10"), one("streaming", "1/10"), false},
 	} {
-		if err := agree(c.told, c.before, c.after); (err == nil) != c.agrees {
+		if err := agree(c.listed, c.before, c.after); (err == nil) != c.agrees {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}

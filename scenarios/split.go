@@ -197,10 +197,12 @@ func (s *splitProver) clients(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%s, PostgreSQL %d", s.serves.Name, s.serves.Major), nil
 }
 
-func (s *splitProver) told() *told { return s.users.told[key(s.of.Database, s.of.Schema)] }
+func (s *splitProver) acknowledged() *acknowledged {
+	return s.users.acknowledged[key(s.of.Database, s.of.Schema)]
+}
 
 func (s *splitProver) rows(ctx context.Context) (string, error) {
-	t := s.told()
+	t := s.acknowledged()
 	if t == nil {
 		return "", errors.New("nobody has written: nothing is proven")
 	}
@@ -215,7 +217,7 @@ func (s *splitProver) rows(ctx context.Context) (string, error) {
 }
 
 func (s *splitProver) errors(context.Context) (string, error) {
-	if bad := unexpected(s.told().failures, s.stage.Scenario.Expect.Errors); len(bad) > 0 {
+	if bad := unexpected(s.acknowledged().failures, s.stage.Scenario.Expect.Errors); len(bad) > 0 {
 		return "", errors.New(someFailures(bad))
 	}
 	return "none", nil

@@ -133,9 +133,9 @@ func TestNewGoneForGood(t *testing.T) {
 	}
 }
 
-// TestOldGoneBehindOpen: traffic is pointed although old cannot be reached any
+// TestOldGoneAfterOpen: traffic is pointed although old cannot be reached any
 // more, and the command ends well.
-func TestOldGoneBehindOpen(t *testing.T) {
+func TestOldGoneAfterOpen(t *testing.T) {
 	w := newWorld(t, setting{pooled: true})
 	writer := w.Write(w.pool.Conninfo("shop"), lab.WriterOptions{Writers: 2, Pause: 5 * time.Millisecond})
 	w.do(0, "prepare")

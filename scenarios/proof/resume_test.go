@@ -189,9 +189,9 @@ func TestWholeWay(t *testing.T) {
 	}
 }
 
-// TestFinishBehindRollback: new is given up, and old serves as if nothing had
+// TestFinishAfterRollback: new is given up, and old serves as if nothing had
 // been.
-func TestFinishBehindRollback(t *testing.T) {
+func TestFinishAfterRollback(t *testing.T) {
 	w := newWorld(t, setting{sql: killTables})
 	old := w.footprint(w.old)
 	w.do(0, "prepare")

@@ -62,7 +62,7 @@ func TestFailingUndoStopsNoOther(t *testing.T) {
 	}
 }
 
-func TestBehindCommitThereIsOnlyForward(t *testing.T) {
+func TestAfterCommitThereIsOnlyForward(t *testing.T) {
 	var tr trace
 	ctx, cancel := context.WithCancel(t.Context())
 	a, b, c := tr.step("a", nil), tr.step("b", nil), tr.step("c", errors.New("boom"))

@@ -175,9 +175,9 @@ func TestRewritten(t *testing.T) {
 	w.prove(sets...)
 }
 
-// TestAgainBehindForeignKeys: a slot is lost when all is done; its set starts
+// TestAgainAfterForeignKeys: a slot is lost when all is done; its set starts
 // again although its tables cannot be truncated any more.
-func TestAgainBehindForeignKeys(t *testing.T) {
+func TestAgainAfterForeignKeys(t *testing.T) {
 	w := newWorld(t, 15, 17, lab.Options{}, "CREATE TABLE a (id int PRIMARY KEY, a int REFERENCES a); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a); INSERT INTO a VALUES (1, 1); INSERT INTO b VALUES (1, 1)",
 		"INSERT INTO a SELECT g, 1 FROM generate_series(2, 5000) g")
 	w.restore()

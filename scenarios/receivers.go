@@ -12,32 +12,32 @@ import (
 	"crossfade/scenarios/lab"
 )
 
-// toldStatus is what crossfade status --json says of who receives from whom.
-type toldStatus struct {
+// listedStatus is what crossfade status --json says of who receives from whom.
+type listedStatus struct {
 	Upgrade  string
-	Links    []toldLink
-	Standbys []toldStandby
+	Links    []listedLink
+	Standbys []listedStandby
 }
 
-type toldLink struct {
+type listedLink struct {
 	Database, Set, Cluster, Direction string
-	Receiver                          *toldReceiver
+	Receiver                          *listedReceiver
 }
 
-type toldStandby struct {
+type listedStandby struct {
 	Cluster, Name string
 	Upstream      *string
-	toldReceiver
+	listedReceiver
 }
 
-// toldReceiver is a row of pg_stat_replication, as status or as the server has it.
-type toldReceiver struct {
+// listedReceiver is a row of pg_stat_replication, as status or as the server has it.
+type listedReceiver struct {
 	State, SyncState        *string
 	SyncPriority            *int
 	Sent, Write, Flush, Rep *string
 }
 
-func (r *toldReceiver) UnmarshalJSON(b []byte) error {
+func (r *listedReceiver) UnmarshalJSON(b []byte) error {
 	var l struct {
 		State        *string `json:"state"`
 		SyncState    *string `json:"sync_state"`
@@ -48,11 +48,11 @@ func (r *toldReceiver) UnmarshalJSON(b []byte) error {
 		Replay       *string `json:"replay_lsn"`
 	}
 	err := json.Unmarshal(b, &l)
-	*r = toldReceiver{l.State, l.SyncState, l.SyncPriority, l.Sent, l.Write, l.Flush, l.Replay}
+	*r = listedReceiver{l.State, l.SyncState, l.SyncPriority, l.Sent, l.Write, l.Flush, l.Replay}
 	return err
 }
 
-func (s *toldStandby) UnmarshalJSON(b []byte) error {
+func (s *listedStandby) UnmarshalJSON(b []byte) error {
 	var l struct {
 		Cluster, Name string
 		Upstream      *string
@@ -61,7 +61,7 @@ func (s *toldStandby) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	s.Cluster, s.Name, s.Upstream = l.Cluster, l.Name, l.Upstream
-	return json.Unmarshal(b, &s.toldReceiver)
+	return json.Unmarshal(b, &s.listedReceiver)
 }
 
 // asking is how often the servers and status are compared until they agree: a
@@ -98,7 +98,7 @@ func (p *prover) statusOnce(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("crossfade status: %w", err)
 	}
-	var st toldStatus
+	var st listedStatus
 	if err := json.Unmarshal(out, &st); err != nil {
 		return "", fmt.Errorf("crossfade status: %w", err)
 	}
@@ -106,7 +106,7 @@ func (p *prover) statusOnce(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	told := map[string]toldReceiver{}
+	listed := map[string]listedReceiver{}
 	for _, s := range st.Standbys {
 		if s.State == nil {
 			continue
@@ -115,7 +115,7 @@ func (p *prover) statusOnce(ctx context.Context) (string, error) {
 		if s.Cluster == sideOld {
 			side = sideOld
 		}
-		told[side+"/"+*s.Upstream+" to "+s.Name] = s.toldReceiver
+		listed[side+"/"+*s.Upstream+" to "+s.Name] = s.listedReceiver
 	}
 	for _, l := range st.Links {
 		if l.Receiver == nil {
@@ -125,14 +125,14 @@ func (p *prover) statusOnce(ctx context.Context) (string, error) {
 		if l.Direction == "back" {
 			from, prefix = sideNew, "cb_"
 		}
-		told[from+"/primary to "+prefix+st.Upgrade+"_"+l.Database+"_"+l.Set] = *l.Receiver
+		listed[from+"/primary to "+prefix+st.Upgrade+"_"+l.Database+"_"+l.Set] = *l.Receiver
 	}
-	return fmt.Sprintf("%s, physical and logical, as pg_stat_replication shows them", plural(int64(len(after)), "receiver")), agree(told, before, after)
+	return fmt.Sprintf("%s, physical and logical, as pg_stat_replication shows them", plural(int64(len(after)), "receiver")), agree(listed, before, after)
 }
 
 // receivers are the rows of pg_stat_replication of all running servers.
-func (p *prover) receivers(ctx context.Context) (map[string]toldReceiver, error) {
-	all := map[string]toldReceiver{}
+func (p *prover) receivers(ctx context.Context) (map[string]listedReceiver, error) {
+	all := map[string]listedReceiver{}
 	read := func(c *lab.Cluster, from string) error {
 		rows, err := c.Query(ctx, "", `SELECT application_name, state, sync_state, sync_priority, coalesce(sent_lsn::text, ''), coalesce(write_lsn::text, ''), coalesce(flush_lsn::text, ''), coalesce(replay_lsn::text, '')
 			FROM pg_stat_replication WHERE state <> 'backup'`)
@@ -141,7 +141,7 @@ func (p *prover) receivers(ctx context.Context) (map[string]toldReceiver, error)
 			if _, perr := fmt.Sscan(r[3], &priority); perr != nil {
 				return perr
 			}
-			all[from+" to "+r[0]] = toldReceiver{&r[1], &r[2], &priority, filled(r[4]), filled(r[5]), filled(r[6]), filled(r[7])}
+			all[from+" to "+r[0]] = listedReceiver{&r[1], &r[2], &priority, filled(r[4]), filled(r[5]), filled(r[6]), filled(r[7])}
 		}
 		return err
 	}
@@ -169,9 +169,9 @@ func filled(s string) *string {
 
 // agree wants the same receivers, each with the server's state, and positions
 // that lie between those that the server showed before and after.
-func agree(told, before, after map[string]toldReceiver) error {
+func agree(listed, before, after map[string]listedReceiver) error {
 	var errs []error
-	for name, t := range told {
+	for name, t := range listed {
 		b, ok := before[name]
 		a, still := after[name]
 		switch {
@@ -188,7 +188,7 @@ func agree(told, before, after map[string]toldReceiver) error {
 		}
 	}
 	for name := range after {
-		if _, ok := told[name]; !ok {
+		if _, ok := listed[name]; !ok {
 			errs = append(errs, fmt.Errorf("status does not show %s", name))
 		}
 	}
@@ -218,7 +218,7 @@ func position(lsn *string) uint64 {
 func (p *prover) waits(context.Context) (string, error) {
 	var worst lab.Gap
 	database := ""
-	for name, t := range p.users.told {
+	for name, t := range p.users.acknowledged {
 		if t.worst.Length > worst.Length {
 			worst, database = t.worst, name
 		}
@@ -236,7 +236,7 @@ func (p *prover) waits(context.Context) (string, error) {
 // reads are those of the standbys.
 func (p *prover) reads(context.Context) (string, error) {
 	var all lab.ReadReport
-	for _, t := range p.users.told {
+	for _, t := range p.users.acknowledged {
 		all.Queries, all.Back = all.Queries+t.replica.Queries, all.Back+t.replica.Back
 		all.Failures = append(all.Failures, t.replica.Failures...)
 	}
