@@ -136,9 +136,9 @@ func (x *crossing) endRow(ctx context.Context) error {
 // event triggers that log it are disabled meanwhile: it would go unlogged.
 func (x *crossing) guards(db *database) []string {
 	if x.rehearsal != nil && len(db.DisableEvents) == 0 {
-		return x.Part.lenient(x.Closing.Version)
+		return x.Part.lenient()
 	}
-	return x.Part.Guards(x.Upgrade, x.Closing.Version)
+	return x.Part.Guards(x.Upgrade)
 }
 
 // announce opens the sessions of this attempt and writes the row that names them.

@@ -105,7 +105,7 @@ func TestMemory(t *testing.T) {
 func TestOwn(t *testing.T) {
 	for _, sql := range []string{
 		lowered, Part("").Raised("up", NobodyEnds), Part("").Detain(), armDecision, closeDecision, openDecision, voidDecision, copyDecision, table,
-		strings.Join(Part("").Guards("up", 180000), "\n"), strings.Join(Part("").Ground("up", true), "\n"),
+		strings.Join(Part("").Guards("up"), "\n"), strings.Join(Part("").Ground("up", true), "\n"),
 	} {
 		own := Part("a").Own(sql)
 		rest := regexp.MustCompile(`crossfade\.(upgrade|fence|refused|refuse_ddl|refuse_drop|refuse_start)_a\b|crossfade_ddl(_drop|_start)?_a\b|'fence_a'`).ReplaceAllString(own, "")

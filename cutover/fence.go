@@ -122,9 +122,9 @@ func (p Part) TriggerOn(table string) string {
 // TriggerOff is the statement that takes the fence off a table.
 func TriggerOff(table string) string { return "DROP TRIGGER IF EXISTS " + Trigger + " ON " + table }
 
-// lenient are the statements that watch DDL on a server of version as Guards do and
-// let it pass: a rehearsal refuses nothing.
-func (p Part) lenient(version int) []string {
+// lenient are the statements that watch DDL as Guards do and let it pass: a
+// rehearsal refuses nothing.
+func (p Part) lenient() []string {
 	let := ` RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $guard$
 BEGIN
   NULL;
@@ -132,33 +132,25 @@ END $guard$`
 	return p.owns(append([]string{
 		"CREATE OR REPLACE FUNCTION crossfade.refuse_ddl()" + let, "CREATE OR REPLACE FUNCTION crossfade.refuse_drop()" + let,
 		"CREATE OR REPLACE FUNCTION crossfade.refuse_start()" + let,
-	}, guarding(version)...))
+	}, guarding...))
 }
 
-// guarding are the event triggers of the guards, on a server of version. REINDEX has
-// events from 17 on.
-func guarding(version int) []string {
-	tags := "'CREATE INDEX', 'DROP INDEX', 'ALTER TABLE'"
-	if version >= 170000 {
-		tags += ", 'REINDEX'"
-	}
-	return []string{
-		"CREATE EVENT TRIGGER " + ddlGuard + " ON ddl_command_end EXECUTE FUNCTION crossfade.refuse_ddl()",
-		"CREATE EVENT TRIGGER " + dropGuard + " ON sql_drop EXECUTE FUNCTION crossfade.refuse_drop()",
-		"CREATE EVENT TRIGGER " + startGuard + " ON ddl_command_start WHEN TAG IN (" + tags + ") EXECUTE FUNCTION crossfade.refuse_start()",
-	}
+// guarding are the event triggers of the guards.
+var guarding = []string{
+	"CREATE EVENT TRIGGER " + ddlGuard + " ON ddl_command_end EXECUTE FUNCTION crossfade.refuse_ddl()",
+	"CREATE EVENT TRIGGER " + dropGuard + " ON sql_drop EXECUTE FUNCTION crossfade.refuse_drop()",
+	"CREATE EVENT TRIGGER " + startGuard + " ON ddl_command_start EXECUTE FUNCTION crossfade.refuse_start()",
 }
 
 // Guards are the statements that refuse DDL of everybody else from arm to the
-// end of a crossing, and after it where the fence is closed, on a server of version
-// (server_version_num). What happens in a session's own temporary schema passes, which
-// is seen when a command has been executed; one that commits on its way is refused
-// before it begins: otherwise CREATE INDEX CONCURRENTLY would leave an index that is
+// end of a crossing, and after it where the fence is closed. What happens in a
+// session's own temporary schema passes, which is seen when a command has been
+// executed; one that commits on its way is refused before it begins: otherwise CREATE INDEX CONCURRENTLY would leave an index that is
 // not valid, and DROP INDEX CONCURRENTLY would make one so. No such command runs in a
 // block or a function, so that its words are those of the client's statement. A client
 // that may try again soon gets 55006; one that must go to the other side 25006, as by
 // the fence. What is refused is counted, as the fence does.
-func (p Part) Guards(upgrade string, version int) []string {
+func (p Part) Guards(upgrade string) []string {
 	raise := `PERFORM nextval('crossfade.refused');
     IF EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
       WHERE n.nspname = 'crossfade' AND p.proname = 'fence' AND p.prosrc LIKE '%RAISE EXCEPTION%') THEN
@@ -182,11 +174,11 @@ BEGIN
 END $guard$`,
 		`CREATE OR REPLACE FUNCTION crossfade.refuse_start() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $guard$
 BEGIN
-  IF tg_tag = 'REINDEX' OR current_query() ILIKE '%concurrently%' THEN
+  IF tg_tag = 'REINDEX' OR tg_tag IN ('CREATE INDEX', 'DROP INDEX', 'ALTER TABLE') AND current_query() ILIKE '%concurrently%' THEN
     ` + raise + `
   END IF;
 END $guard$`,
-	}, guarding(version)...))
+	}, guarding...))
 }
 
 // Guarded reports whether the guards of a database are there.

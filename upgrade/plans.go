@@ -102,7 +102,7 @@ func (u plans) prepare(ctx context.Context) (flow.Plan, error) {
 		if identity, ok := u.ground.IdentityStep(s, "new", db); ok {
 			add(identity)
 		}
-		add(u.ground.FenceStep(s, "new", db, s.Guarded()), u.transfer.PublicationsStep(db, db.Way), u.transfer.CompareStep(s, db), u.ground.LinkSettingsStep(s, "new", db), u.transfer.SubscribeStep(s, db))
+		add(u.ground.FenceStep("new", db, s.Guarded()), u.transfer.PublicationsStep(db, db.Way), u.transfer.CompareStep(s, db), u.ground.LinkSettingsStep(s, "new", db), u.transfer.SubscribeStep(s, db))
 	}
 	add(kept)
 	for _, db := range s.Databases {
@@ -175,7 +175,7 @@ func (u plans) later(ctx context.Context) (flow.Plan, error) {
 		if identity, ok := u.ground.IdentityStep(s, side, late.Only()); ok {
 			add(identity)
 		}
-		add(u.ground.FenceStep(s, side, db, false), u.transfer.PublicationsStep(late, late.Way), u.transfer.CompareStep(s, db))
+		add(u.ground.FenceStep(side, db, false), u.transfer.PublicationsStep(late, late.Way), u.transfer.CompareStep(s, db))
 		if len(late.Sets) > 0 {
 			add(u.ground.LinkSettingsStep(s, side, db))
 			add(u.transfer.SubscribeStep(s, late), u.transfer.CatchupStep(s, late), u.transfer.LaterDoneStep(s, late))

@@ -110,7 +110,7 @@ func (gr *Ground) RestoreTriggersStep(s *survey.Survey) flow.Step {
 // FenceStep puts the closed fence on every table of the side that applies, and
 // keeps triggers that fire on apply from firing until that side takes clients. guard:
 // DDL there is refused as well.
-func (gr *Ground) FenceStep(s *survey.Survey, side string, db *survey.Database, guard bool) flow.Step {
+func (gr *Ground) FenceStep(side string, db *survey.Database, guard bool) flow.Step {
 	var does []flow.Effect
 	for _, t := range db.Inventory.Tables {
 		does = append(does, flow.SQL(side, db.Name, gr.c.Part.TriggerOn(t.SQL())))
@@ -119,7 +119,7 @@ func (gr *Ground) FenceStep(s *survey.Survey, side string, db *survey.Database, 
 		does = append(does, flow.SQL(side, db.Name, t.Disable()))
 	}
 	if guard {
-		for _, sql := range append(gr.c.Part.Unguard(), gr.c.Part.Guards(gr.c.Book.Upgrade, s.Side(side).Version)...) {
+		for _, sql := range append(gr.c.Part.Unguard(), gr.c.Part.Guards(gr.c.Book.Upgrade)...) {
 			does = append(does, flow.SQL(side, db.Name, sql))
 		}
 	}

@@ -78,7 +78,7 @@ func (s *Server) Command(ctx context.Context, program string, args ...string) *e
 func (s *Server) Env() []string {
 	env := []string{
 		"PGAPPNAME=" + s.app(), "PGCONNECT_TIMEOUT=" + strconv.Itoa(int(connectTimeout.Seconds())),
-		"PGOPTIONS=" + strings.TrimSpace(os.Getenv("PGOPTIONS")+" -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c synchronous_commit=local -c default_transaction_read_only=off"),
+		"PGOPTIONS=" + strings.TrimSpace(os.Getenv("PGOPTIONS")+" -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c synchronous_commit=local -c default_transaction_read_only=off -c jit=off"),
 	}
 	if s.conf.Password != "" {
 		env = append(env, "PGPASSWORD="+s.conf.Password)
