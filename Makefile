@@ -7,8 +7,8 @@ SHELL := bash
 .PHONY: build demo picture plan-picture bench faults test test-all lint clean
 
 # Two packages at a time: each boots servers of its own, and waits more than it
-# works.
-TESTFLAGS ?= -p 2 -timeout 85m
+# works. What vet finds is for make lint.
+TESTFLAGS ?= -p 2 -timeout 85m -vet=off
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 ## build: bin/crossfade and bin/lab
@@ -57,10 +57,11 @@ faults:
 	CROSSFADE_ALL=1 go test ./scenarios/proof ./scenarios/monkey -run '^(TestIsolation|TestCutoverKilled|TestAfterOpen|TestHumanError|TestMonkey)$$' -v -p 1 -timeout 3h | bin/lab faults > bin/faults.md
 	mv bin/faults.md docs/faults.md
 
-## lint: formatting, vet, staticcheck, errcheck
+## lint: formatting, go.mod, vet, staticcheck, errcheck
 lint:
 	@unformatted=$$(go tool gofumpt -l cmd cutover scenarios schema upgrade); \
 	if [ -n "$$unformatted" ]; then echo "not formatted (go tool gofumpt -w .):"; echo "$$unformatted"; exit 1; fi
+	go mod tidy -diff
 	go vet ./...
 	go tool staticcheck ./...
 	go tool errcheck ./...
