@@ -145,11 +145,12 @@ var guarding = []string{
 // Guards are the statements that refuse DDL of everybody else from arm to the
 // end of a crossing, and after it where the fence is closed. What happens in a
 // session's own temporary schema passes, which is seen when a command has been
-// executed; one that commits on its way is refused before it begins: otherwise CREATE INDEX CONCURRENTLY would leave an index that is
-// not valid, and DROP INDEX CONCURRENTLY would make one so. No such command runs in a
-// block or a function, so that its words are those of the client's statement. A client
-// that may try again soon gets 55006; one that must go to the other side 25006, as by
-// the fence. What is refused is counted, as the fence does.
+// executed. One that commits on its way is refused before it begins, also there:
+// otherwise CREATE INDEX CONCURRENTLY would leave an index that is not valid, and DROP
+// INDEX CONCURRENTLY would make one so. It is known by its word in the client's
+// statement, because no such command runs in a block or a function. A client that may
+// try again soon gets 55006; one that must go to the other side 25006, as by the
+// fence. What is refused is counted, as the fence does.
 func (p Part) Guards(upgrade string) []string {
 	raise := `PERFORM nextval('crossfade.refused');
     IF EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

@@ -102,7 +102,7 @@ var ErrPatience = errors.New("timed out (cutover.patience)")
 
 func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
 	gates := append(x.builtin(), x.Gates...)
-	told := time.Time{}
+	noted := time.Time{}
 	var closed []GateState
 	err := pg.Poll(ctx, 200*time.Millisecond, "the gates", func(ctx context.Context) (bool, error) {
 		now := stillClosed(ctx, gates)
@@ -113,8 +113,8 @@ func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
 		if Do(closed) != "" {
 			return false, &ErrGate{closed}
 		}
-		if len(closed) > 0 && time.Since(told) > 5*time.Second {
-			told = time.Now()
+		if len(closed) > 0 && time.Since(noted) > 5*time.Second {
+			noted = time.Now()
 			t.Note("%s", (&ErrGate{closed}).Error())
 		}
 		return len(closed) == 0, nil

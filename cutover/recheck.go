@@ -66,7 +66,7 @@ func (x *crossing) recheckEffects() []flow.Effect {
 func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, x.remains(), ErrPatience)
 	defer cancel()
-	told := time.Time{}
+	noted := time.Time{}
 	gate, says := "", ""
 	err := pg.Poll(ctx, 100*time.Millisecond, "old transactions to end", func(ctx context.Context) (bool, error) {
 		gate, says = "", ""
@@ -91,8 +91,8 @@ func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
 				gate, says = "pool", said
 			}
 		}
-		if says != "" && time.Since(told) > 5*time.Second {
-			told = time.Now()
+		if says != "" && time.Since(noted) > 5*time.Second {
+			noted = time.Now()
 			t.Note("not begun yet: %s", says)
 		}
 		return says == "", nil

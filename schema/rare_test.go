@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"crossfade/schema"
+	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -16,7 +17,7 @@ func TestRare(t *testing.T) {
 	s := fresh(t, 15)
 	conn, err := s.Connect(t.Context())
 	must(t, err)
-	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	defer pg.Leave(conn)
 	for _, c := range []struct{ kind, property, sql string }{
 		{"operator", "function", "CREATE OPERATOR public.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)"},
 		{"operator class", "type", "CREATE OPERATOR CLASS public.rare FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 btint4cmp(int, int)"},
