@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -17,74 +16,83 @@ import (
 // armLock is how long one CREATE TRIGGER may stand in a table's lock queue.
 const armLock = "SET lock_timeout = '50ms'"
 
+// openFence is the fence while it refuses nothing: it is put on a side before its
+// close, and taken off the side that serves.
+type openFence struct {
+	*attempt
+	barrier    *barrier
+	fence      *fence
+	rehearsing *rehearsing
+}
+
 // arm puts the open fence on every table of the closing side, refuses DDL, and
 // waits for every transaction that was open before: from then on every
 // statement that takes a lock on a user table sees the fence.
-func (x *crossing) arm() flow.Step {
-	row := x.on(x.Closing, x.Home, x.rowBegins())
+func (r *openFence) arm() flow.Step {
+	row := r.on(r.Closing, r.Home, r.rowBegins())
 	does := []flow.Effect{row}
 	var undoes []flow.Effect
-	for _, db := range x.databases {
-		does = append(does, x.on(x.Closing, db.Name, x.Part.Lowered()))
+	for _, db := range r.databases {
+		does = append(does, r.on(r.Closing, db.Name, r.Part.Lowered()))
 		for _, t := range db.Tables {
-			does = append(does, x.on(x.Closing, db.Name, x.Part.TriggerOn(t.SQL())))
+			does = append(does, r.on(r.Closing, db.Name, r.Part.TriggerOn(t.SQL())))
 		}
-		for _, sql := range append(x.guards(db), db.DisableEvents...) {
-			does = append(does, x.on(x.Closing, db.Name, sql))
+		for _, sql := range append(r.guards(db), db.DisableEvents...) {
+			does = append(does, r.on(r.Closing, db.Name, sql))
 		}
-		for _, sql := range append(db.restoreEvents(), x.Part.Unguard()...) {
-			undoes = append(undoes, x.on(x.Closing, db.Name, sql))
+		for _, sql := range append(db.restoreEvents(), r.Part.Unguard()...) {
+			undoes = append(undoes, r.on(r.Closing, db.Name, sql))
 		}
 		for _, t := range db.Tables {
-			undoes = append(undoes, x.on(x.Closing, db.Name, TriggerOff(t.SQL())))
+			undoes = append(undoes, r.on(r.Closing, db.Name, TriggerOff(t.SQL())))
 		}
 	}
 	return flow.Step{
-		ID: "arm", Title: "Put the open fence on every table of " + x.Closing.Name + " and wait for older transactions", Does: does,
+		ID: "arm", Title: "Put the open fence on every table of " + r.Closing.Name + " and wait for older transactions", Does: does,
 		Cost:   flow.Cost{Base: 30 * time.Millisecond, Table: 80 * time.Microsecond, Trips: 4, Transactions: true},
-		Undoes: append(undoes, x.on(x.Closing, x.Home, x.rowEnds())), Done: never,
+		Undoes: append(undoes, r.on(r.Closing, r.Home, r.rowEnds())), Done: never,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			if x.first.IsZero() {
-				x.first = time.Now()
+			if r.first.IsZero() {
+				r.first = time.Now()
 			}
-			if err := x.announce(ctx, row); err != nil {
+			if err := r.announce(ctx, row); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeoutCause(ctx, x.remains(), ErrPatience)
+			ctx, cancel := context.WithTimeoutCause(ctx, r.remains(), ErrPatience)
 			defer cancel()
-			err := x.each(ctx, func(ctx context.Context, db *database) error { return x.armDatabase(ctx, t, db) })
+			err := r.each(ctx, func(ctx context.Context, db *database) error { return r.armDatabase(ctx, t, db) })
 			if err == nil || !errors.Is(context.Cause(ctx), ErrPatience) {
 				return err
 			}
-			if who := x.blockers(context.WithoutCancel(ctx)); who != "" {
+			if who := r.barrier.blockers(context.WithoutCancel(ctx)); who != "" {
 				err = fmt.Errorf("%w; held up by %s", err, who)
 			}
 			return err
 		},
 		Undo: func(ctx context.Context, t *flow.Turn) error {
-			if x.rehearsal == nil { // one raises nothing, and must lower nothing
-				if err := x.lowered(ctx); err != nil {
+			if r.rehearsal == nil { // one raises nothing, and must lower nothing
+				if err := r.fence.lowered(ctx); err != nil {
 					return err
 				}
 			}
-			err := x.each(ctx, func(ctx context.Context, db *database) error {
-				conn, err := x.onClosing(ctx, db.Name)
+			err := r.each(ctx, func(ctx context.Context, db *database) error {
+				conn, err := r.onClosing(ctx, db.Name)
 				if err != nil {
 					return err
 				}
 				for _, sql := range db.restoreEvents() {
 					if err := pg.Exec(ctx, conn, sql); err != nil {
-						return &pg.Error{Doing: pg.Brief(sql), On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+						return &pg.Error{Doing: pg.Brief(sql), On: r.Closing.Server.String() + ", database " + db.Name, Err: err}
 					}
 				}
-				left, err := x.takeOff(ctx, t, conn, x.Closing, db.Name)
-				x.stays(db.Name, left)
+				left, err := r.takeOff(ctx, t, conn, r.Closing, db.Name)
+				r.rehearsing.stays(db.Name, left)
 				return err
 			})
 			if err != nil {
 				return err
 			}
-			return x.endRow(ctx)
+			return r.endRow(ctx)
 		},
 	}
 }
@@ -101,56 +109,40 @@ func (db *Database) restoreEvents() []string {
 	return sql
 }
 
-// rowBegins and rowEnds are the statements that write the attempt's row and take
-// back what it says.
-func (x *crossing) rowBegins() string {
-	if x.rehearsal != nil {
-		return x.Part.Own(beginRehearsal)
+func (r *openFence) endRow(ctx context.Context) error {
+	if r.rehearsal != nil {
+		return r.rehearsing.end(ctx)
 	}
-	return x.Part.Own(armDecision)
-}
-
-func (x *crossing) rowEnds() string {
-	if x.rehearsal != nil {
-		return x.Part.Own(endRehearsal + ";\n" + keepRehearsal)
-	}
-	return x.Part.Own(voidDecision)
-}
-
-func (x *crossing) endRow(ctx context.Context) error {
-	if x.rehearsal != nil {
-		return x.endRehearsal(ctx)
-	}
-	conn, err := x.onClosing(ctx, x.Home)
+	conn, err := r.onClosing(ctx, r.Home)
 	if err != nil {
 		return err
 	}
-	vars, err := x.vars(Memory{})
+	vars, err := r.vars(Memory{})
 	if err != nil {
 		return err
 	}
-	return pg.Exec(ctx, conn, x.on(x.Closing, x.Home, x.Part.Own(voidDecision)).Fill(vars).SQL)
+	return pg.Exec(ctx, conn, r.on(r.Closing, r.Home, r.Part.Own(voidDecision)).Fill(vars).SQL)
 }
 
 // guards are the statements that watch DDL. A rehearsal lets it pass, but where
 // event triggers that log it are disabled meanwhile: it would go unlogged.
-func (x *crossing) guards(db *database) []string {
-	if x.rehearsal != nil && len(db.DisableEvents) == 0 {
-		return x.Part.lenient()
+func (r *openFence) guards(db *database) []string {
+	if r.rehearsal != nil && len(db.DisableEvents) == 0 {
+		return r.Part.lenient()
 	}
-	return x.Part.Guards(x.Upgrade)
+	return r.Part.Guards(r.Upgrade)
 }
 
 // announce opens the sessions of this attempt and writes the row that names them.
-func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
-	m := Memory{Closing: WhomOf(x.Closing), Opening: WhomOf(x.Opening), RestoreTriggers: x.memory().RestoreTriggers}
-	m.WithTraffic = x.rehearsal != nil && x.rehearsal.traffic
+func (r *openFence) announce(ctx context.Context, row flow.Effect) error {
+	m := Memory{Closing: WhomOf(r.Closing), Opening: WhomOf(r.Opening), RestoreTriggers: r.memory().RestoreTriggers}
+	m.WithTraffic = r.rehearsal != nil && r.rehearsal.traffic
 	m.Host = Here()
-	for _, db := range x.databases {
-		for _, s := range []Side{x.Closing, x.Opening} {
-			get := x.onClosing
-			if s.Name == x.Opening.Name {
-				get = x.onOpening
+	for _, db := range r.databases {
+		for _, s := range []Side{r.Closing, r.Opening} {
+			get := r.onClosing
+			if s.Name == r.Opening.Name {
+				get = r.onOpening
 			}
 			conn, err := get(ctx, db.Name)
 			if err != nil {
@@ -163,68 +155,56 @@ func (x *crossing) announce(ctx context.Context, row flow.Effect) error {
 			m.Sessions = append(m.Sessions, one)
 		}
 	}
-	vars, err := x.vars(m)
+	vars, err := r.vars(m)
 	if err != nil {
 		return err
 	}
-	conn, err := x.onClosing(ctx, x.Home)
+	conn, err := r.onClosing(ctx, r.Home)
 	if err != nil {
 		return err
 	}
 	if err := pg.Exec(ctx, conn, row.Fill(vars).SQL); err != nil {
 		if pg.SQLState(err) == "23505" {
-			return fmt.Errorf("attempt %d was begun by another run: %w", x.Attempt, err)
+			return fmt.Errorf("attempt %d was begun by another run: %w", r.Attempt, err)
 		}
-		return &pg.Error{Doing: "write the attempt's row in crossfade.upgrade", On: x.Closing.Server.String(), Err: err}
+		return &pg.Error{Doing: "write the attempt's row in crossfade.upgrade", On: r.Closing.Server.String(), Err: err}
 	}
-	x.announced = true
+	r.announced = true
 	return nil
 }
 
-// Here is the machine that the tool runs on, and its pid; "" is not known.
-func Here() string {
-	h, err := os.Hostname()
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%s, pid %d", h, os.Getpid())
-}
-
-// WhomOf is what identifies a side now.
-func WhomOf(s Side) Whom { return Whom{System: s.Identity.SystemID, Timeline: s.Identity.Timeline} }
-
-func (x *crossing) armDatabase(ctx context.Context, t *flow.Turn, db *database) error {
-	conn, err := x.onClosing(ctx, db.Name)
+func (r *openFence) armDatabase(ctx context.Context, t *flow.Turn, db *database) error {
+	conn, err := r.onClosing(ctx, db.Name)
 	if err != nil {
 		return err
 	}
-	if err := pg.Exec(ctx, conn, x.Part.Lowered()); err != nil {
-		return &pg.Error{Doing: "make the fence's function", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+	if err := pg.Exec(ctx, conn, r.Part.Lowered()); err != nil {
+		return &pg.Error{Doing: "make the fence's function", On: r.Closing.Server.String() + ", database " + db.Name, Err: err}
 	}
-	if err := x.armTables(ctx, t, conn, db); err != nil {
+	if err := r.armTables(ctx, t, conn, db); err != nil {
 		return err
 	}
-	for _, sql := range append(x.Part.Unguard(), x.guards(db)...) {
+	for _, sql := range append(r.Part.Unguard(), r.guards(db)...) {
 		if err := pg.Exec(ctx, conn, sql); err != nil {
 			if pg.SQLState(err) == "42501" {
 				t.Note("event triggers may not be created in %s: DDL is not refused, only noticed", db.Name)
 				break
 			}
-			return &pg.Error{Doing: "refuse DDL", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+			return &pg.Error{Doing: "refuse DDL", On: r.Closing.Server.String() + ", database " + db.Name, Err: err}
 		}
 	}
 	// Nobody's DDL passes from here on, so that none goes unlogged.
 	for _, sql := range db.DisableEvents {
 		if err := pg.Exec(ctx, conn, sql); err != nil {
-			return &pg.Error{Doing: pg.Brief(sql), On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+			return &pg.Error{Doing: pg.Brief(sql), On: r.Closing.Server.String() + ", database " + db.Name, Err: err}
 		}
 	}
-	return outlive(ctx, t, conn, db.Name, x.app())
+	return outlive(ctx, t, conn, db.Name, r.app())
 }
 
 // armTables puts the trigger on every table that lacks it, those that were
 // made since the plan included.
-func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, db *database) error {
+func (r *openFence) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, db *database) error {
 	if err := pg.Exec(ctx, conn, armLock); err != nil {
 		return err
 	}
@@ -235,13 +215,13 @@ func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, 
 		}
 		var busy []string
 		for i, table := range tables {
-			switch err := x.armTable(ctx, conn, table); pg.SQLState(err) {
+			switch err := r.armTable(ctx, conn, table); pg.SQLState(err) {
 			case "":
 				if err != nil && ctx.Err() != nil {
 					err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 				}
 				if err != nil {
-					return &pg.Error{Doing: "put the fence on " + table, On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+					return &pg.Error{Doing: "put the fence on " + table, On: r.Closing.Server.String() + ", database " + db.Name, Err: err}
 				}
 			case "55P03", "40P01":
 				busy = append(busy, table)
@@ -250,7 +230,7 @@ func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, 
 				}
 			case "42P01", "3F000": // dropped since
 			default:
-				return &pg.Error{Doing: "put the fence on " + table, On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+				return &pg.Error{Doing: "put the fence on " + table, On: r.Closing.Server.String() + ", database " + db.Name, Err: err}
 			}
 			if len(tables) > 100 && i%100 == 0 {
 				t.Progress(int64(i), int64(len(tables)), "tables", db.Name)
@@ -266,12 +246,54 @@ func (x *crossing) armTables(ctx context.Context, t *flow.Turn, conn *pgx.Conn, 
 }
 
 // armTable replaces a trigger that somebody disabled, too.
-func (x *crossing) armTable(ctx context.Context, conn *pgx.Conn, table string) error {
-	err := pg.Exec(ctx, conn, x.Part.TriggerOn(table))
+func (r *openFence) armTable(ctx context.Context, conn *pgx.Conn, table string) error {
+	err := pg.Exec(ctx, conn, r.Part.TriggerOn(table))
 	if pg.SQLState(err) == "42710" {
 		return pg.Exec(ctx, conn, "ALTER TABLE "+table+" ENABLE TRIGGER "+Trigger)
 	}
 	return err
+}
+
+// disarm takes the triggers and guards off the side that has been opened. It
+// costs the application up to 12 % of tiny statements while they are there.
+func (r *openFence) disarm() flow.Step {
+	var does []flow.Effect
+	for _, db := range r.databases {
+		for _, sql := range r.Part.Unguard() {
+			does = append(does, r.on(r.Opening, db.Name, sql))
+		}
+		for _, t := range db.Tables {
+			does = append(does, r.on(r.Opening, db.Name, TriggerOff(t.SQL())))
+		}
+	}
+	return flow.Step{
+		ID: "disarm", Title: "Take the open fence off the tables of " + r.Opening.Name, Does: does, Late: true, Done: never,
+		Cost: flow.Cost{Base: 30 * time.Millisecond, Table: 90 * time.Microsecond, Trips: 4},
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			return r.each(ctx, func(ctx context.Context, db *database) error {
+				conn, err := r.onOpening(ctx, db.Name)
+				if err != nil {
+					return err
+				}
+				_, err = r.takeOff(ctx, t, conn, r.Opening, db.Name)
+				return err
+			})
+		},
+	}
+}
+
+// takeOff drops guards and triggers; what stays is reported, not an error.
+func (r *openFence) takeOff(ctx context.Context, t *flow.Turn, conn *pgx.Conn, s Side, db string) (left []string, err error) {
+	for _, sql := range r.Part.Unguard() {
+		if err := pg.Exec(ctx, conn, sql); err != nil {
+			return nil, &pg.Error{Doing: "let DDL pass again", On: s.Server.String() + ", database " + db, Err: err}
+		}
+	}
+	left, err = DisarmTables(ctx, conn, r.of(db).Elsewhere, 3*time.Second)
+	if len(left) > 0 {
+		t.Note("the open fence stays on %s of %s, which are busy; the next command takes it off", strings.Join(left, ", "), db)
+	}
+	return left, err
 }
 
 // outlive waits until every transaction that is open now, prepared ones

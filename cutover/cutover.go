@@ -17,10 +17,6 @@ package cutover
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"strings"
 	"time"
 
 	"crossfade/cutover/traffic"
@@ -28,8 +24,6 @@ import (
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
 	"crossfade/upgrade/pg"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Direction of an attempt.
@@ -194,161 +188,12 @@ func (c *Crossing) Result() Result {
 }
 
 // Close ends the sessions of the crossing. Locks that are still held go with them.
-func (c *Crossing) Close() { c.x.hangUp() }
+func (c *Crossing) Close() {
+	c.x.hangUp()
+	// The guard's process ends by itself when its pipe closes; a RESUME too many is harmless.
+	c.x.hold.guard = nil
+}
 
 // served is what the steps run beside each other that give clients their service
 // after open: none of them waits for another that is held up.
 const served = "served"
-
-// run executes effects of the closing or the opening side on kept sessions.
-func (x *crossing) run(ctx context.Context, effects []flow.Effect, vars map[string]string) error {
-	for _, e := range effects {
-		get := x.onClosing
-		side := x.Closing
-		if e.On == x.Opening.Name {
-			get, side = x.onOpening, x.Opening
-		}
-		conn, err := get(ctx, e.Database)
-		if err != nil {
-			return err
-		}
-		if err := pg.Exec(ctx, conn, e.Fill(vars).SQL); err != nil {
-			return &pg.Error{Doing: pg.Brief(e.SQL), On: fmt.Sprintf("%s, database %s", side.Server, e.Database), Err: err}
-		}
-	}
-	return nil
-}
-
-func (x *crossing) on(s Side, db, sql string) flow.Effect {
-	return flow.Effect{On: s.Name, Database: db, SQL: sql}
-}
-
-// left is what remains of the budget of this attempt.
-func (x *crossing) left() time.Duration {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.blocked.IsZero() {
-		return x.MaxBlocked
-	}
-	return x.MaxBlocked - time.Since(x.blocked)
-}
-
-// budget is ctx limited by what remains of max_blocked.
-func (x *crossing) budget(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, max(x.left(), 0),
-		fmt.Errorf("writers would have been blocked for longer than max_blocked (%s)", x.MaxBlocked))
-}
-
-// blockedStep is a step between pause and open: it stops when the budget does.
-func (x *crossing) blockedStep(s flow.Step) flow.Step {
-	s.Blocks = true
-	do := s.Do
-	s.Do = func(ctx context.Context, t *flow.Turn) error {
-		ctx, cancel := x.budget(ctx)
-		defer cancel()
-		return do(ctx, t)
-	}
-	s.Done = func(context.Context) (bool, error) { return false, nil }
-	return s
-}
-
-func never(context.Context) (bool, error) { return false, nil }
-
-// undoPatience is how long an undo that gives service back is tried again while
-// a server does not answer: one that crashed is back by then.
-const undoPatience = 10 * time.Second
-
-// undoShort is how long an undo may take once a server has not answered for
-// undoPatience: the rest is reported and left, for whoever runs the command again.
-const undoShort = 2 * time.Second
-
-var errGaveUp = fmt.Errorf("a server has not answered for %s, and is not waited for any more", undoPatience)
-
-// reviving is a step whose undo does not rely on sessions that may have died
-// with a server since, nor on a right that may have been lost with them.
-func (x *crossing) reviving(s flow.Step) flow.Step {
-	if s.Undo == nil {
-		return s
-	}
-	rightful := s.Undo
-	undo := func(ctx context.Context, t *flow.Turn) error {
-		err := x.ours(ctx)
-		// Clients are resumed also where no server can be asked.
-		if err != nil && (errors.Is(err, ErrTakenOver) || !strings.HasPrefix(s.ID, "traffic/")) {
-			return err
-		}
-		return rightful(ctx, t)
-	}
-	s.Undo = func(ctx context.Context, t *flow.Turn) error {
-		if x.gaveUp {
-			// A server that did not answer for so long is asked once more by each
-			// step, and no longer waited for.
-			short, cancel := context.WithTimeoutCause(ctx, undoShort, errGaveUp)
-			defer cancel()
-			err := undo(short, t)
-			x.gaveUp = err != nil
-			return err
-		}
-		x.revive(ctx)
-		err := undo(ctx, t)
-		if !s.Serves || !unreachable(err) {
-			return err
-		}
-		waiting, cancel := context.WithTimeout(ctx, undoPatience)
-		defer cancel()
-		last := err
-		err = pg.Poll(waiting, 200*time.Millisecond, "the server to answer again", func(ctx context.Context) (bool, error) {
-			x.revive(ctx)
-			last = undo(ctx, t)
-			if unreachable(last) {
-				return false, nil
-			}
-			return true, last
-		})
-		if err != nil {
-			x.gaveUp = true
-			return last
-		}
-		return nil
-	}
-	return s
-}
-
-// ours wants the attempt to be this run's to undo. One that was frozen or cut
-// off may have lost it: another has undone it by then, may have begun one of its
-// own or ended the upgrade, and would see its fence lowered by an undo.
-func (x *crossing) ours(ctx context.Context) error {
-	if x.Mine != nil {
-		if err := x.Mine(ctx); err != nil {
-			return err
-		}
-	}
-	conn, err := x.onClosing(ctx, x.Home)
-	if err != nil {
-		return err
-	}
-	var there, newer bool
-	err = conn.QueryRow(ctx, x.Part.Own("SELECT coalesce(bool_or(attempt = $1), false), coalesce(bool_or(attempt > $1), false) FROM crossfade.upgrade"), x.Attempt).Scan(&there, &newer)
-	if err != nil && !pg.Missing(err) { // missing: the upgrade was ended
-		return &pg.Error{Doing: "read the attempt's row", On: x.Closing.Server.String(), Err: err}
-	}
-	if newer || !there && x.announced {
-		return ErrTakenOver
-	}
-	return nil
-}
-
-// unreachable reports whether err says that a server was not there to answer.
-func unreachable(err error) bool {
-	if err == nil {
-		return false
-	}
-	state := pg.SQLState(err)
-	return strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08") || state == "" && isConnection(err)
-}
-
-func isConnection(err error) bool {
-	var connect *pgconn.ConnectError
-	var network net.Error
-	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
-}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"crossfade/upgrade/flow"
@@ -206,15 +207,15 @@ func execTag(ctx context.Context, conn *pgx.Conn, sql string) (pgconn.CommandTag
 }
 
 // vars fill the holes of a decision's statements.
-func (x *crossing) vars(m Memory) (map[string]string, error) {
+func (a *attempt) vars(m Memory) (map[string]string, error) {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
 	return map[string]string{
-		"attempt": fmt.Sprint(x.Attempt), "upgrade": pg.Literal(x.Upgrade),
-		"direction": pg.Literal(string(x.Direction)), "memory": pg.Literal(string(b)),
-		"stopped": pg.Literal(fmt.Sprintf(`{"stopped": %t}`, x.stopped)),
+		"attempt": fmt.Sprint(a.Attempt), "upgrade": pg.Literal(a.Upgrade),
+		"direction": pg.Literal(string(a.Direction)), "memory": pg.Literal(string(b)),
+		"stopped": pg.Literal(fmt.Sprintf(`{"stopped": %t}`, a.stopped)),
 	}, nil
 }
 
@@ -248,3 +249,15 @@ func Evict(ctx context.Context, conn *pgx.Conn, side, app, mine string, ds []Dec
 		return left == 0, nil
 	})
 }
+
+// Here is the machine that the tool runs on, and its pid; "" is not known.
+func Here() string {
+	h, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, pid %d", h, os.Getpid())
+}
+
+// WhomOf is what identifies a side now.
+func WhomOf(s Side) Whom { return Whom{System: s.Identity.SystemID, Timeline: s.Identity.Timeline} }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
@@ -302,46 +301,4 @@ func DisarmTables(ctx context.Context, conn *pgx.Conn, elsewhere []string, limit
 			return left, nil
 		}
 	}
-}
-
-// disarm takes the triggers and guards off the side that has been opened. It
-// costs the application up to 12 % of tiny statements while they are there.
-func (x *crossing) disarm() flow.Step {
-	var does []flow.Effect
-	for _, db := range x.databases {
-		for _, sql := range x.Part.Unguard() {
-			does = append(does, x.on(x.Opening, db.Name, sql))
-		}
-		for _, t := range db.Tables {
-			does = append(does, x.on(x.Opening, db.Name, TriggerOff(t.SQL())))
-		}
-	}
-	return flow.Step{
-		ID: "disarm", Title: "Take the open fence off the tables of " + x.Opening.Name, Does: does, Late: true, Done: never,
-		Cost: flow.Cost{Base: 30 * time.Millisecond, Table: 90 * time.Microsecond, Trips: 4},
-		Do: func(ctx context.Context, t *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *database) error {
-				conn, err := x.onOpening(ctx, db.Name)
-				if err != nil {
-					return err
-				}
-				_, err = x.takeOff(ctx, t, conn, x.Opening, db.Name)
-				return err
-			})
-		},
-	}
-}
-
-// takeOff drops guards and triggers; what stays is reported, not an error.
-func (x *crossing) takeOff(ctx context.Context, t *flow.Turn, conn *pgx.Conn, s Side, db string) (left []string, err error) {
-	for _, sql := range x.Part.Unguard() {
-		if err := pg.Exec(ctx, conn, sql); err != nil {
-			return nil, &pg.Error{Doing: "let DDL pass again", On: s.Server.String() + ", database " + db, Err: err}
-		}
-	}
-	left, err = DisarmTables(ctx, conn, x.of(db).Elsewhere, 3*time.Second)
-	if len(left) > 0 {
-		t.Note("the open fence stays on %s of %s, which are busy; the next command takes it off", strings.Join(left, ", "), db)
-	}
-	return left, err
 }

@@ -79,20 +79,27 @@ func (e *ErrGate) Error() string {
 	return b.String()
 }
 
-// gate waits until every gate is open at once.
-func (x *crossing) gate() flow.Step {
+// gates are the conditions of a crossing, the built-in ones and those that were given.
+type gates struct {
+	*attempt
+	sequences *sequences
+	standbys  *standbys
+}
+
+// step waits until every gate is open at once.
+func (g *gates) step() flow.Step {
 	return flow.Step{
 		ID: "gate", Title: "Wait until every gate is open", Done: never,
 		Cost: flow.Cost{Base: 500 * time.Millisecond, Table: 600 * time.Microsecond, Trips: 20, Stable: true}, // gate schema compares catalogs
-		Does: x.aheadEffects(),
+		Does: g.sequences.aheadEffects(),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// The session that reads must not be the one that a gate waits for.
-			ctx, cancel := context.WithTimeoutCause(ctx, max(x.remains(), time.Second), ErrPatience)
+			ctx, cancel := context.WithTimeoutCause(ctx, max(g.remains(), time.Second), ErrPatience)
 			defer cancel()
-			if err := x.waitGates(ctx, t); err != nil {
+			if err := g.wait(ctx, t); err != nil {
 				return err
 			}
-			return x.aheadOfTheWindow(ctx)
+			return g.sequences.aheadOfTheWindow(ctx)
 		},
 	}
 }
@@ -100,8 +107,8 @@ func (x *crossing) gate() flow.Step {
 // ErrPatience says that what was waited for (a gate, a lock) did not come in time.
 var ErrPatience = errors.New("timed out (cutover.patience)")
 
-func (x *crossing) waitGates(ctx context.Context, t *flow.Turn) error {
-	gates := append(x.builtin(), x.Gates...)
+func (g *gates) wait(ctx context.Context, t *flow.Turn) error {
+	gates := append(g.builtin(), g.Gates...)
 	noted := time.Time{}
 	var closed []GateState
 	err := pg.Poll(ctx, 200*time.Millisecond, "the gates", func(ctx context.Context) (bool, error) {
@@ -173,7 +180,7 @@ func Look(ctx context.Context, gates []Gate) []GateState {
 // armed fence. The caller closes the crossing they come from.
 func Gates(c Config) ([]Gate, *Crossing) {
 	x := newCrossing(c)
-	all := x.builtin()
+	all := x.gates.builtin()
 	kept := all[:0]
 	for _, g := range all {
 		if g.ID != "armed" {
@@ -184,42 +191,42 @@ func Gates(c Config) ([]Gate, *Crossing) {
 }
 
 // builtin are the gates that follow from the servers alone.
-func (x *crossing) builtin() []Gate {
+func (g *gates) builtin() []Gate {
 	return []Gate{
-		{ID: "lag", Look: x.lagGate()},
-		{ID: "tables", Look: x.perDatabase(x.tablesGate)},
-		{ID: "links", Look: x.perDatabase(x.linksGate)},
-		{ID: "armed", Look: x.perDatabase(x.armedGate)},
-		{ID: "closing", Look: x.perDatabase(x.closingGate)},
-		{ID: "opening", Look: x.perDatabase(x.openingGate)},
-		{ID: "standbys-closing", Look: x.keptGate},
-		{ID: "pool", Look: x.poolGate},
+		{ID: "lag", Look: g.lagGate()},
+		{ID: "tables", Look: g.perDatabase(g.tablesGate)},
+		{ID: "links", Look: g.perDatabase(g.linksGate)},
+		{ID: "armed", Look: g.perDatabase(g.armedGate)},
+		{ID: "closing", Look: g.perDatabase(g.closingGate)},
+		{ID: "opening", Look: g.perDatabase(g.openingGate)},
+		{ID: "standbys-closing", Look: g.standbys.gate},
+		{ID: "pool", Look: g.poolGate},
 	}
 }
 
 // cataloged are the gates that are read again just before the barrier, with the
 // fingerprint that holds for what they say.
-func (x *crossing) cataloged() []Gate {
+func (g *gates) cataloged() []Gate {
 	return []Gate{
-		{ID: "tables", Look: x.perDatabase(x.tablesGate)},
-		{ID: "armed", Look: x.perDatabase(x.armedGate)},
+		{ID: "tables", Look: g.perDatabase(g.tablesGate)},
+		{ID: "armed", Look: g.perDatabase(g.armedGate)},
 	}
 }
 
 // fast are the gates that are read again under the locks. That the fence is on
 // every table is seen behind close: no lock of the barrier lets it be taken off.
-func (x *crossing) fast() []Gate {
+func (g *gates) fast() []Gate {
 	return []Gate{
-		{ID: "links", Look: x.perDatabase(x.linksGate)},
-		{ID: "closing", Look: x.perDatabase(x.preparedGate)},
+		{ID: "links", Look: g.perDatabase(g.linksGate)},
+		{ID: "closing", Look: g.perDatabase(g.preparedGate)},
 	}
 }
 
-func (x *crossing) perDatabase(look func(context.Context, *database) (string, error)) func(context.Context) (bool, string, error) {
+func (g *gates) perDatabase(look func(context.Context, *database) (string, error)) func(context.Context) (bool, string, error) {
 	return func(ctx context.Context) (bool, string, error) {
-		says, do := make([]string, len(x.databases)), make([]string, len(x.databases))
-		err := x.each(ctx, func(ctx context.Context, db *database) error {
-			i := slices.Index(x.databases, db)
+		says, do := make([]string, len(g.databases)), make([]string, len(g.databases))
+		err := g.each(ctx, func(ctx context.Context, db *database) error {
+			i := slices.Index(g.databases, db)
 			said, err := look(ctx, db)
 			if shut, ok := errors.AsType[*ErrShut](err); ok {
 				said, do[i], err = shut.Says, shut.Do, nil
@@ -245,60 +252,47 @@ func (x *crossing) perDatabase(look func(context.Context, *database) (string, er
 	}
 }
 
-// remains is how long may still be waited: what remains of Patience, and no longer
-// than until Until.
-func (x *crossing) remains() time.Duration {
-	left := x.Patience
-	if !x.first.IsZero() {
-		left -= time.Since(x.first)
-	}
-	if !x.Until.IsZero() {
-		left = min(left, time.Until(x.Until))
-	}
-	return max(left, 0)
-}
-
 // prepares shuts a gate that only prepare opens.
 func prepares(says string) error { return &ErrShut{Says: says, Do: "crossfade prepare"} }
 
 // lost shuts a gate over a link that is gone for good, or nearly so: says what
 // there is to do.
-func (x *crossing) lost(says string) error {
+func (g *gates) lost(says string) error {
 	switch {
-	case x.Direction == Back:
+	case g.Direction == Back:
 		return &ErrShut{
 			Says: says + ": the way back is lost with it; crossfade verify compares what is on both sides, crossfade finish goes on without a way back",
 			Do:   "crossfade verify",
 		}
-	case x.RolledBack:
+	case g.RolledBack:
 		return &ErrShut{Says: says + ": the new cluster is not kept in step any more; run crossfade abort, then crossfade prepare", Do: "crossfade abort"}
 	}
 	return prepares(says + ": run crossfade prepare, which copies its tables again")
 }
 
 // lagGate wants the lag of every link below MaxLag for Stable without a break.
-func (x *crossing) lagGate() func(context.Context) (bool, string, error) {
+func (g *gates) lagGate() func(context.Context) (bool, string, error) {
 	var since time.Time
 	return func(ctx context.Context) (bool, string, error) {
-		worst, err := x.worstLag(ctx)
-		if err != nil || worst > x.MaxLag {
+		worst, err := g.worstLag(ctx)
+		if err != nil || worst > g.MaxLag {
 			since = time.Time{}
-			return false, fmt.Sprintf("a link is %d bytes behind, more than catchup.max_lag (%d)", worst, x.MaxLag), err
+			return false, fmt.Sprintf("a link is %d bytes behind, more than catchup.max_lag (%d)", worst, g.MaxLag), err
 		}
 		if since.IsZero() {
 			since = time.Now()
 		}
-		if held := time.Since(since); held < x.Stable {
-			return false, fmt.Sprintf("lag is low; confirming for %s (catchup.stable), so far %s", x.Stable, held.Round(time.Second)), nil
+		if held := time.Since(since); held < g.Stable {
+			return false, fmt.Sprintf("lag is low; confirming for %s (catchup.stable), so far %s", g.Stable, held.Round(time.Second)), nil
 		}
 		return true, fmt.Sprintf("%d bytes behind", worst), nil
 	}
 }
 
-func (x *crossing) worstLag(ctx context.Context) (int64, error) {
+func (g *gates) worstLag(ctx context.Context) (int64, error) {
 	var worst int64
-	for _, db := range x.databases {
-		conn, err := x.onClosing(ctx, db.Name)
+	for _, db := range g.databases {
+		conn, err := g.onClosing(ctx, db.Name)
 		if err != nil {
 			return 0, err
 		}
@@ -321,8 +315,8 @@ func (x *crossing) worstLag(ctx context.Context) (int64, error) {
 }
 
 // tablesGate wants the tables of the catalog to be those that the plan knows.
-func (x *crossing) tablesGate(ctx context.Context, db *database) (string, error) {
-	conn, err := x.onClosing(ctx, db.Name)
+func (g *gates) tablesGate(ctx context.Context, db *database) (string, error) {
+	conn, err := g.onClosing(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}
@@ -355,8 +349,8 @@ func (x *crossing) tablesGate(ctx context.Context, db *database) (string, error)
 }
 
 // linksGate wants every link of a database healthy.
-func (x *crossing) linksGate(ctx context.Context, db *database) (string, error) {
-	from, to, err := x.ends(ctx, db)
+func (g *gates) linksGate(ctx context.Context, db *database) (string, error) {
+	from, to, err := g.ends(ctx, db)
 	if err != nil {
 		return "", err
 	}
@@ -374,23 +368,23 @@ func (x *crossing) linksGate(ctx context.Context, db *database) (string, error) 
 	}
 	for _, l := range db.Links {
 		p := at[l.Name]
-		x.mu.Lock()
-		state := x.link(l.Name)
+		g.mu.Lock()
+		state := g.link(l.Name)
 		state.sub, state.failures = p.SubID, state.failures.look(p.Errors)
 		fails := state.failures
-		x.mu.Unlock()
+		g.mu.Unlock()
 		want := len(l.Tables) + 1 // the canary
 		switch {
 		case p.State() == "missing":
 			closes(prepares(fmt.Sprintf("%s was made since prepare: run crossfade prepare, which takes it along", tableNames(l.Tables))))
 		case p.Slot && !p.Subscription:
-			closes(x.lost(l.Name + " has no subscription"))
+			closes(g.lost(l.Name + " has no subscription"))
 		case p.State() == "lost" || p.State() == "slot missing":
-			closes(x.lost(fmt.Sprintf("%s is %s", l.Name, p.State())))
+			closes(g.lost(fmt.Sprintf("%s is %s", l.Name, p.State())))
 		case p.State() == "waiting" && p.Errors > 0, p.State() == "streaming" && time.Since(fails.grew) < calm:
-			bad = append(bad, fmt.Sprintf("%s does not apply (%d errors so far): the log of %s says why; %s", l.Name, p.Errors, x.Opening.Name, l.Again()))
+			bad = append(bad, fmt.Sprintf("%s does not apply (%d errors so far): the log of %s says why; %s", l.Name, p.Errors, g.Opening.Name, l.Again()))
 		case p.State() == "stopped":
-			bad = append(bad, l.Name+" is stopped: "+x.goesOn(l))
+			bad = append(bad, l.Name+" is stopped: "+g.goesOn(l))
 		case p.State() != "streaming":
 			bad = append(bad, l.Name+" is "+p.State())
 		case p.Published != want || p.Subscribed != want:
@@ -406,12 +400,12 @@ func (x *crossing) linksGate(ctx context.Context, db *database) (string, error) 
 }
 
 // goesOn says what lets a stopped link go on.
-func (x *crossing) goesOn(l link.Link) string {
-	says := l.Enable().SQL + " on " + x.Opening.Name + " resumes it"
+func (g *gates) goesOn(l link.Link) string {
+	says := l.Enable().SQL + " on " + g.Opening.Name + " resumes it"
 	switch {
-	case !x.Stopped:
+	case !g.Stopped:
 		return says
-	case x.Direction == Back:
+	case g.Direction == Back:
 		return says + ", and so does the next crossfade rollback: an attempt has left it so"
 	}
 	return says + ", and so does the next crossfade cutover: an attempt has left it so"
@@ -449,8 +443,8 @@ func tableNames(tables []schema.Table) string {
 	return strings.Join(n, ", ")
 }
 
-func (x *crossing) armedGate(ctx context.Context, db *database) (string, error) {
-	conn, err := x.onClosing(ctx, db.Name)
+func (g *gates) armedGate(ctx context.Context, db *database) (string, error) {
+	conn, err := g.onClosing(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}
@@ -468,21 +462,21 @@ var closingSQL string
 var openingSQL string
 
 // closingGate is what would let a write slip by, or hold the barrier up.
-func (x *crossing) closingGate(ctx context.Context, db *database) (string, error) {
-	conn, err := x.onClosing(ctx, db.Name)
+func (g *gates) closingGate(ctx context.Context, db *database) (string, error) {
+	conn, err := g.onClosing(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}
-	return x.ask(ctx, conn, x.Closing, closingSQL, append(names(db.Way), db.Others...), (x.MaxBlocked / 2).Seconds())
+	return g.ask(ctx, conn, g.Closing, closingSQL, append(names(db.Way), db.Others...), (g.MaxBlocked / 2).Seconds())
 }
 
 // preparedGate is the part of closingGate that is read again under the locks.
-func (x *crossing) preparedGate(ctx context.Context, db *database) (string, error) {
-	conn, err := x.onClosing(ctx, db.Name)
+func (g *gates) preparedGate(ctx context.Context, db *database) (string, error) {
+	conn, err := g.onClosing(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}
-	return x.ask(ctx, conn, x.Closing, closingSQL, append(names(db.Way), db.Others...), (24 * time.Hour).Seconds())
+	return g.ask(ctx, conn, g.Closing, closingSQL, append(names(db.Way), db.Others...), (24 * time.Hour).Seconds())
 }
 
 // poolAnswer limits how long a pooler's console takes to tell who works.
@@ -491,14 +485,14 @@ const poolAnswer = 3 * time.Second
 // poolGate wants no transaction through a pooler that is older than a PAUSE
 // would wait for it: all other clients would be held back for as long, for
 // nothing.
-func (x *crossing) poolGate(ctx context.Context) (bool, string, error) {
+func (g *gates) poolGate(ctx context.Context) (bool, string, error) {
 	asking, cancel := context.WithTimeoutCause(ctx, poolAnswer, fmt.Errorf("the pooler did not answer within %s", poolAnswer))
 	defer cancel()
-	busy, err := x.Traffic.Busy(asking)
+	busy, err := g.Traffic.Busy(asking)
 	if err != nil {
 		return false, "", err
 	}
-	conn, err := x.onClosing(ctx, x.Home)
+	conn, err := g.onClosing(ctx, g.Home)
 	if err != nil {
 		return false, "", err
 	}
@@ -511,7 +505,7 @@ func (x *crossing) poolGate(ctx context.Context) (bool, string, error) {
 			FROM pg_stat_activity WHERE pid = ANY ($1) AND xact_start < clock_timestamp() - make_interval(secs => $2::double precision)`,
 			b.Backends, b.Patience.Seconds()).Scan(&who)
 		if err != nil {
-			return false, "", &pg.Error{Doing: "look for old transactions through the pooler", On: x.Closing.Server.String(), Err: err}
+			return false, "", &pg.Error{Doing: "look for old transactions through the pooler", On: g.Closing.Server.String(), Err: err}
 		}
 		if who != nil {
 			says = append(says, b.Says+": "+*who)
@@ -520,15 +514,15 @@ func (x *crossing) poolGate(ctx context.Context) (bool, string, error) {
 	return len(says) == 0, strings.Join(says, "; "), nil
 }
 
-func (x *crossing) openingGate(ctx context.Context, db *database) (string, error) {
-	conn, err := x.onOpening(ctx, db.Name)
+func (g *gates) openingGate(ctx context.Context, db *database) (string, error) {
+	conn, err := g.onOpening(ctx, db.Name)
 	if err != nil {
 		return "", err
 	}
-	return x.ask(ctx, conn, x.Opening, openingSQL)
+	return g.ask(ctx, conn, g.Opening, openingSQL)
 }
 
-func (x *crossing) ask(ctx context.Context, conn *pgx.Conn, s Side, sql string, args ...any) (string, error) {
+func (g *gates) ask(ctx context.Context, conn *pgx.Conn, s Side, sql string, args ...any) (string, error) {
 	var says *string
 	if err := conn.QueryRow(ctx, sql, args...).Scan(&says); err != nil {
 		return "", &pg.Error{Doing: "ask a gate", On: s.Server.String(), Err: err}

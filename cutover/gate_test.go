@@ -39,12 +39,12 @@ func TestRemains(t *testing.T) {
 func TestNoAttemptAfterUntil(t *testing.T) {
 	x := newCrossing(Config{Patience: time.Hour, Until: time.Now().Add(-time.Second)})
 	x.first = time.Now()
-	err := x.again(context.Background(), errors.New("no lock"))
+	err := x.tryAgain(context.Background(), errors.New("no lock"))
 	if _, ok := errors.AsType[*flow.Again](err); ok || !errors.Is(err, ErrPatience) {
 		t.Errorf("it is tried again: %v", err)
 	}
 	x.Until = time.Now().Add(time.Hour)
-	if _, ok := errors.AsType[*flow.Again](x.again(context.Background(), errors.New("no lock"))); !ok {
+	if _, ok := errors.AsType[*flow.Again](x.tryAgain(context.Background(), errors.New("no lock"))); !ok {
 		t.Error("it is not tried again while there is time")
 	}
 }
@@ -64,14 +64,14 @@ func TestShutGate(t *testing.T) {
 		t.Errorf("%v: %s", gate, gate.Do())
 	}
 	for _, c := range []struct {
-		x    *crossing
+		c    Config
 		want string
 	}{
-		{&crossing{Config: Config{Direction: Forward}}, "crossfade prepare"},
-		{&crossing{Config: Config{Direction: Forward, RolledBack: true}}, "crossfade abort"},
-		{&crossing{Config: Config{Direction: Back}}, "crossfade verify"},
+		{Config{Direction: Forward}, "crossfade prepare"},
+		{Config{Direction: Forward, RolledBack: true}, "crossfade abort"},
+		{Config{Direction: Back}, "crossfade verify"},
 	} {
-		if shut, ok := errors.AsType[*ErrShut](c.x.lost("its slot is lost")); !ok || shut.Do != c.want {
+		if shut, ok := errors.AsType[*ErrShut](newCrossing(c.c).gates.lost("its slot is lost")); !ok || shut.Do != c.want {
 			t.Errorf("a lost link: %v, want %s", shut, c.want)
 		}
 	}

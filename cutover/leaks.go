@@ -2,8 +2,10 @@ package cutover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"crossfade/upgrade/flow"
 	"crossfade/upgrade/link"
@@ -12,14 +14,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// noLeaks runs the leak detector.
-func (x *crossing) noLeaks(ctx context.Context, conn *pgx.Conn, db *database) error {
-	leaks, err := x.leaked(ctx, conn, db, db.Links)
+// leaks is the leak detector: it looks for writes that have passed the fence.
+type leaks struct{ *attempt }
+
+// wantNone runs the leak detector.
+func (k *leaks) wantNone(ctx context.Context, conn *pgx.Conn, db *database) error {
+	leaks, err := k.leaked(ctx, conn, db, db.Links)
 	if err != nil {
 		return err
 	}
 	if len(leaks) > 0 {
-		return fmt.Errorf("transactions were committed on %s after the fence LSN %s of %s: %s", x.Closing.Name, db.fence, db.Name, strings.Join(leaks, ", "))
+		return fmt.Errorf("transactions were committed on %s after the fence LSN %s of %s: %s", k.Closing.Name, db.fence, db.Name, strings.Join(leaks, ", "))
 	}
 	return nil
 }
@@ -31,37 +36,37 @@ func (x *crossing) noLeaks(ctx context.Context, conn *pgx.Conn, db *database) er
 // The message is that of a transaction, because that one's commit is what flushes; no
 // subscription asks for messages. Standbys are not waited for: synchronous_commit is
 // pinned to local in every session.
-func (x *crossing) flushEffect(db string) flow.Effect {
-	return x.on(x.Closing, db, "SELECT pg_logical_emit_message(true, 'crossfade', '')")
+func (k *leaks) flushEffect(db string) flow.Effect {
+	return k.on(k.Closing, db, "SELECT pg_logical_emit_message(true, 'crossfade', '')")
 }
 
 // flushEffects are those of all databases.
-func (x *crossing) flushEffects() []flow.Effect {
+func (k *leaks) flushEffects() []flow.Effect {
 	var does []flow.Effect
-	for _, db := range x.databases {
-		does = append(does, x.flushEffect(db.Name))
+	for _, db := range k.databases {
+		does = append(does, k.flushEffect(db.Name))
 	}
 	return does
 }
 
 // leaked looks for leaks in slots of links of a database, in everything that was
 // committed by now.
-func (x *crossing) leaked(ctx context.Context, conn *pgx.Conn, db *database, links []link.Link) ([]string, error) {
+func (k *leaks) leaked(ctx context.Context, conn *pgx.Conn, db *database, links []link.Link) ([]string, error) {
 	if len(links) == 0 {
 		return nil, nil
 	}
-	if err := pg.Exec(ctx, conn, x.flushEffect(db.Name).SQL); err != nil {
-		return nil, &pg.Error{Doing: "flush before the look for leaks", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+	if err := pg.Exec(ctx, conn, k.flushEffect(db.Name).SQL); err != nil {
+		return nil, &pg.Error{Doing: "flush before the look for leaks", On: k.Closing.Server.String() + ", database " + db.Name, Err: err}
 	}
-	return leaks(ctx, conn, links, db.fence)
+	return leaksIn(ctx, conn, links, db.fence)
 }
 
-// leaks looks into slots of links, which nobody reads from, for transactions
+// leaksIn looks into slots of links, which nobody reads from, for transactions
 // of somebody else that were committed after fence. The criterion is the LSN of
 // a transaction's one commit, because one that leaks may have written its rows
 // before. The canaries are the tool's own; transactions that came in
 // from another server by a subscription of ours carry an origin message.
-func leaks(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN) ([]string, error) {
+func leaksIn(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN) ([]string, error) {
 	var all []string
 	for _, l := range links {
 		rows, err := conn.Query(ctx, `
@@ -89,8 +94,8 @@ func leaks(ctx context.Context, conn *pgx.Conn, links []link.Link, fence pg.LSN)
 	return all, nil
 }
 
-func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *database) error {
-	from, err := x.onClosing(ctx, db.Name)
+func (k *leaks) last(ctx context.Context, t *flow.Turn, db *database) error {
+	from, err := k.onClosing(ctx, db.Name)
 	if err != nil {
 		return err
 	}
@@ -104,12 +109,51 @@ func (x *crossing) lastLeaks(ctx context.Context, t *flow.Turn, db *database) er
 			there = append(there, l)
 		}
 	}
-	found, err := x.leaked(ctx, from, db, there)
+	found, err := k.leaked(ctx, from, db, there)
 	if err != nil {
 		return err
 	}
 	if len(found) > 0 {
-		t.Note("LEAK: %s was written after the fence LSN %s in %s: %s. These rows are not on %s; copy them by hand", x.Closing.Name, db.fence, db.Name, strings.Join(found, ", "), x.Opening.Name)
+		t.Note("LEAK: %s was written after the fence LSN %s in %s: %s. These rows are not on %s; copy them by hand", k.Closing.Name, db.fence, db.Name, strings.Join(found, ", "), k.Opening.Name)
 	}
 	return nil
+}
+
+// step runs the leak detector once more on the slots that were kept, and then
+// takes the links to the opened side away: they are never enabled again.
+func (k *leaks) step() flow.Step {
+	does := k.flushEffects()
+	var ends []string
+	for _, db := range k.databases {
+		ends = append(ends, names(db.Links)...)
+		for _, l := range db.Links {
+			does = append(does, l.DropSubscription()...)
+			does = append(does, l.DropSlot())
+		}
+	}
+	return flow.Step{
+		ID: "forward/drop", Title: "Look for leaks a last time, and drop the links to " + k.Opening.Name, Does: does, Late: true, Done: never,
+		Cost: flow.Cost{Base: 200 * time.Millisecond, Set: 15 * time.Millisecond, Trips: 8},
+		Do: func(ctx context.Context, t *flow.Turn) error {
+			err := k.each(ctx, func(ctx context.Context, db *database) error {
+				to, err := k.onOpening(ctx, db.Name)
+				if err != nil {
+					return err
+				}
+				return DropLinks(ctx, nil, to, db.Links)
+			})
+			return errors.Join(err, k.ifThere(ctx, t, "its slots "+strings.Join(ends, ", ")+" stay until it is back: run the same command again", func(ctx context.Context) error {
+				return k.each(ctx, func(ctx context.Context, db *database) error {
+					if err := k.last(ctx, t, db); err != nil {
+						return err
+					}
+					from, err := k.onClosing(ctx, db.Name)
+					if err != nil {
+						return err
+					}
+					return DropLinks(ctx, from, nil, db.Links)
+				})
+			}))
+		},
+	}
 }

@@ -41,7 +41,7 @@ func (x *crossing) openSQL(db *database) string {
 func (x *crossing) open() flow.Step {
 	does := []flow.Effect{x.on(x.Closing, x.Home, x.Part.Own(openDecision))}
 	for _, db := range x.databases {
-		does = append(does, x.on(x.Opening, db.Name, x.openSQL(db)), x.endEffect(x.Opening, db.Name))
+		does = append(does, x.on(x.Opening, db.Name, x.openSQL(db)), x.clients.endEffect(x.Opening, db.Name))
 	}
 	return flow.Step{
 		ID: "open", Title: "Open " + x.Opening.Name, Does: does, Commit: true, Done: never, Blocks: true,
@@ -50,11 +50,7 @@ func (x *crossing) open() flow.Step {
 			if err := x.decide(ctx, t); err != nil {
 				return err
 			}
-			if x.guard != nil {
-				if err := x.guard.Decided(); err != nil {
-					t.Note("the child that resumes traffic could not be sent the decision: %v", err)
-				}
-			}
+			x.hold.decided(t)
 			ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("the other side could not be opened within 2 minutes"))
 			defer cancel()
 			if err := x.each(ctx, func(ctx context.Context, db *database) error { return x.openDatabase(ctx, db) }); err != nil {
@@ -158,7 +154,7 @@ func (x *crossing) openDatabase(ctx context.Context, db *database) error {
 			return false, &pg.Error{Doing: "open database " + db.Name, On: x.Opening.Server.String(), Err: err}
 		}
 		// Sessions that were there before have the read-only default pinned.
-		return true, x.endClients(ctx, conn, x.Opening)
+		return true, x.clients.end(ctx, conn, x.Opening)
 	})
 }
 
@@ -177,14 +173,14 @@ func (x *crossing) readOnly() flow.Step {
 	}
 	all := slices.Clone(does)
 	if len(does) > 0 {
-		all = append(all, x.endEffect(x.Closing, x.Home))
+		all = append(all, x.clients.endEffect(x.Closing, x.Home))
 	}
 	return flow.Step{
 		ID: "read-only", Title: "End the sessions of " + x.Closing.Name + " that are not read-only", Does: all, Done: never,
 		Beside: served, Lane: "closed", Cost: flow.Cost{Base: 2 * time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			// A client that waits at the fence goes on when it finds the other side.
-			defer x.release()
+			defer x.barrier.release()
 			if len(does) == 0 {
 				return nil
 			}
@@ -196,7 +192,7 @@ func (x *crossing) readOnly() flow.Step {
 				if err != nil {
 					return err
 				}
-				return x.endClients(ctx, conn, x.Closing)
+				return x.clients.end(ctx, conn, x.Closing)
 			})
 		},
 	}
@@ -205,24 +201,6 @@ func (x *crossing) readOnly() flow.Step {
 // ReadOnly is the statement that makes new sessions of a database read-only.
 func ReadOnly(db string) string {
 	return "ALTER DATABASE " + pg.Ident(db) + " SET default_transaction_read_only = on"
-}
-
-// ifThere runs what is to do on the closed side after open; when that side cannot
-// be reached within a limit, that is noted and left.
-func (x *crossing) ifThere(ctx context.Context, t *flow.Turn, consequence string, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("10 seconds have passed"))
-	defer cancel()
-	err := f(ctx)
-	if absent(err) {
-		// A session may have been ended while its server lives.
-		x.revive(ctx)
-		err = f(ctx)
-	}
-	if err == nil || !absent(err) {
-		return err
-	}
-	t.Note("%s could not be reached (%v): %s", x.Closing.Server, err, consequence)
-	return nil
 }
 
 // absent reports whether err may mean that a server was not there: whatever is no
@@ -277,50 +255,11 @@ func (x *crossing) done() flow.Step {
 	}
 }
 
-// leaks runs the leak detector once more on the slots that were kept, and then
-// takes the links to the opened side away: they are never enabled again.
-func (x *crossing) leaks() flow.Step {
-	does := x.flushEffects()
-	var ends []string
-	for _, db := range x.databases {
-		ends = append(ends, names(db.Links)...)
-		for _, l := range db.Links {
-			does = append(does, l.DropSubscription()...)
-			does = append(does, l.DropSlot())
-		}
-	}
-	return flow.Step{
-		ID: "forward/drop", Title: "Look for leaks a last time, and drop the links to " + x.Opening.Name, Does: does, Late: true, Done: never,
-		Cost: flow.Cost{Base: 200 * time.Millisecond, Set: 15 * time.Millisecond, Trips: 8},
-		Do: func(ctx context.Context, t *flow.Turn) error {
-			err := x.each(ctx, func(ctx context.Context, db *database) error {
-				to, err := x.onOpening(ctx, db.Name)
-				if err != nil {
-					return err
-				}
-				return DropLinks(ctx, nil, to, db.Links)
-			})
-			return errors.Join(err, x.ifThere(ctx, t, "its slots "+strings.Join(ends, ", ")+" stay until it is back: run the same command again", func(ctx context.Context) error {
-				return x.each(ctx, func(ctx context.Context, db *database) error {
-					if err := x.lastLeaks(ctx, t, db); err != nil {
-						return err
-					}
-					from, err := x.onClosing(ctx, db.Name)
-					if err != nil {
-						return err
-					}
-					return DropLinks(ctx, from, nil, db.Links)
-				})
-			}))
-		},
-	}
-}
-
 // closedAgain looks at everything again that a decision found closed stands on.
 func (x *crossing) closedAgain(d Decision) flow.Step {
 	return flow.Step{
 		ID: "closed/again", Title: "Look again at what the decision stands on", Done: never, Blocks: true,
-		Does: append(append([]flow.Effect{x.endEffect(x.Closing, x.Home)}, x.aheadEffects()...), x.flushEffects()...),
+		Does: append(append([]flow.Effect{x.clients.endEffect(x.Closing, x.Home)}, x.sequences.aheadEffects()...), x.leaks.flushEffects()...),
 		Do: func(ctx context.Context, t *flow.Turn) error {
 			x.begin()
 			ctx, cancel := x.budget(ctx)
@@ -329,7 +268,7 @@ func (x *crossing) closedAgain(d Decision) flow.Step {
 			// could still use a sequence.
 			conn, err := x.onClosing(ctx, x.Home)
 			if err == nil {
-				err = x.endOthers(ctx, conn, nil)
+				err = x.clients.endOthers(ctx, conn, nil)
 			}
 			if err != nil {
 				return err
@@ -345,7 +284,7 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 	}
 	// What close/kept waits for: the standbys that stream, those that streamed
 	// then, and those of the runbook, of which none may be missing.
-	ok, says, err := x.keptGate(ctx)
+	ok, says, err := x.standbys.gate(ctx)
 	if err != nil {
 		return err
 	}
@@ -354,7 +293,7 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 	}
 	x.mu.Lock()
 	for _, name := range d.Standbys {
-		x.standbys.streamed[name] = true
+		x.streams.streamed[name] = true
 	}
 	x.mu.Unlock()
 	home, err := x.onClosing(ctx, x.Home)
@@ -387,10 +326,10 @@ func (x *crossing) lookAtDecision(ctx context.Context, d Decision) error {
 		larges := d.Larges[db.Name]
 		db.print, db.larges = d.Prints[db.Name], &larges
 		x.mu.Unlock()
-		if _, err := x.copyAllSequences(ctx, db); err != nil {
+		if _, err := x.sequences.copyAll(ctx, db); err != nil {
 			return err
 		}
-		if err := x.lookAgain(ctx, db); err != nil {
+		if err := x.fence.lookAgain(ctx, db); err != nil {
 			return err
 		}
 		if !x.Back {

@@ -31,9 +31,9 @@ type line struct {
 // reason why it stands where it stands. What else there is to know of a step, what it
 // costs, whether clients wait for it, how it is undone, stands on the step itself.
 func (x *crossing) order() []line {
-	pause := x.trafficPause
+	pause := x.hold.pauseStep
 	if x.quietly() {
-		pause = x.quiet
+		pause = x.hold.quiet
 	}
 	one := func(step func() flow.Step) func() []flow.Step {
 		return func() []flow.Step { return []flow.Step{step()} }
@@ -46,31 +46,31 @@ func (x *crossing) order() []line {
 	}
 	all := func(steps []flow.Step) func() []flow.Step { return func() []flow.Step { return steps } }
 	return []line{
-		{ahead, all(x.Ahead)},                      // refreshes materialized views: takes as long as it takes, so before anything waits
-		{arming, one(x.arm)},                       // puts the open fence on every table: CREATE TRIGGER waits for locks, which nothing may do later
-		{before, all(x.Before)},                    // pauses managers, runs before_cutover: the gates must see what these leave
-		{arming, given(x.Stopped, x.forwardAgain)}, // resumes links that an earlier attempt stopped: the gates wait for them
-		{reversible, one(x.gate)},                  // the last moment at which waiting costs nothing
-		{reversible, one(x.trafficPrepare)},        // connects to the poolers: nothing is opened while clients are held
-		{reversible, given(x.Back, x.backMake)},    // makes the subscriptions of the way back, disabled: slow, and only their slots need the locks
-		{reversible, one(pause)},                   // rechecks what takes time, and pauses: poolers first: their clients are spared the locks
-		{reversible, one(x.lock)},                  // the barrier: from here nothing commits on the closing side
-		{reversible, one(x.canary)},                // reads the gates again and the fence LSN: now nothing can move them
-		{reversible, one(x.drain)},                 // the opening side has everything up to the fence LSN, and shows the canary
-		{reversible, one(x.sequences)},             // after the last nextval that a committed row can hold
-		{reversible, one(x.forwardStop)},           // before the way back runs, or rows would travel in a circle
-		{reversible, given(x.Back, x.backProve)},   // before close: a way back that does not work is found while everything can be undone
-		{closing, one(x.durable)},                  // what the opening side has survives its failover
-		{closing, one(x.close)},                    // raises the fence in the sessions that hold the locks, and lets the locks go
-		{closing, one(x.closeKept)},                // no standby of the closing side can be promoted without the fence
-		{opening, one(x.open)},                     // the point of no return
-		{after, one(x.trafficPoint)},               // clients of poolers and hooks have waited longest
-		{after, one(x.trafficResume)},              // what traffic/point could not resume
-		{after, one(x.readOnly)},                   // direct clients leave the closed side
-		{after, one(x.follow)},                     // the way back is seen to run
-		{after, one(x.leaks)},                      // looks for writes after the fence LSN while the slots are there, then drops the links
-		{after, one(x.disarm)},                     // the open fence costs statements time: off the side that serves
-		{after, all(x.After)},                      // refreshes, standbys in the place of others, after_open: they may take long
+		{ahead, all(x.Ahead)},                        // refreshes materialized views: takes as long as it takes, so before anything waits
+		{arming, one(x.openFence.arm)},               // puts the open fence on every table: CREATE TRIGGER waits for locks, which nothing may do later
+		{before, all(x.Before)},                      // pauses managers, runs before_cutover: the gates must see what these leave
+		{arming, given(x.Stopped, x.forward.again)},  // resumes links that an earlier attempt stopped: the gates wait for them
+		{reversible, one(x.gates.step)},              // the last moment at which waiting costs nothing
+		{reversible, one(x.hold.prepareStep)},        // connects to the poolers: nothing is opened while clients are held
+		{reversible, given(x.Back, x.way.makeStep)},  // makes the subscriptions of the way back, disabled: slow, and only their slots need the locks
+		{reversible, one(pause)},                     // rechecks what takes time, and pauses: poolers first: their clients are spared the locks
+		{reversible, one(x.barrier.lock)},            // the barrier: from here nothing commits on the closing side
+		{reversible, one(x.forward.canary)},          // reads the gates again and the fence LSN: now nothing can move them
+		{reversible, one(x.forward.drain)},           // the opening side has everything up to the fence LSN, and shows the canary
+		{reversible, one(x.sequences.step)},          // after the last nextval that a committed row can hold
+		{reversible, one(x.forward.stop)},            // before the way back runs, or rows would travel in a circle
+		{reversible, given(x.Back, x.way.proveStep)}, // before close: a way back that does not work is found while everything can be undone
+		{closing, one(x.forward.durable)},            // what the opening side has survives its failover
+		{closing, one(x.fence.close)},                // raises the fence in the sessions that hold the locks, and lets the locks go
+		{closing, one(x.standbys.step)},              // no standby of the closing side can be promoted without the fence
+		{opening, one(x.open)},                       // the point of no return
+		{after, one(x.hold.pointStep)},               // clients of poolers and hooks have waited longest
+		{after, one(x.hold.resumeStep)},              // what traffic/point could not resume
+		{after, one(x.readOnly)},                     // direct clients leave the closed side
+		{after, one(x.follow)},                       // the way back is seen to run
+		{after, one(x.leaks.step)},                   // looks for writes after the fence LSN while the slots are there, then drops the links
+		{after, one(x.openFence.disarm)},             // the open fence costs statements time: off the side that serves
+		{after, all(x.After)},                        // refreshes, standbys in the place of others, after_open: they may take long
 	}
 }
 
@@ -106,7 +106,7 @@ func Resume(c Config, d Decision) *Crossing {
 			steps = append(steps, s)
 		}
 	}
-	steps = append(steps, x.closedAgain(d), x.durable(), x.closeKept())
+	steps = append(steps, x.closedAgain(d), x.forward.durable(), x.standbys.step())
 	return &Crossing{Plan: x.plan(append(steps, x.fromOpen(lines)...)), x: x}
 }
 
@@ -126,7 +126,7 @@ func Forwards(c Config, d Decision) *Crossing {
 	x.remember(d)
 	x.decided = true
 	// Sequences first: a database that is still to be opened hands out nothing twice.
-	steps := append([]flow.Step{x.sequencesAgain()}, x.fromOpen(x.order())...)
+	steps := append([]flow.Step{x.sequences.again()}, x.fromOpen(x.order())...)
 	done := &steps[len(steps)-1]
 	done.Needs = append(done.Needs, steps[0].ID)
 	return &Crossing{Plan: x.plan(steps), x: x}

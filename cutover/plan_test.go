@@ -230,7 +230,7 @@ func TestRehearsalUndoes(t *testing.T) {
 		c := fullConfig(t)
 		c.Patience = time.Hour
 		r := Rehearse(c, paused)
-		again, ok := errors.AsType[*flow.Again](r.x.again(t.Context(), errors.New("no lock")))
+		again, ok := errors.AsType[*flow.Again](r.x.tryAgain(t.Context(), errors.New("no lock")))
 		if !ok || again.From != from || !slices.Contains(ids(r), from) {
 			t.Errorf("with traffic %t a try begins again with %+v, which the plan must have", paused, again)
 		}

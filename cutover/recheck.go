@@ -14,67 +14,76 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// recheck is what a try begins with, while nobody is blocked yet: it waits until no
+// recheck is what a try begins with, while nobody is blocked yet.
+type recheck struct {
+	*attempt
+	barrier   *barrier
+	fence     *fence
+	gates     *gates
+	sequences *sequences
+}
+
+// look waits until no
 // old transaction writes, and makes ready whatever would take time under the locks.
-func (x *crossing) recheck(ctx context.Context, t *flow.Turn) error {
-	if err := x.mayBegin(ctx, t); err != nil {
+func (k *recheck) look(ctx context.Context, t *flow.Turn) error {
+	if err := k.mayBegin(ctx, t); err != nil {
 		return err
 	}
-	x.forgetFences()
-	if err := x.buildsEnd(ctx, t); err != nil {
+	k.forgetFences()
+	if err := k.buildsEnd(ctx, t); err != nil {
 		return err
 	}
-	if err := x.meetBarrier(ctx); err != nil {
+	if err := k.meetBarrier(ctx); err != nil {
 		return err
 	}
-	for _, s := range Look(ctx, x.cataloged()) {
+	for _, s := range Look(ctx, k.gates.cataloged()) {
 		if !s.OK {
 			return &ErrGate{[]GateState{s}}
 		}
 	}
-	if err := x.freshen(ctx, t); err != nil {
+	if err := k.freshen(ctx, t); err != nil {
 		return err
 	}
-	return x.aheadOfTheWindow(ctx)
+	return k.sequences.aheadOfTheWindow(ctx)
 }
 
-// recheckEffects are what recheck changes or locks.
-func (x *crossing) recheckEffects() []flow.Effect {
+// effects are what look changes or locks.
+func (k *recheck) effects() []flow.Effect {
 	var does []flow.Effect
-	for _, db := range x.databases {
-		if e, ok := x.warmEffect(db); ok {
+	for _, db := range k.databases {
+		if e, ok := k.barrier.warmEffect(db); ok {
 			does = append(does, e)
 		}
 	}
-	if end, ok := x.sender(); ok {
+	if end, ok := k.sender(); ok {
 		for range follows {
 			does = append(does, end.FollowEffects()...)
-			for _, db := range x.databases {
+			for _, db := range k.databases {
 				if len(db.Links) > 0 {
 					does = append(does, link.CanaryEffect(db.Links))
 				}
 			}
 		}
 	}
-	return append(does, x.aheadEffects()...)
+	return append(does, k.sequences.aheadEffects()...)
 }
 
 // mayBegin waits, with nobody blocked, until no write transaction is older
 // than half of max_blocked, and none through a pooler older than its PAUSE
 // waits: such a one would only use the budget up. It ends those older than
 // kill_after.
-func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, x.remains(), ErrPatience)
+func (k *recheck) mayBegin(ctx context.Context, t *flow.Turn) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, k.remains(), ErrPatience)
 	defer cancel()
 	noted := time.Time{}
 	gate, says := "", ""
 	err := pg.Poll(ctx, 100*time.Millisecond, "old transactions to end", func(ctx context.Context) (bool, error) {
 		gate, says = "", ""
-		for _, db := range x.databases {
-			if err := x.kill(ctx, t, db.Name); err != nil {
+		for _, db := range k.databases {
+			if err := k.kill(ctx, t, db.Name); err != nil {
 				return false, err
 			}
-			said, err := x.closingGate(ctx, db)
+			said, err := k.gates.closingGate(ctx, db)
 			if err != nil {
 				return false, err
 			}
@@ -83,7 +92,7 @@ func (x *crossing) mayBegin(ctx context.Context, t *flow.Turn) error {
 			}
 		}
 		if says == "" {
-			ok, said, err := x.poolGate(ctx)
+			ok, said, err := k.gates.poolGate(ctx)
 			if err != nil {
 				return false, err
 			}
@@ -111,18 +120,18 @@ const buildTime = 5 * time.Second
 // the catalogs have them: when these end it swaps its index in, and close would be
 // undone over catalogs that have changed. One that takes longer is not waited for:
 // that it ends in the moment of the close is unlikely then.
-func (x *crossing) buildsEnd(ctx context.Context, t *flow.Turn) error {
-	if x.Closing.Version < 120000 { // it cannot be asked
+func (k *recheck) buildsEnd(ctx context.Context, t *flow.Turn) error {
+	if k.Closing.Version < 120000 { // it cannot be asked
 		return nil
 	}
 	late := fmt.Errorf("%s have passed", buildTime)
-	bounded, cancel := context.WithTimeoutCause(ctx, min(buildTime, x.remains()), late)
+	bounded, cancel := context.WithTimeoutCause(ctx, min(buildTime, k.remains()), late)
 	defer cancel()
 	var builds []string
 	err := pg.Poll(bounded, 20*time.Millisecond, "indexes that are built CONCURRENTLY", func(ctx context.Context) (bool, error) {
 		var now []string
-		for _, db := range x.databases {
-			conn, err := x.onClosing(ctx, db.Name)
+		for _, db := range k.databases {
+			conn, err := k.onClosing(ctx, db.Name)
 			if err != nil {
 				return false, err
 			}
@@ -144,19 +153,19 @@ func (x *crossing) buildsEnd(ctx context.Context, t *flow.Turn) error {
 		return nil
 	case errors.Is(context.Cause(bounded), late) && ctx.Err() == nil:
 		if len(builds) > 0 {
-			t.Note("an index that is being built on %s is not waited for: %s", x.Closing.Name, strings.Join(builds, ", "))
+			t.Note("an index that is being built on %s is not waited for: %s", k.Closing.Name, strings.Join(builds, ", "))
 		}
 		return nil
 	}
-	return &pg.Error{Doing: "look for indexes that are being built", On: x.Closing.Server.String(), Err: err}
+	return &pg.Error{Doing: "look for indexes that are being built", On: k.Closing.Server.String(), Err: err}
 }
 
 // kill ends transactions that write and are older than kill_after.
-func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
-	if x.KillAfter <= 0 {
+func (k *recheck) kill(ctx context.Context, t *flow.Turn, db string) error {
+	if k.KillAfter <= 0 {
 		return nil
 	}
-	conn, err := x.onClosing(ctx, db)
+	conn, err := k.onClosing(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -166,12 +175,12 @@ func (x *crossing) kill(ctx context.Context, t *flow.Turn, db string) error {
 		  SELECT a.pid, a.usename, pg_terminate_backend(a.pid) FROM pg_stat_activity a
 		  WHERE a.datname = current_database() AND a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()
 		    AND a.backend_type = 'client backend' AND a.application_name <> $2 AND a.application_name NOT LIKE $2 || ' %'
-		    AND a.xact_start < now() - make_interval(secs => $1::double precision)) k`, x.KillAfter.Seconds(), x.app()).Scan(&ended)
+		    AND a.xact_start < now() - make_interval(secs => $1::double precision)) k`, k.KillAfter.Seconds(), k.app()).Scan(&ended)
 	if err != nil {
-		return &pg.Error{Doing: "end transactions older than kill_after", On: x.Closing.Server.String(), Err: err}
+		return &pg.Error{Doing: "end transactions older than kill_after", On: k.Closing.Server.String(), Err: err}
 	}
 	if ended != nil {
-		t.Note("ended transactions older than kill_after (%s) in %s: %s", x.KillAfter, db, *ended)
+		t.Note("ended transactions older than kill_after (%s) in %s: %s", k.KillAfter, db, *ended)
 	}
 	return nil
 }
@@ -183,52 +192,29 @@ const manyTables = 1000
 // meetBarrier opens the sessions of the barrier and takes the fingerprint of the
 // catalogs in them. What recheck looks at after it depends on the catalogs alone, and
 // needs not be asked under the locks, as long as the fingerprint stays.
-func (x *crossing) meetBarrier(ctx context.Context) error {
-	x.release()
-	x.mu.Lock()
-	x.released = nil // of earlier attempts: their pids may be others' by now
-	x.mu.Unlock()
-	return x.each(ctx, func(ctx context.Context, db *database) error {
-		conn, err := x.openBarrier(ctx, db)
+func (k *recheck) meetBarrier(ctx context.Context) error {
+	k.barrier.renew()
+	return k.each(ctx, func(ctx context.Context, db *database) error {
+		conn, err := k.barrier.open(ctx, db)
 		if err != nil {
 			return err
 		}
 		conns := []*pgx.Conn{conn}
 		if len(db.Tables) >= manyTables {
 			// Where there is no room for it, one does it all, as of a small database.
-			if beside, err := x.session(ctx, &db.beside, x.Closing, db.Name); err == nil {
+			if beside, err := k.session(ctx, &db.beside, k.Closing, db.Name); err == nil {
 				conns = append(conns, beside)
 			}
 		}
-		print, err := x.print(ctx, conns...)
+		print, err := k.fence.print(ctx, conns...)
 		if err != nil {
 			return err
 		}
-		x.mu.Lock()
+		k.mu.Lock()
 		db.print = print
-		x.mu.Unlock()
-		return x.warm(ctx, conn, db)
+		k.mu.Unlock()
+		return k.barrier.warm(ctx, conn, db)
 	})
-}
-
-// openBarrier opens the session that will hold the locks of a database.
-func (x *crossing) openBarrier(ctx context.Context, db *database) (*pgx.Conn, error) {
-	conn, err := x.Closing.Server.With(db.Name).Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var deadlock time.Duration
-	err = conn.QueryRow(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'deadlock_timeout'").Scan(&deadlock)
-	x.mu.Lock()
-	db.barrier = conn
-	// Below deadlock_timeout, so that in a deadlock it is the tool whose
-	// wait ends and never the application's.
-	x.lockWait = min(x.LockTimeout, deadlock/2)
-	x.mu.Unlock()
-	if err != nil {
-		return nil, &pg.Error{Doing: "read deadlock_timeout", On: x.Closing.Server.String(), Err: err}
-	}
-	return conn, nil
 }
 
 // freshTime is how long slots may take to begin where the server is.
@@ -242,12 +228,12 @@ const follows = 2
 // freshen lets the slots begin where the server is now, so that there is little
 // to be decoded when close looks for leaks. Where that does not come in time, close
 // takes longer; where it would take longer than max_blocked, it is undone.
-func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
-	end, ok := x.sender()
+func (k *recheck) freshen(ctx context.Context, t *flow.Turn) error {
+	end, ok := k.sender()
 	if !ok {
 		return nil
 	}
-	conn, err := x.onClosing(ctx, end.Server.Database())
+	conn, err := k.onClosing(ctx, end.Server.Database())
 	if err != nil {
 		return err
 	}
@@ -260,12 +246,12 @@ func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
 			return err
 		}
 		if refused != nil {
-			t.Note("the slots of %s do not follow at once, so that the look for leaks takes longer: %v", x.Closing.Name, refused)
+			t.Note("the slots of %s do not follow at once, so that the look for leaks takes longer: %v", k.Closing.Name, refused)
 			return nil
 		}
-		err = x.confirm(bounded)
+		err = k.confirm(bounded)
 		if errors.Is(context.Cause(bounded), late) {
-			t.Note("the slots of %s do not follow at once, so that the look for leaks takes longer: %v", x.Closing.Name, late)
+			t.Note("the slots of %s do not follow at once, so that the look for leaks takes longer: %v", k.Closing.Name, late)
 			return nil
 		}
 		if err != nil {
@@ -278,12 +264,12 @@ func (x *crossing) freshen(ctx context.Context, t *flow.Turn) error {
 // confirm waits until each link has told the closing side that it has everything
 // up to now: that a canary was seen is not enough, because a worker tells so only
 // every wal_receiver_status_interval.
-func (x *crossing) confirm(ctx context.Context) error {
-	return x.each(ctx, func(ctx context.Context, db *database) error {
+func (k *recheck) confirm(ctx context.Context) error {
+	return k.each(ctx, func(ctx context.Context, db *database) error {
 		if len(db.Links) == 0 {
 			return nil
 		}
-		from, to, err := x.ends(ctx, db)
+		from, to, err := k.ends(ctx, db)
 		if err != nil {
 			return err
 		}
@@ -298,37 +284,11 @@ func (x *crossing) confirm(ctx context.Context) error {
 }
 
 // sender is the closing side as a link knows it; false where nothing is sent.
-func (x *crossing) sender() (link.End, bool) {
-	for _, db := range x.databases {
+func (k *recheck) sender() (link.End, bool) {
+	for _, db := range k.databases {
 		if len(db.Links) > 0 {
 			return db.Links[0].From, true
 		}
 	}
 	return link.End{}, false
-}
-
-// warm lets the server read into a session of the barrier what the barrier needs
-// of its catalogs: that is half of what it costs.
-func (x *crossing) warm(ctx context.Context, conn *pgx.Conn, db *database) error {
-	e, ok := x.warmEffect(db)
-	if !ok {
-		return nil
-	}
-	err := pg.Exec(ctx, conn, e.SQL)
-	switch pg.SQLState(err) {
-	case "55P03", "42P01", "3F000": // a session has locked a table, or dropped one: the barrier will meet that
-		err = pg.Exec(ctx, conn, "ROLLBACK")
-	}
-	if err != nil {
-		return &pg.Error{Doing: "look up the tables", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
-	}
-	return nil
-}
-
-// warmEffect locks every table as a SELECT does, and lets go at once.
-func (x *crossing) warmEffect(db *database) (flow.Effect, bool) {
-	if len(db.Tables) == 0 {
-		return flow.Effect{}, false
-	}
-	return x.on(x.Closing, db.Name, "BEGIN; LOCK TABLE "+db.only()+" IN ACCESS SHARE MODE NOWAIT; COMMIT"), true
 }

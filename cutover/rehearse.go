@@ -96,12 +96,12 @@ func Rehearse(c Config, traffic bool) *Crossing {
 	x.stopped = false // what a real attempt has left is no leftover of this one
 	steps := in(x.order(), arming, reversible)
 	for i := range steps {
-		steps[i] = x.timed(steps[i], i == 0, i == len(steps)-1)
+		steps[i] = x.rehearsing.timed(steps[i], i == 0, i == len(steps)-1)
 	}
 	p := x.plan(steps)
 	p.Name = "rehearse"
 	p.Steps = append(p.Steps, undoing(p.Steps)...)
-	p.Steps = append(p.Steps, x.nothingLeft())
+	p.Steps = append(p.Steps, x.rehearsing.nothingLeft())
 	return &Crossing{Plan: p, x: x}
 }
 
@@ -113,26 +113,32 @@ func Rehearsed(c Config, d Decision) *Crossing {
 	return again
 }
 
+// rehearsing is what a crossing does besides its steps when it is a rehearsal.
+type rehearsing struct {
+	*attempt
+	gates *gates
+}
+
 // quietly reports whether this is a rehearsal that pauses no traffic.
-func (x *crossing) quietly() bool { return x.rehearsal != nil && !x.rehearsal.traffic }
+func (a *attempt) quietly() bool { return a.rehearsal != nil && !a.rehearsal.traffic }
 
 // quiet is what traffic/pause begins with, where nothing is paused.
-func (x *crossing) quiet() flow.Step {
+func (h *hold) quiet() flow.Step {
 	return flow.Step{
-		ID: quietStep, Title: "Wait until no old transaction writes, and look a last time", Done: never, Does: x.recheckEffects(),
+		ID: quietStep, Title: "Wait until no old transaction writes, and look a last time", Done: never, Does: h.recheck.effects(),
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			return x.recheck(ctx, t)
+			return h.recheck.look(ctx, t)
 		},
 	}
 }
 
 // timed is a step whose time is taken. With the first one the watching begins, with
 // the last one everything is measured.
-func (x *crossing) timed(s flow.Step, first, last bool) flow.Step {
-	r, do := x.rehearsal, s.Do
+func (h *rehearsing) timed(s flow.Step, first, last bool) flow.Step {
+	r, do := h.rehearsal, s.Do
 	s.Do = func(ctx context.Context, t *flow.Turn) error {
 		if first {
-			if err := x.witness(ctx); err != nil {
+			if err := h.witness(ctx); err != nil {
 				return err
 			}
 		}
@@ -144,9 +150,9 @@ func (x *crossing) timed(s flow.Step, first, last bool) flow.Step {
 		r.took[s.ID] = time.Since(began)
 		r.mu.Unlock()
 		if last {
-			x.mu.Lock()
-			x.took = time.Since(x.blocked)
-			x.mu.Unlock()
+			h.mu.Lock()
+			h.took = time.Since(h.blocked)
+			h.mu.Unlock()
 			r.measured = true
 		}
 		return nil
@@ -206,27 +212,27 @@ func undoing(steps []flow.Step) []flow.Step {
 }
 
 // witness begins to watch what the rehearsal does to the application.
-func (x *crossing) witness(ctx context.Context) error {
-	n, err := x.refusedNow(ctx)
+func (h *rehearsing) witness(ctx context.Context) error {
+	n, err := h.refusedNow(ctx)
 	if err != nil {
 		return err
 	}
-	x.rehearsal.refused = n
-	x.rehearsal.waits, err = watchWaits(ctx, x)
+	h.rehearsal.refused = n
+	h.rehearsal.waits, err = watchWaits(ctx, h.attempt)
 	return err
 }
 
 // refusedNow counts the statements that the fence has refused in all databases.
-func (x *crossing) refusedNow(ctx context.Context) (int64, error) {
+func (h *rehearsing) refusedNow(ctx context.Context) (int64, error) {
 	var sum int64
-	for _, db := range x.databases {
-		conn, err := x.onClosing(ctx, db.Name)
+	for _, db := range h.databases {
+		conn, err := h.onClosing(ctx, db.Name)
 		if err != nil {
 			return 0, err
 		}
-		n, err := x.Part.Refused(ctx, conn)
+		n, err := h.Part.Refused(ctx, conn)
 		if err != nil {
-			return 0, &pg.Error{Doing: "count what was refused in " + db.Name, On: x.Closing.Server.String(), Err: err}
+			return 0, &pg.Error{Doing: "count what was refused in " + db.Name, On: h.Closing.Server.String(), Err: err}
 		}
 		sum += n
 	}
@@ -234,58 +240,58 @@ func (x *crossing) refusedNow(ctx context.Context) (int64, error) {
 }
 
 // stays remembers tables that were too busy to take the open fence off.
-func (x *crossing) stays(db string, tables []string) {
-	if x.rehearsal == nil {
+func (h *rehearsing) stays(db string, tables []string) {
+	if h.rehearsal == nil {
 		return
 	}
-	x.rehearsal.mu.Lock()
-	defer x.rehearsal.mu.Unlock()
+	h.rehearsal.mu.Lock()
+	defer h.rehearsal.mu.Unlock()
 	for _, t := range tables {
-		x.rehearsal.left = append(x.rehearsal.left, db+" "+t)
+		h.rehearsal.left = append(h.rehearsal.left, db+" "+t)
 	}
 }
 
-// endRehearsal takes the rehearsal's row away: what it said is undone. Where
+// end takes the rehearsal's row away: what it said is undone. Where
 // everything was measured, that is remembered in the same transaction.
 //
 // Where links are stopped still, the row stays: they are resumed by whoever
 // undoes what this one has left.
-func (x *crossing) endRehearsal(ctx context.Context) error {
-	if x.stopped {
+func (h *rehearsing) end(ctx context.Context) error {
+	if h.stopped {
 		return errors.New("links are stopped still, and the rehearsal's row stays until they go on")
 	}
-	conn, err := x.onClosing(ctx, x.Home)
+	conn, err := h.onClosing(ctx, h.Home)
 	if err != nil {
 		return err
 	}
-	vars, err := x.vars(Memory{})
+	vars, err := h.vars(Memory{})
 	if err != nil {
 		return err
 	}
-	sql := x.Part.Own(endRehearsal)
-	if x.rehearsal.measured {
-		sql = x.rowEnds()
-		kept := append(slices.Clone(x.Rehearsed), x.measured())
+	sql := h.Part.Own(endRehearsal)
+	if h.rehearsal.measured {
+		sql = h.rowEnds()
+		kept := append(slices.Clone(h.Rehearsed), h.measured())
 		b, err := json.Marshal(kept[max(0, len(kept)-rehearsalsKept):])
 		if err != nil {
 			return err
 		}
 		vars["rehearsed"] = pg.Literal(string(b))
 	}
-	if err := pg.Exec(ctx, conn, x.on(x.Closing, x.Home, sql).Fill(vars).SQL); err != nil {
-		return &pg.Error{Doing: "end the rehearsal", On: x.Closing.Server.String(), Err: err}
+	if err := pg.Exec(ctx, conn, h.on(h.Closing, h.Home, sql).Fill(vars).SQL); err != nil {
+		return &pg.Error{Doing: "end the rehearsal", On: h.Closing.Server.String(), Err: err}
 	}
-	x.announced = false
+	h.announced = false
 	return nil
 }
 
-func (x *crossing) measured() Rehearsal {
-	r := x.rehearsal
+func (h *rehearsing) measured() Rehearsal {
+	r := h.rehearsal
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	x.mu.Lock()
-	blocked := x.took
-	x.mu.Unlock()
+	h.mu.Lock()
+	blocked := h.took
+	h.mu.Unlock()
 	m := Rehearsal{At: time.Now().UTC(), WithTraffic: r.traffic, Blocked: blocked.Seconds(), Steps: map[string]float64{}}
 	for id, d := range r.took {
 		m.Steps[id] = d.Seconds()
@@ -303,19 +309,19 @@ func (x *crossing) measured() Rehearsal {
 const linksAgain = 30 * time.Second
 
 // nothingLeft looks at both sides, rather than assume that they are as before.
-func (x *crossing) nothingLeft() flow.Step {
+func (h *rehearsing) nothingLeft() flow.Step {
 	return flow.Step{
-		ID: "undone", Title: "See that nothing is left, and that " + x.Opening.Name + " follows again", Done: never,
+		ID: "undone", Title: "See that nothing is left, and that " + h.Opening.Name + " follows again", Done: never,
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			ctx, cancel := context.WithTimeoutCause(ctx, linksAgain, fmt.Errorf("%s have passed", linksAgain))
 			defer cancel()
-			return x.each(ctx, func(ctx context.Context, db *database) error { return x.asBefore(ctx, db) })
+			return h.each(ctx, func(ctx context.Context, db *database) error { return h.asBefore(ctx, db) })
 		},
 	}
 }
 
-func (x *crossing) asBefore(ctx context.Context, db *database) error {
-	closing, opening, err := x.ends(ctx, db)
+func (h *rehearsing) asBefore(ctx context.Context, db *database) error {
+	closing, opening, err := h.ends(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -332,20 +338,20 @@ func (x *crossing) asBefore(ctx context.Context, db *database) error {
 	if err != nil {
 		return err
 	}
-	x.rehearsal.mu.Lock()
+	h.rehearsal.mu.Lock()
 	for _, t := range tables {
-		if !slices.Contains(x.rehearsal.left, db.Name+" "+t) {
+		if !slices.Contains(h.rehearsal.left, db.Name+" "+t) {
 			err = fmt.Errorf("the open fence is left on %s of %s", t, db.Name)
 		}
 	}
-	x.rehearsal.mu.Unlock()
+	h.rehearsal.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	says := ""
-	err = pg.Poll(ctx, 20*time.Millisecond, "the links to "+x.Opening.Name+" to stream again", func(ctx context.Context) (bool, error) {
+	err = pg.Poll(ctx, 20*time.Millisecond, "the links to "+h.Opening.Name+" to stream again", func(ctx context.Context) (bool, error) {
 		var err error
-		says, err = x.linksGate(ctx, db)
+		says, err = h.gates.linksGate(ctx, db)
 		return says == "", err
 	})
 	if err != nil && says != "" {
@@ -362,11 +368,11 @@ func (c *Crossing) Rehearsal(ctx context.Context) (m Rehearsal, refused int64, t
 	refused = -1
 	if r.waits != nil {
 		r.waits.end()
-		if n, err := c.x.refusedNow(ctx); err == nil {
+		if n, err := c.x.rehearsing.refusedNow(ctx); err == nil {
 			refused = n - r.refused
 		}
 	}
-	m = c.x.measured()
+	m = c.x.rehearsing.measured()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return m, refused, r.tries, slices.Clone(r.left)

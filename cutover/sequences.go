@@ -16,14 +16,20 @@ import (
 // when they are read on the closing side.
 const SetSequences = "SELECT count(setval(v.name::regclass, v.value, v.called)) FROM (VALUES $sequences) v(name, value, called)"
 
-func (x *crossing) aheadEffects() []flow.Effect {
-	if x.rehearsal != nil {
+// sequences are those of the closing side, whose values the opening side gets.
+type sequences struct {
+	*attempt
+	clients *clients
+}
+
+func (q *sequences) aheadEffects() []flow.Effect {
+	if q.rehearsal != nil {
 		return nil // they are read, and not set
 	}
 	var does []flow.Effect
-	for _, db := range x.databases {
+	for _, db := range q.databases {
 		if db.Sequences > 0 {
-			does = append(does, x.on(x.Opening, db.Name, SetSequences))
+			does = append(does, q.on(q.Opening, db.Name, SetSequences))
 		}
 	}
 	return does
@@ -32,23 +38,23 @@ func (x *crossing) aheadEffects() []flow.Effect {
 // aheadOfTheWindow sets the sequences once before anybody is blocked, so that
 // only those that move meanwhile are written inside, and of those that do not
 // nothing but the values is read.
-func (x *crossing) aheadOfTheWindow(ctx context.Context) error {
-	return x.each(ctx, func(ctx context.Context, db *database) error {
-		x.mu.Lock()
+func (q *sequences) aheadOfTheWindow(ctx context.Context) error {
+	return q.each(ctx, func(ctx context.Context, db *database) error {
+		q.mu.Lock()
 		before := db.seqs
-		x.mu.Unlock()
-		now, err := x.knowSequences(ctx, db)
+		q.mu.Unlock()
+		now, err := q.know(ctx, db)
 		if err != nil {
 			return err
 		}
 		if before != nil { // the gate has read them, a while ago
-			x.mu.Lock()
+			q.mu.Lock()
 			for _, s := range moved(before, now) {
 				db.moving[s.SQL()] = true
 			}
-			x.mu.Unlock()
+			q.mu.Unlock()
 		}
-		_, err = x.setSequences(ctx, db, before, now)
+		_, err = q.set(ctx, db, before, now)
 		return err
 	})
 }
@@ -56,9 +62,9 @@ func (x *crossing) aheadOfTheWindow(ctx context.Context) error {
 // busy are the sequences of a database that moved between the gate and the
 // barrier: those that may be expected to have moved since. All are read when the
 // last client is gone.
-func (x *crossing) busy(db *database) []schema.Sequence {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+func (q *sequences) busy(db *database) []schema.Sequence {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	var some []schema.Sequence
 	for _, s := range db.seqs {
 		if db.moving[s.SQL()] {
@@ -68,9 +74,9 @@ func (x *crossing) busy(db *database) []schema.Sequence {
 	return some
 }
 
-// knowSequences reads all of the sequences of a database, on both sides.
-func (x *crossing) knowSequences(ctx context.Context, db *database) ([]schema.Sequence, error) {
-	from, to, err := x.ends(ctx, db)
+// know reads all of the sequences of a database, on both sides.
+func (q *sequences) know(ctx context.Context, db *database) ([]schema.Sequence, error) {
+	from, to, err := q.ends(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -86,80 +92,80 @@ func (x *crossing) knowSequences(ctx context.Context, db *database) ([]schema.Se
 	for _, s := range theirs {
 		at[s.SQL()] = s
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	db.theirs = at
 	return db.ours(now), nil
 }
 
-// copyAllSequences is copySequences for every sequence. There are no others than
+// copyAll is copySome for every sequence. There are no others than
 // those that are known: from arm on nobody makes any, and the fingerprint would
 // tell.
-func (x *crossing) copyAllSequences(ctx context.Context, db *database) (int, error) {
-	x.mu.Lock()
+func (q *sequences) copyAll(ctx context.Context, db *database) (int, error) {
+	q.mu.Lock()
 	known := db.seqs
-	x.mu.Unlock()
+	q.mu.Unlock()
 	if known != nil {
-		return x.copySequences(ctx, db, known)
+		return q.copySome(ctx, db, known)
 	}
-	now, err := x.knowSequences(ctx, db) // this run has not begun the attempt
+	now, err := q.know(ctx, db) // this run has not begun the attempt
 	if err != nil {
 		return 0, err
 	}
-	return x.setSequences(ctx, db, nil, now)
+	return q.set(ctx, db, nil, now)
 }
 
-// copySequences writes those of some sequences that moved since the last time,
+// copySome writes those of some sequences that moved since the last time,
 // reads them back, and returns how many it wrote.
-func (x *crossing) copySequences(ctx context.Context, db *database, some []schema.Sequence) (int, error) {
+func (q *sequences) copySome(ctx context.Context, db *database, some []schema.Sequence) (int, error) {
 	if len(some) == 0 {
 		return 0, nil
 	}
-	from, err := x.onClosing(ctx, db.Name)
+	from, err := q.onClosing(ctx, db.Name)
 	if err != nil {
 		return 0, err
 	}
-	now, err := schema.ReadValues(ctx, from, x.Closing.Version, some)
+	now, err := schema.ReadValues(ctx, from, q.Closing.Version, some)
 	if err != nil {
 		return 0, err
 	}
-	return x.setSequences(ctx, db, some, now)
+	return q.set(ctx, db, some, now)
 }
 
-// setSequences sets those of now that stood elsewhere before, sees that they
+// set sets those of now that stood elsewhere before, sees that they
 // stand there, and remembers where.
-func (x *crossing) setSequences(ctx context.Context, db *database, before, now []schema.Sequence) (int, error) {
+func (q *sequences) set(ctx context.Context, db *database, before, now []schema.Sequence) (int, error) {
 	moved := moved(before, now)
-	sql, n := schema.SetSequences(moved, x.Margin)
+	sql, n := schema.SetSequences(moved, q.Margin)
 	if n > 0 {
-		to, err := x.onOpening(ctx, db.Name)
+		to, err := q.onOpening(ctx, db.Name)
 		if err != nil {
 			return 0, err
 		}
-		if x.rehearsal == nil {
+		if q.rehearsal == nil {
 			if err := pg.Exec(ctx, to, sql); err != nil {
-				return 0, &pg.Error{Doing: "set the sequences", On: x.Opening.Server.String() + ", database " + db.Name, Err: err}
+				return 0, &pg.Error{Doing: "set the sequences", On: q.Opening.Server.String() + ", database " + db.Name, Err: err}
 			}
 		}
-		x.mu.Lock()
+		q.mu.Lock()
 		theirs := db.theirs
-		x.mu.Unlock()
+		q.mu.Unlock()
 		var there []schema.Sequence
 		for _, s := range moved {
 			if t, ok := theirs[s.SQL()]; ok {
 				there = append(there, t)
 			}
 		}
-		back, err := schema.ReadValues(ctx, to, x.Opening.Version, there)
+		back, err := schema.ReadValues(ctx, to, q.Opening.Version, there)
 		if err != nil {
 			return 0, err
 		}
-		if behind := schema.Stale(moved, back, x.Margin); x.rehearsal == nil && len(behind) > 0 {
-			return 0, fmt.Errorf("sequences of %s on %s do not stand where they were set: %v", db.Name, x.Opening.Name, behind)
+		if behind := schema.Stale(moved, back, q.Margin); q.rehearsal == nil && len(behind) > 0 {
+			return 0, fmt.Errorf("sequences of %s on %s do not stand where they were set: %v", db.Name, q.Opening.Name, behind)
 		}
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if len(now) >= len(db.seqs) {
 		db.seqs = now
 		return n, nil
@@ -207,13 +213,13 @@ func moved(before, now []schema.Sequence) []schema.Sequence {
 	return m
 }
 
-func (x *crossing) sequences() flow.Step {
-	return x.blockedStep(flow.Step{
-		ID: "sequences", Title: "Set the sequences that move", Does: x.aheadEffects(),
+func (q *sequences) step() flow.Step {
+	return q.blockedStep(flow.Step{
+		ID: "sequences", Title: "Set the sequences that move", Does: q.aheadEffects(),
 		Cost: flow.Cost{Base: 2 * time.Millisecond, Sequence: 5 * time.Microsecond, Trips: 4},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *database) error {
-				_, err := x.copySequences(ctx, db, x.busy(db))
+			return q.each(ctx, func(ctx context.Context, db *database) error {
+				_, err := q.copySome(ctx, db, q.busy(db))
 				return err
 			})
 		},
@@ -224,34 +230,34 @@ func (x *crossing) sequences() flow.Step {
 // closed side's sequences; that side may be gone for good.
 const sequencesTime = 10 * time.Second
 
-// sequencesAgain raises, after open, the sequences of the opening side that the
+// again raises, after open, the sequences of the opening side that the
 // closed side has passed: a client with a transaction that is READ WRITE by its own
 // word could use them while no run of ours was there. It comes before everything
 // else of a run that goes on, so that a database which is still to be opened hands
 // out nothing twice. What clients have used meanwhile only moves further.
-func (x *crossing) sequencesAgain() flow.Step {
-	does := []flow.Effect{x.endEffect(x.Closing, x.Home)}
-	for _, db := range x.databases {
+func (q *sequences) again() flow.Step {
+	does := []flow.Effect{q.clients.endEffect(q.Closing, q.Home)}
+	for _, db := range q.databases {
 		if db.Sequences > 0 {
-			does = append(does, x.on(x.Opening, db.Name, SetSequences))
+			does = append(does, q.on(q.Opening, db.Name, SetSequences))
 		}
 	}
 	return flow.Step{
-		ID: "sequences/again", Title: "Raise the sequences of " + x.Opening.Name + " that " + x.Closing.Name + " has passed", Does: does, Done: never,
+		ID: "sequences/again", Title: "Raise the sequences of " + q.Opening.Name + " that " + q.Closing.Name + " has passed", Does: does, Done: never,
 		Timeout: sequencesTime,
 		Do: func(ctx context.Context, t *flow.Turn) error {
-			return x.ifThere(ctx, t, "its sequences were not compared", func(ctx context.Context) error {
-				conn, err := x.onClosing(ctx, x.Home)
+			return q.ifThere(ctx, t, "its sequences were not compared", func(ctx context.Context) error {
+				conn, err := q.onClosing(ctx, q.Home)
 				if err == nil {
-					err = x.endClients(ctx, conn, x.Closing)
+					err = q.clients.end(ctx, conn, q.Closing)
 				}
 				if err != nil {
 					return err
 				}
-				return x.each(ctx, func(ctx context.Context, db *database) error {
-					n, err := x.raisePassed(ctx, db)
+				return q.each(ctx, func(ctx context.Context, db *database) error {
+					n, err := q.raisePassed(ctx, db)
 					if n > 0 {
-						t.Note("%d sequences of %s were used on %s after it was closed; %s goes on after them", n, db.Name, x.Closing.Name, x.Opening.Name)
+						t.Note("%d sequences of %s were used on %s after it was closed; %s goes on after them", n, db.Name, q.Closing.Name, q.Opening.Name)
 					}
 					return err
 				})
@@ -262,25 +268,25 @@ func (x *crossing) sequencesAgain() flow.Step {
 
 // raisePassed raises the sequences of one database that the closed side has passed,
 // and returns how many.
-func (x *crossing) raisePassed(ctx context.Context, db *database) (int, error) {
-	from, err := x.knowSequences(ctx, db)
+func (q *sequences) raisePassed(ctx context.Context, db *database) (int, error) {
+	from, err := q.know(ctx, db)
 	if err != nil {
 		return 0, err
 	}
-	x.mu.Lock()
+	q.mu.Lock()
 	theirs := slices.Collect(maps.Values(db.theirs))
-	x.mu.Unlock()
+	q.mu.Unlock()
 	passed := schema.Passed(from, theirs)
-	sql, n := schema.SetSequences(passed, x.Margin)
+	sql, n := schema.SetSequences(passed, q.Margin)
 	if n == 0 {
 		return 0, nil
 	}
-	to, err := x.onOpening(ctx, db.Name)
+	to, err := q.onOpening(ctx, db.Name)
 	if err != nil {
 		return 0, err
 	}
 	if err := pg.Exec(ctx, to, sql); err != nil {
-		return 0, &pg.Error{Doing: "raise the sequences", On: x.Opening.Server.String() + ", database " + db.Name, Err: err}
+		return 0, &pg.Error{Doing: "raise the sequences", On: q.Opening.Server.String() + ", database " + db.Name, Err: err}
 	}
 	return n, nil
 }

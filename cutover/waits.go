@@ -40,19 +40,19 @@ type waiter struct {
 }
 
 // watchWaits begins to watch the clients of the closing side.
-func watchWaits(ctx context.Context, x *crossing) (*waits, error) {
-	conn, err := x.Closing.Server.With(x.Home).Connect(ctx)
+func watchWaits(ctx context.Context, a *attempt) (*waits, error) {
+	conn, err := a.Closing.Server.With(a.Home).Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	w := &waits{conn: conn, done: make(chan struct{})}
 	watching, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w.cancel = cancel
-	dbs := make([]string, len(x.databases))
-	for i, db := range x.databases {
+	dbs := make([]string, len(a.databases))
+	for i, db := range a.databases {
 		dbs[i] = db.Name
 	}
-	go w.watch(watching, dbs, x.app())
+	go w.watch(watching, dbs, a.app())
 	return w, nil
 }
 

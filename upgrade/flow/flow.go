@@ -84,6 +84,9 @@ type Step struct {
 	// Serves marks a step whose Undo gives clients their service back: such
 	// undos come first, newest first, before those that only clean up.
 	Serves bool
+	// Apart: Undo touches no server of either side, and is done even where none can
+	// be asked whether the work is still this run's to undo.
+	Apart bool
 	// Commit marks the point of no return. It is journalled before Do runs.
 	// Its Do returns ErrNotTaken (wrapped) where it is certain that nothing
 	// was decided; any other error counts as decided.

@@ -11,10 +11,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// wayDrops is what takes the way back away, whatever of it is there.
-func (x *crossing) wayDrops() []flow.Effect {
+// way is the way back: links from the opening to the closing side.
+type way struct{ *attempt }
+
+// drops is what takes the way back away, whatever of it is there.
+func (w *way) drops() []flow.Effect {
 	var drop []flow.Effect
-	for _, db := range x.databases {
+	for _, db := range w.databases {
 		for _, l := range db.Way {
 			drop = append(drop, l.DropSubscription()...)
 			drop = append(drop, l.DropSlot())
@@ -23,14 +26,14 @@ func (x *crossing) wayDrops() []flow.Effect {
 	return drop
 }
 
-// backMake makes the subscriptions of the way back while nobody is blocked:
+// makeStep makes the subscriptions of the way back while nobody is blocked:
 // disabled, and without the slots that only the fence may make. Whatever an
 // earlier attempt left is taken away first, because its slot may have a gap.
-func (x *crossing) backMake() flow.Step {
-	does, undoes := x.wayDrops(), x.wayDrops()
-	for _, db := range x.databases {
-		does = append(does, x.pins(db)...)
-		undoes = append(undoes, x.unpins(db)...)
+func (w *way) makeStep() flow.Step {
+	does, undoes := w.drops(), w.drops()
+	for _, db := range w.databases {
+		does = append(does, w.pins(db)...)
+		undoes = append(undoes, w.unpins(db)...)
 		for _, l := range db.Way {
 			does = append(does, l.Subscription(false))
 		}
@@ -39,42 +42,42 @@ func (x *crossing) backMake() flow.Step {
 		ID: "back/make", Title: "Make the subscriptions of the way back, disabled", Does: does, Undoes: undoes, Done: never,
 		Cost: flow.Cost{Base: 20 * time.Millisecond, Set: 15 * time.Millisecond, Trips: 4},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *database) error { return x.makeWay(ctx, db) })
+			return w.each(ctx, func(ctx context.Context, db *database) error { return w.makeLinks(ctx, db) })
 		},
 		Undo: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *database) error {
-				if err := x.dropWay(ctx, db); err != nil {
+			return w.each(ctx, func(ctx context.Context, db *database) error {
+				if err := w.drop(ctx, db); err != nil {
 					return err
 				}
-				return x.run(ctx, x.unpins(db), nil)
+				return w.run(ctx, w.unpins(db), nil)
 			})
 		},
 	}
 }
 
 // pins are the settings with which the way back applies, unpins undo them.
-func (x *crossing) pins(db *database) []flow.Effect {
+func (w *way) pins(db *database) []flow.Effect {
 	if len(db.Way) == 0 {
 		return nil
 	}
-	return []flow.Effect{x.on(x.Closing, db.Name, db.Pin)}
+	return []flow.Effect{w.on(w.Closing, db.Name, db.Pin)}
 }
 
-func (x *crossing) unpins(db *database) []flow.Effect {
+func (w *way) unpins(db *database) []flow.Effect {
 	if db.Unpin == "" {
 		return nil
 	}
-	return []flow.Effect{x.on(x.Closing, db.Name, db.Unpin)}
+	return []flow.Effect{w.on(w.Closing, db.Name, db.Unpin)}
 }
 
-func (x *crossing) makeWay(ctx context.Context, db *database) error {
-	if err := x.dropWay(ctx, db); err != nil {
+func (w *way) makeLinks(ctx context.Context, db *database) error {
+	if err := w.drop(ctx, db); err != nil {
 		return err
 	}
-	if err := x.run(ctx, x.pins(db), nil); err != nil {
+	if err := w.run(ctx, w.pins(db), nil); err != nil {
 		return err
 	}
-	applier, err := x.onClosing(ctx, db.Name)
+	applier, err := w.onClosing(ctx, db.Name)
 	if err != nil {
 		return err
 	}
@@ -89,36 +92,36 @@ func (x *crossing) makeWay(ctx context.Context, db *database) error {
 	return nil
 }
 
-// backProve makes the slots of the way back, lets it run, and proves it with a
+// proveStep makes the slots of the way back, lets it run, and proves it with a
 // canary while nothing else can travel over it: the opening side is closed.
-func (x *crossing) backProve() flow.Step {
+func (w *way) proveStep() flow.Step {
 	var does []flow.Effect
-	for _, db := range x.databases {
+	for _, db := range w.databases {
 		does = append(does, slots(db.Way)...)
 		if len(db.Way) > 0 {
 			does = append(does, link.EnableAll(db.Way), link.CanaryEffect(db.Way))
 		}
 	}
-	return x.blockedStep(flow.Step{
-		ID: "back/prove", Title: "Make the slots of the way back and prove it", Does: does, Undoes: x.wayDrops(),
+	return w.blockedStep(flow.Step{
+		ID: "back/prove", Title: "Make the slots of the way back and prove it", Does: does, Undoes: w.drops(),
 		Cost: flow.Cost{Base: 35 * time.Millisecond, Set: 10 * time.Millisecond, Table: 5 * time.Microsecond, Trips: 10},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
-			for _, part := range []func(context.Context, *database) error{x.makeSlots, x.letRun, x.proveDatabase} {
-				if err := x.each(ctx, part); err != nil {
+			for _, part := range []func(context.Context, *database) error{w.makeSlots, w.letRun, w.proveDatabase} {
+				if err := w.each(ctx, part); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 		Undo: func(ctx context.Context, _ *flow.Turn) error {
-			return x.each(ctx, func(ctx context.Context, db *database) error { return x.dropWay(ctx, db) })
+			return w.each(ctx, func(ctx context.Context, db *database) error { return w.drop(ctx, db) })
 		},
 	})
 }
 
-// dropWay takes the way back away, whatever of it is there.
-func (x *crossing) dropWay(ctx context.Context, db *database) error {
-	applier, sender, err := x.ends(ctx, db)
+// drop takes the way back away, whatever of it is there.
+func (w *way) drop(ctx context.Context, db *database) error {
+	applier, sender, err := w.ends(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -174,8 +177,8 @@ func slots(links []link.Link) []flow.Effect {
 
 // makeSlots makes the slots of the way back. One that exists was made outside
 // this fence and may have a gap: it is an error here, and nothing is opened.
-func (x *crossing) makeSlots(ctx context.Context, db *database) error {
-	sender, err := x.onOpening(ctx, db.Name)
+func (w *way) makeSlots(ctx context.Context, db *database) error {
+	sender, err := w.onOpening(ctx, db.Name)
 	if err != nil {
 		return err
 	}
@@ -190,34 +193,34 @@ func (x *crossing) makeSlots(ctx context.Context, db *database) error {
 // letRun enables the way back. It is a part of its own, begun in all databases
 // at once, because a launcher before 16 that has started the workers it saw
 // waits for wal_retrieve_retry_interval before it starts others.
-func (x *crossing) letRun(ctx context.Context, db *database) error {
+func (w *way) letRun(ctx context.Context, db *database) error {
 	if len(db.Way) == 0 {
 		return nil
 	}
-	applier, err := x.onClosing(ctx, db.Name)
+	applier, err := w.onClosing(ctx, db.Name)
 	if err != nil {
 		return err
 	}
 	if err := pg.Exec(ctx, applier, link.EnableAll(db.Way).SQL); err != nil {
-		return &pg.Error{Doing: "enable the way back", On: x.Closing.Server.String() + ", database " + db.Name, Err: err}
+		return &pg.Error{Doing: "enable the way back", On: w.Closing.Server.String() + ", database " + db.Name, Err: err}
 	}
 	return nil
 }
 
 // proveDatabase sees a canary at the other end of each link of the way back.
-func (x *crossing) proveDatabase(ctx context.Context, db *database) error {
+func (w *way) proveDatabase(ctx context.Context, db *database) error {
 	if len(db.Way) == 0 {
 		return nil
 	}
-	applier, sender, err := x.ends(ctx, db)
+	applier, sender, err := w.ends(ctx, db)
 	if err != nil {
 		return err
 	}
 	if _, err := link.Pass(ctx, sender, applier, db.Way); err != nil {
 		return err
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.canaries += len(db.Way)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.canaries += len(db.Way)
 	return nil
 }

@@ -2,33 +2,33 @@ package cutover
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"crossfade/schema"
+	"crossfade/upgrade/flow"
 	"crossfade/upgrade/pg"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 )
 
-// crossing is what one attempt knows while it runs: of each database, of each link,
-// of what sends clients, of the standbys, and of itself.
-type crossing struct {
+// attempt is one try to change sides: what it was given, what is known of each
+// database and each link, how it stands with its limits, and how far it has come.
+// The parts of a crossing share it.
+type attempt struct {
 	Config
 	databases []*database // of the Config, in its order
 	rehearsal *rehearsal  // nil: this is the real one
-	guard     Guard
 
 	mu       sync.Mutex // guards what is below, and what is known of databases
 	by       map[string]*database
 	links    map[string]*linkState
-	units    map[string]unitState // of the traffic
-	standbys standbyState
-	released []int32 // backends of the barrier that were hung up
-	canaries int     // of sets that were proven, for the Result
+	streams  standbyState
+	canaries int // of sets that were proven, for the Result
 	timing
 	progress
 }
@@ -59,25 +59,10 @@ type linkState struct {
 	failures failures // of its worker, as the gate saw them
 }
 
-// unitState is how far one unit of the traffic is after open.
-type unitState struct {
-	pointed bool // it sends clients to the opening side
-	resumed bool // and they go on there
-}
-
 // standbyState is who receives from the closing side.
 type standbyState struct {
 	asked    map[string]*pgx.Conn // sessions on standbys of the runbook that can be asked
 	streamed map[string]bool      // receivers that the gate saw
-}
-
-// timing is how an attempt stands with its limits.
-type timing struct {
-	first    time.Time     // of all attempts: patience counts from here
-	blocked  time.Time     // of this attempt: max_blocked counts from here
-	took     time.Duration // blocked until open
-	lockWait time.Duration // for one lock of the barrier
-	backoff  time.Duration // before the next try
 }
 
 // progress is how far an attempt has come, as this process knows.
@@ -90,30 +75,30 @@ type progress struct {
 	gaveUp    bool   // an undo has waited for a server without success
 }
 
-func newCrossing(c Config) *crossing {
-	x := &crossing{
-		Config: c, by: map[string]*database{}, links: map[string]*linkState{}, units: map[string]unitState{},
-		standbys: standbyState{asked: map[string]*pgx.Conn{}, streamed: map[string]bool{}},
+func newAttempt(c Config) *attempt {
+	a := &attempt{
+		Config: c, by: map[string]*database{}, links: map[string]*linkState{},
+		streams:  standbyState{asked: map[string]*pgx.Conn{}, streamed: map[string]bool{}},
 		progress: progress{stopped: c.Stopped},
 	}
-	for i := range x.Databases {
-		db := &database{Database: &x.Databases[i], moving: map[string]bool{}}
-		x.databases = append(x.databases, db)
-		x.by[db.Name] = db
+	for i := range a.Databases {
+		db := &database{Database: &a.Databases[i], moving: map[string]bool{}}
+		a.databases = append(a.databases, db)
+		a.by[db.Name] = db
 	}
-	return x
+	return a
 }
 
 // remember fills in what the row of an attempt says that another run has begun.
-func (x *crossing) remember(d Decision) {
-	x.stopped = true // how far it came is not known
+func (a *attempt) remember(d Decision) {
+	a.stopped = true // how far it came is not known
 	for name, at := range d.Origins {
-		x.link(name).origin = at
+		a.link(name).origin = at
 	}
 	for name, id := range d.Subs {
-		x.link(name).sub = id
+		a.link(name).sub = id
 	}
-	for _, db := range x.databases {
+	for _, db := range a.databases {
 		db.fence = d.Fence[db.Name]
 		// What close has disabled is not seen firing any more: the row knows it.
 		if restore, ok := d.RestoreTriggers[db.Name]; ok {
@@ -123,14 +108,14 @@ func (x *crossing) remember(d Decision) {
 }
 
 // memory is what the row of the attempt says of it.
-func (x *crossing) memory() Memory {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+func (a *attempt) memory() Memory {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	m := Memory{
-		Fence: x.fences(), Origins: map[string]pg.LSN{}, Subs: map[string]uint32{}, Prints: map[string]string{}, Larges: map[string]int64{},
-		Closing: WhomOf(x.Closing), Opening: WhomOf(x.Opening), Standbys: slices.Sorted(maps.Keys(x.standbys.streamed)), RestoreTriggers: map[string][]string{},
+		Fence: a.fences(), Origins: map[string]pg.LSN{}, Subs: map[string]uint32{}, Prints: map[string]string{}, Larges: map[string]int64{},
+		Closing: WhomOf(a.Closing), Opening: WhomOf(a.Opening), Standbys: slices.Sorted(maps.Keys(a.streams.streamed)), RestoreTriggers: map[string][]string{},
 	}
-	for name, l := range x.links {
+	for name, l := range a.links {
 		if l.origin != 0 {
 			m.Origins[name] = l.origin
 		}
@@ -138,7 +123,7 @@ func (x *crossing) memory() Memory {
 			m.Subs[name] = l.sub
 		}
 	}
-	for _, db := range x.databases {
+	for _, db := range a.databases {
 		if db.print != "" {
 			m.Prints[db.Name] = db.print
 		}
@@ -152,10 +137,26 @@ func (x *crossing) memory() Memory {
 	return m
 }
 
-// fences are the fence LSNs that have been read, by database. x.mu is held.
-func (x *crossing) fences() map[string]pg.LSN {
+// rowBegins and rowEnds are the statements that write the attempt's row and take
+// back what it says.
+func (a *attempt) rowBegins() string {
+	if a.rehearsal != nil {
+		return a.Part.Own(beginRehearsal)
+	}
+	return a.Part.Own(armDecision)
+}
+
+func (a *attempt) rowEnds() string {
+	if a.rehearsal != nil {
+		return a.Part.Own(endRehearsal + ";\n" + keepRehearsal)
+	}
+	return a.Part.Own(voidDecision)
+}
+
+// fences are the fence LSNs that have been read, by database. a.mu is held.
+func (a *attempt) fences() map[string]pg.LSN {
 	all := map[string]pg.LSN{}
-	for _, db := range x.databases {
+	for _, db := range a.databases {
 		if db.fence != 0 {
 			all[db.Name] = db.fence
 		}
@@ -164,41 +165,41 @@ func (x *crossing) fences() map[string]pg.LSN {
 }
 
 // forgetFences: the LSNs of an attempt that was undone say nothing of the next one.
-func (x *crossing) forgetFences() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, db := range x.databases {
+func (a *attempt) forgetFences() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, db := range a.databases {
 		db.fence = 0
 	}
 }
 
 // of is what is known of a database by its name. One that is no part of the
 // crossing has nothing but sessions.
-func (x *crossing) of(name string) *database {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	db := x.by[name]
+func (a *attempt) of(name string) *database {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	db := a.by[name]
 	if db == nil {
 		db = &database{Database: &Database{Name: name}}
-		x.by[name] = db
+		a.by[name] = db
 	}
 	return db
 }
 
-// link is what is known of a link by its name. x.mu is held, or nobody else has x.
-func (x *crossing) link(name string) *linkState {
-	l := x.links[name]
+// link is what is known of a link by its name. a.mu is held, or nobody else has a.
+func (a *attempt) link(name string) *linkState {
+	l := a.links[name]
 	if l == nil {
 		l = &linkState{}
-		x.links[name] = l
+		a.links[name] = l
 	}
 	return l
 }
 
 // each runs f for every database at once.
-func (x *crossing) each(ctx context.Context, f func(context.Context, *database) error) error {
+func (a *attempt) each(ctx context.Context, f func(context.Context, *database) error) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, db := range x.databases {
+	for _, db := range a.databases {
 		g.Go(func() error { return f(ctx, db) })
 	}
 	return g.Wait()
@@ -206,10 +207,10 @@ func (x *crossing) each(ctx context.Context, f func(context.Context, *database) 
 
 // session returns the session that is kept there, on a database of a side, and
 // opens it anew where it has died. It is never used to make the barrier.
-func (x *crossing) session(ctx context.Context, kept **pgx.Conn, s Side, db string) (*pgx.Conn, error) {
-	x.mu.Lock()
+func (a *attempt) session(ctx context.Context, kept **pgx.Conn, s Side, db string) (*pgx.Conn, error) {
+	a.mu.Lock()
 	c := *kept
-	x.mu.Unlock()
+	a.mu.Unlock()
 	if c != nil && !c.IsClosed() {
 		return c, nil
 	}
@@ -217,34 +218,34 @@ func (x *crossing) session(ctx context.Context, kept **pgx.Conn, s Side, db stri
 	if err != nil {
 		return nil, err
 	}
-	x.mu.Lock()
+	a.mu.Lock()
 	*kept = c
-	x.mu.Unlock()
+	a.mu.Unlock()
 	return c, nil
 }
 
-func (x *crossing) onClosing(ctx context.Context, db string) (*pgx.Conn, error) {
-	return x.session(ctx, &x.of(db).closing, x.Closing, db)
+func (a *attempt) onClosing(ctx context.Context, db string) (*pgx.Conn, error) {
+	return a.session(ctx, &a.of(db).closing, a.Closing, db)
 }
 
-func (x *crossing) onOpening(ctx context.Context, db string) (*pgx.Conn, error) {
-	return x.session(ctx, &x.of(db).opening, x.Opening, db)
+func (a *attempt) onOpening(ctx context.Context, db string) (*pgx.Conn, error) {
+	return a.session(ctx, &a.of(db).opening, a.Opening, db)
 }
 
 // ends are the sessions of a database on both sides.
-func (x *crossing) ends(ctx context.Context, db *database) (closing, opening *pgx.Conn, err error) {
-	if closing, err = x.onClosing(ctx, db.Name); err == nil {
-		opening, err = x.onOpening(ctx, db.Name)
+func (a *attempt) ends(ctx context.Context, db *database) (closing, opening *pgx.Conn, err error) {
+	if closing, err = a.onClosing(ctx, db.Name); err == nil {
+		opening, err = a.onOpening(ctx, db.Name)
 	}
 	return closing, opening, err
 }
 
 // revive gives up every kept session that does not answer: the next use opens
 // it anew. Nobody else may be using them: a busy session does not answer either.
-func (x *crossing) revive(ctx context.Context) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, db := range x.by {
+func (a *attempt) revive(ctx context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, db := range a.by {
 		for _, c := range []**pgx.Conn{&db.closing, &db.opening, &db.beside} {
 			if *c == nil {
 				continue
@@ -260,21 +261,55 @@ func (x *crossing) revive(ctx context.Context) {
 }
 
 // hangUp ends every session of the crossing.
-func (x *crossing) hangUp() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, db := range x.by {
+func (a *attempt) hangUp() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, db := range a.by {
 		for _, c := range []**pgx.Conn{&db.barrier, &db.beside, &db.closing, &db.opening} {
 			hangUp(*c)
 			*c = nil
 		}
 	}
-	for name, c := range x.standbys.asked {
+	for name, c := range a.streams.asked {
 		hangUp(c)
-		delete(x.standbys.asked, name)
+		delete(a.streams.asked, name)
 	}
-	// The guard's process ends by itself when its pipe closes; a RESUME too many is harmless.
-	x.guard = nil
+}
+
+// run executes effects of the closing or the opening side on kept sessions.
+func (a *attempt) run(ctx context.Context, effects []flow.Effect, vars map[string]string) error {
+	for _, e := range effects {
+		get := a.onClosing
+		side := a.Closing
+		if e.On == a.Opening.Name {
+			get, side = a.onOpening, a.Opening
+		}
+		conn, err := get(ctx, e.Database)
+		if err != nil {
+			return err
+		}
+		if err := pg.Exec(ctx, conn, e.Fill(vars).SQL); err != nil {
+			return &pg.Error{Doing: pg.Brief(e.SQL), On: fmt.Sprintf("%s, database %s", side.Server, e.Database), Err: err}
+		}
+	}
+	return nil
+}
+
+func (a *attempt) on(s Side, db, sql string) flow.Effect {
+	return flow.Effect{On: s.Name, Database: db, SQL: sql}
+}
+
+// same wants the server of conn to be the one that the attempt began with.
+func (a *attempt) same(ctx context.Context, conn *pgx.Conn, s Side) error {
+	id, err := pg.Identify(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if id.SystemID != s.Identity.SystemID || id.Timeline != s.Identity.Timeline || id.InRecovery {
+		return fmt.Errorf("%s is not the server that this attempt began with: system identifier %s timeline %d, now %s timeline %d (in recovery: %t)",
+			s.Server, s.Identity.SystemID, s.Identity.Timeline, id.SystemID, id.Timeline, id.InRecovery)
+	}
+	return nil
 }
 
 // hangUp closes a connection without waiting for a server that may be gone.

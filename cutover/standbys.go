@@ -33,6 +33,9 @@ func (r receivers) missing(wanted map[string]bool, at pg.LSN) []string {
 	return behind
 }
 
+// standbys are those that must have the close before the other side opens.
+type standbys struct{ *attempt }
+
 // askLimit is how long a standby is waited for that does not answer.
 const askLimit = 3 * time.Second
 
@@ -40,20 +43,20 @@ const askLimit = 3 * time.Second
 // runbook that answers, who receives from it; a standby that no upstream calls
 // by its name is asked for its own position. absent are the standbys of the
 // runbook that nothing is known of.
-func (x *crossing) receiving(ctx context.Context) (all receivers, absent []string, err error) {
-	conn, err := x.onClosing(ctx, x.Home)
+func (k *standbys) receiving(ctx context.Context) (all receivers, absent []string, err error) {
+	conn, err := k.onClosing(ctx, k.Home)
 	if err != nil {
 		return nil, nil, err
 	}
 	if all, err = readReceivers(ctx, conn, ""); err != nil {
-		return nil, nil, &pg.Error{Doing: "read pg_stat_replication", On: x.Closing.Server.String(), Err: err}
+		return nil, nil, &pg.Error{Doing: "read pg_stat_replication", On: k.Closing.Server.String(), Err: err}
 	}
 	var mu sync.Mutex
 	own := receivers{}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, sb := range x.Closing.Standbys {
+	for _, sb := range k.Closing.Standbys {
 		g.Go(func() error {
-			behind, at := x.askStandby(ctx, sb)
+			behind, at := k.ask(ctx, sb)
 			mu.Lock()
 			defer mu.Unlock()
 			for name, flush := range behind {
@@ -68,7 +71,7 @@ func (x *crossing) receiving(ctx context.Context) (all receivers, absent []strin
 	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
-	for _, sb := range x.Closing.Standbys {
+	for _, sb := range k.Closing.Standbys {
 		if all.knows(sb.Name) {
 			continue
 		}
@@ -91,31 +94,31 @@ func (r receivers) knows(name string) bool {
 	return false
 }
 
-// askStandby asks a standby who follows it, and what it has itself: at is nil
+// ask asks a standby who follows it, and what it has itself: at is nil
 // where it cannot be asked, belongs to another cluster, or does not stream. One
 // that was promoted and is the closing side itself has all of it.
 // One that cannot be asked is known by its upstream's word alone.
-func (x *crossing) askStandby(ctx context.Context, sb Standby) (behind receivers, at *pg.LSN) {
+func (k *standbys) ask(ctx context.Context, sb Standby) (behind receivers, at *pg.LSN) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	x.mu.Lock()
-	conn := x.standbys.asked[sb.Name]
-	x.mu.Unlock()
+	k.mu.Lock()
+	conn := k.streams.asked[sb.Name]
+	k.mu.Unlock()
 	if conn == nil || conn.IsClosed() {
 		var err error
 		if conn, err = sb.Server.Connect(ctx); err != nil {
 			return nil, nil
 		}
-		x.mu.Lock()
-		x.standbys.asked[sb.Name] = conn
-		x.mu.Unlock()
+		k.mu.Lock()
+		k.streams.asked[sb.Name] = conn
+		k.mu.Unlock()
 	}
 	var ours bool
 	err := conn.QueryRow(ctx, `
 		SELECT c.system_identifier::text = $1 AND (pg_is_in_recovery() OR pg_postmaster_start_time() = $2),
 		       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()
 		            WHEN EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN pg_last_wal_receive_lsn() END
-		FROM pg_control_system() c`, x.Closing.Identity.SystemID, x.Closing.Identity.Started).Scan(&ours, &at)
+		FROM pg_control_system() c`, k.Closing.Identity.SystemID, k.Closing.Identity.Started).Scan(&ours, &at)
 	if err != nil || !ours {
 		return nil, nil
 	}
@@ -149,22 +152,22 @@ func readReceivers(ctx context.Context, conn *pgx.Conn, suffix string) (receiver
 	return all, err
 }
 
-// keptGate wants the standbys of the closing side that the runbook names to
+// gate wants the standbys of the closing side that the runbook names to
 // stream: each must have the close before the other side opens.
-func (x *crossing) keptGate(ctx context.Context) (bool, string, error) {
-	at, absent, err := x.receiving(ctx)
+func (k *standbys) gate(ctx context.Context) (bool, string, error) {
+	at, absent, err := k.receiving(ctx)
 	if err != nil {
 		return false, "", err
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.standbys.streamed = map[string]bool{}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.streams.streamed = map[string]bool{}
 	for name := range at {
-		x.standbys.streamed[name] = true
+		k.streams.streamed[name] = true
 	}
 	if len(absent) > 0 {
 		return false, fmt.Sprintf("standby %s of %s does not stream: promoted later, it would not know that it is closed. Start it, or accept %s:<name>",
-			strings.Join(absent, ", "), x.Closing.Name, StandbyMissing), nil
+			strings.Join(absent, ", "), k.Closing.Name, StandbyMissing), nil
 	}
 	return true, fmt.Sprintf("%d standbys stream", len(at)), nil
 }
@@ -173,20 +176,20 @@ func (x *crossing) keptGate(ctx context.Context) (bool, string, error) {
 // does not stream.
 const StandbyMissing = "standby-missing"
 
-// closeKept waits until every standby that could be promoted has the close:
+// step waits until every standby that could be promoted has the close:
 // one without it would take writes again.
-func (x *crossing) closeKept() flow.Step {
-	return x.blockedStep(flow.Step{
-		ID: "close/kept", Title: "Wait until the standbys of " + x.Closing.Name + " know that it is closed",
+func (k *standbys) step() flow.Step {
+	return k.blockedStep(flow.Step{
+		ID: "close/kept", Title: "Wait until the standbys of " + k.Closing.Name + " know that it is closed",
 		Cost: flow.Cost{Base: time.Millisecond, Trips: 2},
 		Do: func(ctx context.Context, _ *flow.Turn) error {
 			var behind []string
-			err := pg.Poll(ctx, 2*time.Millisecond, "the standbys of "+x.Closing.Name, func(ctx context.Context) (bool, error) {
-				at, _, err := x.receiving(ctx)
+			err := pg.Poll(ctx, 2*time.Millisecond, "the standbys of "+k.Closing.Name, func(ctx context.Context) (bool, error) {
+				at, _, err := k.receiving(ctx)
 				if err != nil {
 					return false, err
 				}
-				behind = at.missing(x.standbys.streamed, x.closed)
+				behind = at.missing(k.streams.streamed, k.closed)
 				return len(behind) == 0, nil
 			})
 			if err != nil && len(behind) > 0 {
@@ -195,11 +198,11 @@ func (x *crossing) closeKept() flow.Step {
 			if err != nil {
 				return err
 			}
-			conn, err := x.onClosing(ctx, x.Home)
+			conn, err := k.onClosing(ctx, k.Home)
 			if err != nil {
 				return err
 			}
-			return x.same(ctx, conn, x.Closing)
+			return k.same(ctx, conn, k.Closing)
 		},
 	})
 }
