@@ -93,6 +93,8 @@ func Dump(ctx context.Context, from *pg.Server, program string, apart *Apart) ([
 const dumpsAgain = 2
 
 func run(ctx context.Context, s *pg.Server, argv []string, stdin []byte) ([]byte, error) {
+	ctx, stop := s.Attended(ctx)
+	defer stop()
 	cmd := s.Command(ctx, argv[0], argv[1:]...)
 	for _, e := range slices.Backward(cmd.Env) {
 		if options, ok := strings.CutPrefix(e, "PGOPTIONS="); ok {

@@ -165,30 +165,33 @@ func lastLine(path string) string {
 	return lines[len(lines)-1]
 }
 
-// status is what crossfade says to type next, "" for nothing or for no answer.
-func (r *run) status(machine string) string {
+// status is what crossfade says to type next, and the phase; "" is nothing, or no answer.
+func (r *run) status(machine string) (next, phase string) {
 	c, err := r.typed(machine, "status")
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	r.wait(c, r.limit)
 	b, err := os.ReadFile(c.base + ".jsonl")
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	for line := range strings.Lines(string(b)) {
 		var s struct {
-			Type string
-			Next *string
+			Type, Phase string
+			Next        *string
 		}
-		if json.Unmarshal([]byte(line), &s) == nil && s.Type == "status" && s.Next != nil {
-			words := strings.Fields(*s.Next)
-			if len(words) >= 2 && words[0] == "crossfade" {
-				return words[1]
+		if json.Unmarshal([]byte(line), &s) != nil || s.Type != "status" {
+			continue
+		}
+		if s.Next != nil {
+			if words := strings.Fields(*s.Next); len(words) >= 2 && words[0] == "crossfade" {
+				next = words[1]
 			}
 		}
+		return next, s.Phase
 	}
-	return ""
+	return "", ""
 }
 
 // wait waits for a command to end by itself; one that does not within the limit

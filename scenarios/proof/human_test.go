@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -23,6 +24,8 @@ type handmade struct {
 	seen []string
 	// open: no gate is closed by it, because nothing is missing.
 	open bool
+	// cutover is its exit code meanwhile; 0: 4, a gate is closed.
+	cutover int
 	// exit of prepare run right away; 0: it puts things right. anyExit: it may
 	// meet a worker that fails in a moment when it lives.
 	exit int
@@ -70,6 +73,7 @@ var handmades = []handmade{
 	{name: "a partition is made", old: []string{"CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (2000) TO (3000)", "INSERT INTO parts VALUES (2001, 'x')"}, seen: []string{"links", "public.parts_3", "crossfade prepare"}},
 	{
 		name: "a transaction is prepared", old: []string{"BEGIN; INSERT INTO log (line) VALUES ('prepared'); PREPARE TRANSACTION 'theirs'"}, seen: []string{"closing", "theirs"},
+		cutover: 5, // it holds a lock that the fence waits for
 		mendOld: []string{"COMMIT PREPARED 'theirs'"},
 	},
 	{
@@ -209,7 +213,7 @@ func (w *world) handmade(t *testing.T, h handmade) {
 		}
 		return
 	}
-	r := w.do(4, "cutover", "--yes")
+	r := w.do(cmp.Or(h.cutover, 4), "cutover", "--yes")
 	if !says(r.stderr, h.seen[1:2]) {
 		t.Errorf("cutover does not say %q\n%s", h.seen[1], r)
 	}

@@ -78,6 +78,7 @@ func (s *Server) configure() error {
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = connectTimeout
 	}
+	conf.DialFunc = beat.dialer()
 	s.conf = conf
 	return nil
 }
