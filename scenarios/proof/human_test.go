@@ -73,7 +73,7 @@ var handmades = []handmade{
 	{name: "a partition is made", old: []string{"CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (2000) TO (3000)", "INSERT INTO parts VALUES (2001, 'x')"}, seen: []string{"links", "public.parts_3", "crossfade prepare"}},
 	{
 		name: "a transaction is prepared", old: []string{"BEGIN; INSERT INTO log (line) VALUES ('prepared'); PREPARE TRANSACTION 'theirs'"}, seen: []string{"closing", "theirs"},
-		cutover: 5, // it holds a lock that the fence waits for
+		cutover: 5, exit: 3, // it holds a lock that the fence waits for, and keeps slots from being made
 		mendOld: []string{"COMMIT PREPARED 'theirs'"},
 	},
 	{
