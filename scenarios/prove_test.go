@@ -59,6 +59,9 @@ func TestProveSeesDamage(t *testing.T) {
 	if err := u.Flow(ctx, 100); err != nil {
 		t.Fatal(err)
 	}
+	if err := st.Old.Until(ctx, "shop", "SELECT EXISTS (SELECT FROM pgbench_history)"); err != nil { // it begins when it likes
+		t.Fatal(err)
+	}
 	if _, err := u.Stop(); err != nil {
 		t.Fatal(err)
 	}
