@@ -58,8 +58,8 @@ func (x *crossing) toy() flow.Step {
 	})
 }
 `},
-		{"cutover/plan.go", "", "{reversible, one(x.drain)},                 // the opening side has everything up to the fence LSN, and shows the canary", `
-		{reversible, one(x.toy)},                   // an example stands where it disturbs nobody`},
+		{"cutover/plan.go", "", "{reversible, one(x.forward.drain)},           // the opening side has everything up to the fence LSN, and shows the canary", `
+		{reversible, one(x.toy)},                     // an example stands where it disturbs nobody`},
 		{"cutover/plan_test.go", "", `"drain", `, `"toy", `},
 	}},
 	{"a key of the runbook", 3, []edit{
