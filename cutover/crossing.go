@@ -32,7 +32,7 @@ func newCrossing(c Config) *crossing {
 	x.fence = &fence{attempt: a, barrier: x.barrier, clients: x.clients, sequences: x.sequences, leaks: x.leaks, gates: x.gates}
 	x.forward = &forward{attempt: a, fence: x.fence}
 	x.recheck = &recheck{attempt: a, barrier: x.barrier, fence: x.fence, gates: x.gates, sequences: x.sequences}
-	x.hold = &hold{attempt: a, barrier: x.barrier, recheck: x.recheck, units: map[string]unitState{}}
+	x.hold = &hold{attempt: a, recheck: x.recheck, units: map[string]unitState{}}
 	x.rehearsing = &rehearsing{attempt: a, gates: x.gates}
 	x.openFence = &openFence{attempt: a, barrier: x.barrier, fence: x.fence, rehearsing: x.rehearsing}
 	return x

@@ -12,7 +12,6 @@ import (
 // hold is what keeps clients waiting, and then sends them to the opening side.
 type hold struct {
 	*attempt
-	barrier *barrier
 	recheck *recheck
 	guard   Guard                // resumes clients when this process is gone; nil: none runs
 	units   map[string]unitState // of the traffic, by name

@@ -23,8 +23,8 @@ type recheck struct {
 	sequences *sequences
 }
 
-// look waits until no
-// old transaction writes, and makes ready whatever would take time under the locks.
+// look waits until no old transaction writes, and makes ready whatever would take time
+// under the locks.
 func (k *recheck) look(ctx context.Context, t *flow.Turn) error {
 	if err := k.mayBegin(ctx, t); err != nil {
 		return err

@@ -79,8 +79,8 @@ func exchange(ctx context.Context, network, addr string) error {
 	return errors.Join(err, conn.Close())
 }
 
-// watch asks after each silence until stop is closed, and calls gone once, with why,
-// when there is no answer.
+// watch asks, and again after each silence, until stop is closed, and calls gone
+// once, with why, when there is no answer.
 func (p pulse) watch(network, addr string, stop <-chan struct{}, gone func(error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -166,18 +166,20 @@ func (h *heard) giveUp(why error) {
 	h.mu.Lock()
 	h.silent = why
 	h.mu.Unlock()
-	_ = h.Conn.Close() // what waits on it ends
+	// What waits on it ends. The connection is given up, whatever its end says.
+	_ = h.Conn.Close()
 }
 
 // Attended returns a context that ends with *ErrSilent as its cause when the server
-// does not answer any more, for what waits for a program that talks to it. stop ends
-// the watching.
+// does not answer any more, for what waits for a program that talks to it: the first
+// of the hosts of its conninfo. stop, called once, ends the watching.
 func (s *Server) Attended(ctx context.Context) (attended context.Context, stop func()) {
 	attended, cancel := context.WithCancelCause(ctx)
 	network, addr := pgconn.NetworkAddress(s.conf.Host, s.conf.Port)
 	done := make(chan struct{})
-	go beat.watch(network, addr, done, cancel)
+	timer := time.AfterFunc(beat.silence, func() { beat.watch(network, addr, done, cancel) })
 	return attended, func() {
+		timer.Stop()
 		close(done)
 		cancel(nil)
 	}
